@@ -1,0 +1,1 @@
+//! Billing: what does the client owe, and how can they check it themselves?

@@ -1,0 +1,1 @@
+//! The command kiki: up, replay, bench, audit, invoice.

@@ -1,0 +1,1 @@
+//! SyncFlow: what do we bid, where, and is that platform healthy?

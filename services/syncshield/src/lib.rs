@@ -1,0 +1,1 @@
+//! SyncShield: may we spend this, and what was done, provably?

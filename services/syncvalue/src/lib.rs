@@ -1,0 +1,1 @@
+//! SyncValue: what is this customer worth?
