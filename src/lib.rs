@@ -1,1 +1,18 @@
-//! What the services agree on.
+//! What KIKI's services must agree on, and nothing else: the protobuf contract, the bytes of the log and its tree,
+//! money, ids, time, attribution, guardrails, errors on the wire, and how a service listens.
+//!
+//! Who may use whom: `kiki-cli -> services -> kiki`. A service's `domain` uses of this crate only what is free of
+//! I/O, protobuf services and clocks; `tests/it/tidy.rs` keeps that.
+
+pub mod attribution;
+pub mod caller;
+pub mod clock;
+pub mod framed;
+pub mod guardrail;
+pub mod ids;
+pub mod leaf;
+pub mod money;
+pub mod pb;
+pub mod runtime;
+pub mod status;
+pub mod tlog;

@@ -1,1 +1,3 @@
 //! Billing: what does the client owe, and how can they check it themselves?
+
+pub mod domain;

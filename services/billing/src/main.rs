@@ -1,1 +1,2 @@
+//! Billing's own process.
 fn main() {}

@@ -1,0 +1,182 @@
+//! Impressions: what may be shown, how large or long, and from which price.
+
+use std::collections::HashSet;
+
+use super::node::Node;
+use super::{MAX_ID_BYTES, MAX_IMPS, MAX_SIZES, Malformed, native};
+
+/// A creative's size in device-independent pixels, both above zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Size {
+    /// Width.
+    pub w: u32,
+    /// Height.
+    pub h: u32,
+}
+
+/// A banner's exact sizes. None at all is legal (the specification only recommends them) and matches no creative.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Banner {
+    /// `format`, then `w` x `h`, without repetition. Flexible formats are understood, and not bid on.
+    pub sizes: Vec<Size>,
+}
+
+/// A video or audio slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Media {
+    /// Content types; empty if the request does not say, and then nothing matches.
+    pub mimes: Vec<String>,
+    /// A video player's size.
+    pub size: Option<Size>,
+    /// Shortest creative, in seconds.
+    pub min_duration_s: u32,
+    /// Longest creative, in seconds. Some requests have it below the shortest, and then nothing matches.
+    pub max_duration_s: Option<u32>,
+}
+
+/// A private deal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deal {
+    /// The exchange's id for it.
+    pub id: String,
+    /// Lowest price, nanos per impression.
+    pub floor_nanos: i64,
+    /// Its currency, capitals.
+    pub floor_currency: String,
+}
+
+/// One impression.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Imp {
+    /// Its id within the request.
+    pub id: String,
+    /// It may be a banner.
+    pub banner: Option<Banner>,
+    /// It may be a video.
+    pub video: Option<Media>,
+    /// It may be sound.
+    pub audio: Option<Media>,
+    /// It may be a native ad.
+    pub native: bool,
+    /// Lowest price, nanos per impression (a CPM in micros).
+    pub floor_nanos: i64,
+    /// The floor's currency, capitals.
+    pub floor_currency: String,
+    /// The creative must be HTTPS throughout.
+    pub secure: bool,
+    /// Only its deals may be bid on.
+    pub private_auction: bool,
+    /// Its deals.
+    pub deals: Vec<Deal>,
+}
+
+/// All impressions; those that cannot be bid on are set aside.
+pub(super) fn read_all(root: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Vec<Imp>, Malformed> {
+    if root.len("imp", MAX_IMPS)? == 0 {
+        return Err(root.refuse_child("imp", "must have at least one element"));
+    }
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut twice: HashSet<String> = HashSet::new();
+    let imps = root.each("imp", MAX_IMPS, |node| {
+        let mut faults = Vec::new();
+        let imp = read(node, &mut faults)?;
+        if !seen.insert(imp.id.clone()) {
+            faults.push(node.refuse_child("id", format!("{:?} stands twice in the request", imp.id)));
+            twice.insert(imp.id.clone());
+        }
+        set_aside.append(&mut faults);
+        Ok(imp)
+    })?;
+    let usable = |imp: &Imp| {
+        let formats = imp.banner.is_some() || imp.video.is_some() || imp.audio.is_some() || imp.native;
+        formats && !twice.contains(&imp.id)
+    };
+    Ok(imps.into_iter().filter(usable).collect())
+}
+
+fn read(node: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Imp, Malformed> {
+    if !node.value().is_object() {
+        return Err(node.refuse("must be an object"));
+    }
+    let id = node.required_text("id", MAX_ID_BYTES)?;
+    let native = node.object("native")?;
+    let mut imp = Imp {
+        id,
+        banner: node.object("banner")?.map(|banner| read_banner(&banner)).transpose()?,
+        video: node.object("video")?.map(|video| read_media(&video)).transpose()?,
+        audio: node.object("audio")?.map(|audio| read_media(&audio)).transpose()?,
+        native: native.is_some(),
+        floor_nanos: node.cpm_micros("bidfloor")?,
+        floor_currency: currency(node)?,
+        secure: node.flag("secure")?.unwrap_or(false),
+        ..Imp::default()
+    };
+    if imp.banner.is_none() && imp.video.is_none() && imp.audio.is_none() && !imp.native {
+        return Err(node.refuse("must have at least one of banner, video, audio and native"));
+    }
+    if let Some(native) = native
+        && let Some(fault) = native::check(&native)?
+    {
+        imp.native = false;
+        set_aside.push(fault);
+    }
+    if let Some(pmp) = node.object("pmp")? {
+        imp.private_auction = pmp.flag("private_auction")?.unwrap_or(false);
+        imp.deals = pmp.each("deals", MAX_SIZES, read_deal)?;
+    }
+    Ok(imp)
+}
+
+fn read_deal(node: &Node<'_, '_>) -> Result<Deal, Malformed> {
+    Ok(Deal {
+        id: node.required_text("id", MAX_ID_BYTES)?,
+        floor_nanos: node.cpm_micros("bidfloor")?,
+        floor_currency: currency(node)?,
+    })
+}
+
+/// `bidfloorcur`; the specification's default is USD.
+fn currency(node: &Node<'_, '_>) -> Result<String, Malformed> {
+    Ok(node.text("bidfloorcur")?.unwrap_or("USD").to_ascii_uppercase())
+}
+
+fn read_banner(node: &Node<'_, '_>) -> Result<Banner, Malformed> {
+    let mut sizes: Vec<Size> = node.each("format", MAX_SIZES, read_format)?.into_iter().flatten().collect();
+    // A width of -1 is how one large exchange writes "as wide as the page"; such a banner has no exact size.
+    let w = if node.int("w")? == Some(-1) { None } else { node.count("w")? };
+    let own = size(w, node.count("h")?);
+    sizes.extend(own.filter(|own| !sizes.contains(own)));
+    Ok(Banner { sizes })
+}
+
+/// An exact size, or nothing for a flexible one; a format must be the one or the other.
+fn read_format(node: &Node<'_, '_>) -> Result<Option<Size>, Malformed> {
+    let number = |name| Ok(node.count(name)?.unwrap_or(0));
+    let (w, h) = (number("w")?, number("h")?);
+    let flexible = [number("wmin")?, number("wratio")?, number("hratio")?];
+    let all_flexible = flexible.iter().all(|number| *number > 0);
+    let any_flexible = flexible.iter().any(|number| *number > 0);
+    match (w > 0 && h > 0, w > 0 || h > 0) {
+        (true, _) if !any_flexible => Ok(Some(Size { w, h })),
+        (_, false) if all_flexible => Ok(None),
+        _ => Err(node.refuse("must have both w and h, or all of wmin, wratio and hratio, above zero")),
+    }
+}
+
+fn size(w: Option<u32>, h: Option<u32>) -> Option<Size> {
+    Some(Size { w: w.filter(|w| *w > 0)?, h: h.filter(|h| *h > 0)? })
+}
+
+fn read_media(node: &Node<'_, '_>) -> Result<Media, Malformed> {
+    let mimes = node.texts("mimes")?;
+    if mimes.is_empty() && node.get("mimes").is_some() {
+        return Err(node.refuse_child("mimes", "must have at least one content type"));
+    }
+    for name in ["minbitrate", "maxbitrate", "sequence", "maxseq"] {
+        node.count(name)?;
+    }
+    let size = size(node.count("w")?, node.count("h")?);
+    let min_duration_s = node.count("minduration")?.unwrap_or(0);
+    let max_duration_s = node.count("maxduration")?.filter(|longest| *longest > 0);
+    Ok(Media { mimes, size, min_duration_s, max_duration_s })
+}

@@ -1,0 +1,147 @@
+//! Native markup requests (OpenRTB Native 1.2), which come as JSON inside a string: checked, not kept.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use super::Malformed;
+use super::node::Node;
+
+/// Lists of the specification leave numbers from here on to the exchange.
+const EXCHANGE_SPECIFIC: i64 = 500;
+/// Assets and event trackers of one ad. The specification's largest example has seven.
+const MAX_ASSETS: usize = 100;
+
+/// Why this native impression is set aside, if it is.
+///
+/// # Errors
+/// [`Malformed`] for markup whose structure contradicts the specification.
+pub(super) fn check(native: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
+    let Some(request) = native.get("request") else {
+        return Ok(Some(native.refuse_child("request", "is required")));
+    };
+    let parsed;
+    let markup = match request.value() {
+        Value::String(text) => match serde_json::from_str::<Value>(text) {
+            Ok(value) if value.is_object() => {
+                parsed = value;
+                request.inside(&parsed)
+            }
+            Ok(_) => return Ok(Some(request.refuse("must be a JSON object inside a string"))),
+            Err(error) => return Ok(Some(request.refuse(format!("is not JSON: {error}")))),
+        },
+        Value::Object(_) => request, // some exchanges send the object itself
+        _ => return Err(request.refuse("must be a string")),
+    };
+    // Native 1.0 wrapped everything in one more object.
+    match markup.object("native")? {
+        Some(wrapped) => check_markup(&wrapped),
+        None => check_markup(&markup),
+    }
+}
+
+fn check_markup(markup: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
+    check_context(markup)?;
+    let trackers = |tracker: &Node<'_, '_>| {
+        listed(tracker, "event", 1..=4)?;
+        if tracker.len("methods", MAX_ASSETS)? == 0 {
+            return Err(tracker.refuse_child("methods", "must have at least one element"));
+        }
+        tracker.each("methods", MAX_ASSETS, |method| in_list(method, 1..=2)).map(|_| ())
+    };
+    markup.each("eventtrackers", MAX_ASSETS, trackers)?;
+    if markup.len("assets", MAX_ASSETS)? == 0 {
+        return Ok(Some(markup.refuse_child("assets", "must have at least one element")));
+    }
+    let mut fault = None;
+    let mut ids = HashSet::new();
+    let named = markup.each("assets", MAX_ASSETS, |asset| {
+        if let Some(found) = check_asset(asset)? {
+            fault.get_or_insert(found);
+        }
+        let id = asset.int("id")?;
+        match id {
+            Some(id) if !ids.insert(id) => Err(asset.refuse_child("id", format!("{id} stands twice"))),
+            id => Ok(id.is_some()),
+        }
+    })?;
+    if named.contains(&true) && named.contains(&false) {
+        return Err(markup.refuse_child("assets", "must all have an id, or none of them"));
+    }
+    if let Err(unknown) = listed(markup, "plcmttype", 1..=4) {
+        fault.get_or_insert(unknown);
+    }
+    Ok(fault)
+}
+
+/// The context and its finer kind: 1x is content, 2x social, 3x product.
+fn check_context(markup: &Node<'_, '_>) -> Result<(), Malformed> {
+    let context = listed(markup, "context", 1..=3)?;
+    let Some(finer) = markup.int("contextsubtype")?.filter(|finer| *finer != 0) else { return Ok(()) };
+    let expected = match finer {
+        10..=15 => 1,
+        20..=22 => 2,
+        30..=32 => 3,
+        EXCHANGE_SPECIFIC.. => return Ok(()),
+        _ => return Err(markup.refuse_child("contextsubtype", format!("{finer} is not in the specification's list"))),
+    };
+    match context {
+        Some(context) if context != expected && context < EXCHANGE_SPECIFIC => Err(markup.refuse_child(
+            "contextsubtype",
+            format!("{finer} belongs to context {expected}, and the context is {context}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Exactly one kind, with what that kind needs. An asset of none is a fault of the asset alone.
+fn check_asset(asset: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
+    let (title, img) = (asset.object("title")?, asset.object("img")?);
+    let (video, data) = (asset.object("video")?, asset.object("data")?);
+    let kinds = [title.is_some(), img.is_some(), video.is_some(), data.is_some()];
+    match kinds.iter().filter(|kind| **kind).count() {
+        0 => return Ok(Some(asset.refuse("must have one of title, img, video and data"))),
+        1 => {}
+        _ => return Err(asset.refuse("must have only one of title, img, video and data")),
+    }
+    if let Some(title) = title {
+        title.count("len")?;
+    }
+    if let Some(img) = img {
+        for name in ["w", "h", "wmin", "hmin"] {
+            img.count(name)?;
+        }
+    }
+    if let Some(video) = video {
+        for name in ["mimes", "protocols"] {
+            if video.len(name, MAX_ASSETS)? == 0 {
+                return Err(video.refuse_child(name, "must have at least one element"));
+            }
+        }
+        for name in ["minduration", "maxduration"] {
+            if video.count(name)?.unwrap_or(0) == 0 {
+                return Err(video.refuse_child(name, "is required and must be above zero"));
+            }
+        }
+    }
+    if let Some(data) = data {
+        listed(&data, "type", 1..=12)?;
+    }
+    Ok(None)
+}
+
+/// A number of one of the specification's lists, if it is there.
+fn listed(node: &Node<'_, '_>, name: &'static str, list: RangeInclusive<i64>) -> Result<Option<i64>, Malformed> {
+    node.get(name).map_or(Ok(None), |child| in_list(&child, list))
+}
+
+fn in_list(node: &Node<'_, '_>, list: RangeInclusive<i64>) -> Result<Option<i64>, Malformed> {
+    match node.as_int()? {
+        Some(number) if number != 0 && number < EXCHANGE_SPECIFIC && !list.contains(&number) => {
+            let (first, last) = list.into_inner();
+            Err(node.refuse(format!("must be from {first} to {last} or from {EXCHANGE_SPECIFIC}, got {number}")))
+        }
+        number => Ok(number),
+    }
+}

@@ -1,0 +1,231 @@
+//! One customer's purchases, in a handful of numbers.
+//!
+//! What the estimate needs is the count of purchase *days*, the last of them, and the money. Hours carry no signal that
+//! the logs we measured on could show, so that purchases of one UTC day are one.
+//!
+//! - **Duplicates.** The last [`REMEMBERED_IDS`] event ids are kept; a repeat of one of them changes nothing. A repeat
+//!   that is older than that counts as a late purchase: value and count go up, the recency does not move.
+//! - **Late events** (before the customer's last purchase) count with their value and, as it cannot be told any more
+//!   whether that day was counted, as one more day. The recency does not move.
+//! - **Refunds** take from the value, never below zero, and touch neither count nor recency.
+
+use kiki::clock::UnixMicros;
+
+/// How many of a customer's event ids are remembered: 16 x 8 bytes. Senders repeat what was not acknowledged, which is the
+/// newest; a customer with more than 16 events between a send and its repeat is beyond what a shop has.
+pub const REMEMBERED_IDS: usize = 16;
+/// The largest value of one event, micros: 10^15, a thousand million currency units. Sums of 9,000 such events fit 64 bits,
+/// and beyond that they saturate.
+pub const MAX_VALUE_MICROS: i64 = 1_000_000_000_000_000;
+/// Microseconds in a UTC day.
+pub const DAY_MICROS: i64 = 86_400_000_000;
+
+/// The UTC day of an instant, counted from 1970-01-01.
+#[must_use]
+pub const fn day_of(at: UnixMicros) -> i64 {
+    at.0.div_euclid(DAY_MICROS)
+}
+
+/// An event's id, in 64 bits: a customer's few ids do not collide (16 of them do once in 10^17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventId(pub u64);
+
+impl EventId {
+    /// From the id that the sender gave (FNV-1a, 64 bits). A client that forged a collision would only lose its own event.
+    #[must_use]
+    pub fn of(id: &str) -> Self {
+        Self(id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+    }
+}
+
+/// A purchase, or a refund where the value is negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Whose repeat changes nothing.
+    pub id: EventId,
+    /// When it happened.
+    pub at: UnixMicros,
+    /// Micros of the market's currency; at most [`MAX_VALUE_MICROS`] either way. A purchase may be worth nothing.
+    pub value_micros: i64,
+}
+
+/// What an event did to a customer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The id is one of the last: nothing.
+    Duplicate,
+    /// The first purchase.
+    Acquired,
+    /// A purchase on a later day; the day of the one before is given.
+    Returned {
+        /// The UTC day of the purchase before.
+        from_day: i64,
+    },
+    /// Value or count changed, and the recency did not: the same day again, a late event, or a refund.
+    Adjusted,
+}
+
+/// One customer as the estimate sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Customer {
+    /// The first purchase.
+    pub first_at: UnixMicros,
+    /// The last purchase.
+    pub last_at: UnixMicros,
+    /// Days with a purchase; 0 where there were only refunds.
+    pub days: u32,
+    /// What the purchases were worth, micros.
+    pub spend_micros: i64,
+    /// What was refunded, micros.
+    pub refunds_micros: i64,
+    /// The sum over the days of their value squared, micros^2.
+    squares: f64,
+    /// What the last day's purchases were worth, micros.
+    last_day_micros: i64,
+    recent: Vec<EventId>,
+}
+
+impl Customer {
+    /// Takes one event in.
+    pub fn observe(&mut self, event: &Event) -> Effect {
+        if self.recent.contains(&event.id) {
+            return Effect::Duplicate;
+        }
+        if self.recent.len() == REMEMBERED_IDS {
+            self.recent.remove(0);
+        }
+        self.recent.push(event.id);
+        let value = event.value_micros.clamp(-MAX_VALUE_MICROS, MAX_VALUE_MICROS);
+        if value < 0 {
+            self.refunds_micros = self.refunds_micros.saturating_sub(value);
+            return Effect::Adjusted;
+        }
+        self.spend_micros = self.spend_micros.saturating_add(value);
+        self.purchase(event.at, value)
+    }
+
+    fn purchase(&mut self, at: UnixMicros, value: i64) -> Effect {
+        if self.days == 0 {
+            *self = Self { first_at: at, last_at: at, days: 1, squares: square(value), last_day_micros: value, ..std::mem::take(self) };
+            return Effect::Acquired;
+        }
+        let (last_day, day) = (day_of(self.last_at), day_of(at));
+        self.first_at = self.first_at.min(at);
+        self.last_at = self.last_at.max(at);
+        if day == last_day {
+            let before = self.last_day_micros;
+            self.last_day_micros = before.saturating_add(value);
+            self.squares += square(self.last_day_micros) - square(before);
+            return Effect::Adjusted;
+        }
+        self.days = self.days.saturating_add(1);
+        self.squares += square(value);
+        if day < last_day {
+            return Effect::Adjusted;
+        }
+        self.last_day_micros = value;
+        Effect::Returned { from_day: last_day }
+    }
+
+    /// The UTC day of the last purchase.
+    #[must_use]
+    pub const fn last_day(&self) -> i64 {
+        day_of(self.last_at)
+    }
+
+    /// Purchases less refunds, never below zero, micros.
+    #[must_use]
+    pub fn net_micros(&self) -> i64 {
+        self.spend_micros.saturating_sub(self.refunds_micros).max(0)
+    }
+
+    /// The scatter of the customer's day values about their mean, in squares of that mean, summed over the days; millionths.
+    /// An integer, so that sums over customers never drift. 0 with fewer than two days.
+    #[must_use]
+    pub fn scatter_millionths(&self) -> i64 {
+        if self.days < 2 || self.spend_micros <= 0 {
+            return 0;
+        }
+        let (n, sum) = (f64::from(self.days), self.spend_micros as f64);
+        let relative = (self.squares / (sum * sum) * n * n - n).max(0.0);
+        (relative * 1e6) as i64 // saturates; n^2 at the most
+    }
+}
+
+fn square(micros: i64) -> f64 {
+    let value = micros as f64;
+    value * value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: u64, day: i64, value_micros: i64) -> Event {
+        Event { id: EventId(id), at: UnixMicros(day * DAY_MICROS + 7), value_micros }
+    }
+
+    fn after(events: &[Event]) -> Customer {
+        let mut customer = Customer::default();
+        for event in events {
+            customer.observe(event);
+        }
+        customer
+    }
+
+    #[test]
+    fn counts_days_not_purchases() {
+        let customer = after(&[event(1, 10, 5), event(2, 10, 7), event(3, 12, 1)]);
+        assert_eq!((customer.days, customer.spend_micros, customer.last_day()), (2, 13, 12));
+        assert_eq!(customer.squares, 144.0 + 1.0);
+    }
+
+    #[test]
+    fn a_repeat_changes_nothing() {
+        let mut customer = after(&[event(1, 10, 5), event(2, 11, 5)]);
+        let before = customer.clone();
+        assert_eq!(customer.observe(&event(1, 10, 5)), Effect::Duplicate);
+        assert_eq!(customer, before);
+    }
+
+    #[test]
+    fn a_repeat_older_than_the_remembered_ids_counts_as_late() {
+        let ids = REMEMBERED_IDS as u64;
+        let mut customer = after(&(0..=ids).map(|id| event(id, id as i64, 5)).collect::<Vec<_>>());
+        assert_eq!(customer.observe(&event(1, 1, 5)), Effect::Duplicate);
+        assert_eq!(customer.observe(&event(0, 0, 5)), Effect::Adjusted);
+        assert_eq!((customer.last_day(), customer.recent.len()), (ids as i64, REMEMBERED_IDS));
+    }
+
+    #[test]
+    fn a_late_purchase_moves_value_and_count_but_not_recency() {
+        let mut customer = after(&[event(1, 10, 5), event(2, 20, 5)]);
+        assert_eq!(customer.observe(&event(3, 15, 8)), Effect::Adjusted);
+        assert_eq!((customer.days, customer.spend_micros, customer.last_day()), (3, 18, 20));
+        assert_eq!(customer.observe(&event(4, 5, 8)), Effect::Adjusted);
+        assert_eq!(day_of(customer.first_at), 5);
+    }
+
+    #[test]
+    fn a_refund_takes_value_and_never_below_zero() {
+        let customer = after(&[event(1, 10, 5), event(2, 11, -3)]);
+        assert_eq!((customer.net_micros(), customer.days, customer.last_day()), (2, 1, 10));
+        assert_eq!(after(&[event(1, 10, 5), event(2, 11, -9)]).net_micros(), 0);
+        assert_eq!(after(&[event(2, 11, -9)]).days, 0);
+    }
+
+    #[test]
+    fn scatter_is_zero_for_equal_days_and_finite_for_absurd_ones() {
+        assert_eq!(after(&[event(1, 1, 9), event(2, 2, 9)]).scatter_millionths(), 0);
+        assert_eq!(after(&[event(1, 1, 0), event(2, 2, 9)]).scatter_millionths(), 2_000_000);
+        let absurd: Vec<_> = (0..20_000).map(|i| event(i, i as i64 * 2, i64::MAX)).collect();
+        assert_eq!(after(&absurd).spend_micros, i64::MAX);
+        assert!(after(&absurd).scatter_millionths() >= 0);
+    }
+
+    #[test]
+    fn days_before_1970_are_days_too() {
+        assert_eq!(day_of(UnixMicros(-1)), -1);
+        assert_eq!(day_of(UnixMicros(0)), 0);
+    }
+}

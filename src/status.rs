@@ -1,0 +1,115 @@
+//! Errors on the wire: a gRPC code, a message for people, and a stable reason for programs.
+//!
+//! Each service maps its error enum here once. The reason travels as `google.rpc.ErrorInfo` with the domain `kiki`.
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The stable reasons: programs match on these, so none is ever renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A field is missing, of the wrong form or out of its limits.
+    FieldInvalid,
+    /// A list or message is longer than its bound.
+    TooMany,
+    /// No such client, campaign, lease, invoice.
+    NotFound,
+    /// The caller may not act for that client.
+    NotYours,
+    /// A grant would take the campaign above its limit.
+    BudgetExhausted,
+    /// The campaign is paused, or has no terms.
+    CampaignInactive,
+    /// The epoch is not the lease's own any more.
+    StaleEpoch,
+    /// The lease has ended.
+    LeaseEnded,
+    /// A mark, slot or return does not follow from what went before.
+    OutOfOrder,
+    /// The same key came with another content.
+    KeyReused,
+    /// The position is before what is retained or beyond the end.
+    PositionOutOfRange,
+    /// The log cannot take records: the disk failed or is full.
+    LogUnavailable,
+    /// No policy is in force, or the replica is too old.
+    NotReady,
+    /// A queue is full; try again later.
+    Overloaded,
+    /// The period has not ended, or its basis is not realised yet.
+    PeriodOpen,
+    /// The log does not follow from what was seen before.
+    LogInconsistent,
+    /// A receipt that was not made here, or was changed.
+    ReceiptInvalid,
+    /// A notice after its deadline.
+    TooLate,
+    /// A dependency did not answer.
+    DependencyUnavailable,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Reason {
+    /// The reason's name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.parts().0
+    }
+
+    const fn parts(self) -> (&'static str, Code) {
+        match self {
+            Self::FieldInvalid => ("FIELD_INVALID", Code::InvalidArgument),
+            Self::TooMany => ("TOO_MANY", Code::InvalidArgument),
+            Self::NotFound => ("NOT_FOUND", Code::NotFound),
+            Self::NotYours => ("NOT_YOURS", Code::PermissionDenied),
+            Self::BudgetExhausted => ("BUDGET_EXHAUSTED", Code::ResourceExhausted),
+            Self::CampaignInactive => ("CAMPAIGN_INACTIVE", Code::FailedPrecondition),
+            Self::StaleEpoch => ("STALE_EPOCH", Code::Aborted),
+            Self::LeaseEnded => ("LEASE_ENDED", Code::FailedPrecondition),
+            Self::OutOfOrder => ("OUT_OF_ORDER", Code::FailedPrecondition),
+            Self::KeyReused => ("KEY_REUSED", Code::AlreadyExists),
+            Self::PositionOutOfRange => ("POSITION_OUT_OF_RANGE", Code::OutOfRange),
+            Self::LogUnavailable => ("LOG_UNAVAILABLE", Code::Unavailable),
+            Self::NotReady => ("NOT_READY", Code::Unavailable),
+            Self::Overloaded => ("OVERLOADED", Code::ResourceExhausted),
+            Self::PeriodOpen => ("PERIOD_OPEN", Code::FailedPrecondition),
+            Self::LogInconsistent => ("LOG_INCONSISTENT", Code::DataLoss),
+            Self::ReceiptInvalid => ("RECEIPT_INVALID", Code::InvalidArgument),
+            Self::TooLate => ("TOO_LATE", Code::OutOfRange),
+            Self::DependencyUnavailable => ("DEPENDENCY_UNAVAILABLE", Code::Unavailable),
+            Self::Internal => ("INTERNAL", Code::Internal),
+        }
+    }
+
+    /// The status that carries this reason.
+    #[must_use]
+    pub fn status(self, message: impl Into<String>) -> Status {
+        let (name, code) = self.parts();
+        Status::with_error_details(code, message, ErrorDetails::with_error_info(name, "kiki", std::collections::HashMap::new()))
+    }
+
+    /// Whether `status` carries this reason.
+    #[must_use]
+    pub fn is(self, status: &Status) -> bool {
+        status.get_details_error_info().is_some_and(|info| info.domain == "kiki" && info.reason == self.as_str())
+    }
+}
+
+/// A field that is wrong, by its path: `status::field("items[3].sequence", "...")`.
+#[must_use]
+pub fn field(path: &str, problem: impl std::fmt::Display) -> Status {
+    Reason::FieldInvalid.status(format!("{path}: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_survives_the_wire() {
+        let status = Reason::BudgetExhausted.status("campaign c has 0 left");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(Reason::BudgetExhausted.is(&status) && !Reason::Internal.is(&status));
+    }
+}
