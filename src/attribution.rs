@@ -12,7 +12,7 @@
 //! Only a customer's last [`MAX_IMPRESSIONS`] billed impressions are kept, which bounds memory and is part of the rule.
 //! A receipt whose slot is not among the client's last [`MAX_SLOTS`] billed impressions counts as none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ pub struct Attribution {
     by_customer: BTreeMap<CustomerKey, Vec<Impression>>,
     by_slot: BTreeMap<Slot, Impression>,
     acquired: BTreeMap<CustomerKey, UnixMicros>,
-    events: BTreeSet<String>,
+    events: BTreeMap<String, u64>,
 }
 
 impl Attribution {
@@ -95,10 +95,10 @@ impl Attribution {
         }
     }
 
-    /// Whether a purchase of this id was taken before.
+    /// The index of the outcome of this id, if it was taken before.
     #[must_use]
-    pub fn knows(&self, event_id: &str) -> bool {
-        self.events.contains(event_id)
+    pub fn index_of(&self, event_id: &str) -> Option<u64> {
+        self.events.get(event_id).copied()
     }
 
     /// When the customer was acquired, if it was.
@@ -141,9 +141,9 @@ impl Attribution {
         })
     }
 
-    /// Takes in an outcome; its conversion, if it makes one, stands in the leaf after it.
-    pub fn observed(&mut self, outcome: &leaf::Outcome) {
-        self.events.insert(outcome.event_id.clone());
+    /// Takes in the outcome that stands at `index`; its conversion, if it makes one, stands in the leaf after it.
+    pub fn observed(&mut self, outcome: &leaf::Outcome, index: u64) {
+        self.events.insert(outcome.event_id.clone(), index);
     }
 
     /// Takes in a conversion.

@@ -110,15 +110,9 @@ impl<'a> Iterator for Scanner<'a> {
 /// payload that `accepts` refuses does not count; it is asked before the checksum is computed, so it should
 /// be cheap and look at little: it is what keeps the search quick, and what keeps bytes that only look like
 /// a frame from being one (there is one chance in 2^32 a candidate, and payloads may contain frames).
-pub fn valid_frame_behind(
-    bytes: &[u8],
-    offset: usize,
-    accepts: impl Fn(&[u8]) -> bool,
-) -> Option<usize> {
-    (offset.saturating_add(1)..bytes.len()).find(|start| {
-        split(&bytes[*start..])
-            .is_ok_and(|frame| accepts(frame.payload) && frame.checked().is_ok())
-    })
+pub fn valid_frame_behind(bytes: &[u8], offset: usize, accepts: impl Fn(&[u8]) -> bool) -> Option<usize> {
+    (offset.saturating_add(1)..bytes.len())
+        .find(|start| split(&bytes[*start..]).is_ok_and(|frame| accepts(frame.payload) && frame.checked().is_ok()))
 }
 
 /// A frame whose checksum has not been looked at.

@@ -49,9 +49,7 @@ impl Frontier {
     /// The root over all leaves; [`EMPTY_ROOT`] when there is none.
     pub fn root(&self) -> Hash {
         let smallest_first = self.nodes.iter().rev().copied();
-        smallest_first
-            .reduce(|right, left| node_hash(&left, &right))
-            .unwrap_or(EMPTY_ROOT)
+        smallest_first.reduce(|right, left| node_hash(&left, &right)).unwrap_or(EMPTY_ROOT)
     }
 }
 
@@ -69,11 +67,7 @@ impl TryFrom<Unchecked> for Frontier {
         if nodes.len() == size.count_ones() as usize {
             return Ok(Self { size, nodes });
         }
-        Err(format!(
-            "a frontier of {size} leaves has {} nodes, not {}",
-            size.count_ones(),
-            nodes.len()
-        ))
+        Err(format!("a frontier of {size} leaves has {} nodes, not {}", size.count_ones(), nodes.len()))
     }
 }
 

@@ -81,28 +81,20 @@ impl Note {
     /// Reads a note. Its text and signatures are well formed then, and no more.
     pub fn parse(note: &[u8]) -> Result<Self, Error> {
         if note.len() > MAX_NOTE_BYTES {
-            return Err(malformed(format!(
-                "{} bytes, over the limit of {MAX_NOTE_BYTES}",
-                note.len()
-            )));
+            return Err(malformed(format!("{} bytes, over the limit of {MAX_NOTE_BYTES}", note.len())));
         }
-        let note = std::str::from_utf8(note)
-            .map_err(|e| malformed(format!("not utf-8 at byte {}", e.valid_up_to())))?;
-        let (text, lines) = note
-            .rsplit_once("\n\n")
-            .ok_or_else(|| malformed("no empty line before signatures"))?;
+        let note = std::str::from_utf8(note).map_err(|e| malformed(format!("not utf-8 at byte {}", e.valid_up_to())))?;
+        let (text, lines) = note.rsplit_once("\n\n").ok_or_else(|| malformed("no empty line before signatures"))?;
         let text = &note[..=text.len()];
         check_text(text)?;
-        let lines = lines
-            .strip_suffix('\n')
-            .ok_or_else(|| malformed("no newline at the end of the signatures"))?;
+        let lines = lines.strip_suffix('\n').ok_or_else(|| malformed("no newline at the end of the signatures"))?;
         if lines.split('\n').count() > MAX_SIGNATURES {
             return Err(malformed(format!("more than {MAX_SIGNATURES} signatures")));
         }
-        let signatures = lines.split('\n').zip(1..).map(|(line, number)| {
-            parse_signature(line)
-                .map_err(|why| malformed(format!("signature line {number}: {why}")))
-        });
+        let signatures = lines
+            .split('\n')
+            .zip(1..)
+            .map(|(line, number)| parse_signature(line).map_err(|why| malformed(format!("signature line {number}: {why}"))));
         Ok(Self { text: text.to_owned(), signatures: signatures.collect::<Result<_, _>>()? })
     }
 
@@ -162,11 +154,9 @@ fn parse_signature(line: &str) -> Result<Signature, &'static str> {
     }
     let blob = STANDARD.decode(blob).map_err(|_| "not base64")?;
     match blob.split_first_chunk() {
-        Some((id, bytes)) if !bytes.is_empty() => Ok(Signature {
-            name: name.to_owned(),
-            id: u32::from_be_bytes(*id),
-            bytes: bytes.to_vec(),
-        }),
+        Some((id, bytes)) if !bytes.is_empty() => {
+            Ok(Signature { name: name.to_owned(), id: u32::from_be_bytes(*id), bytes: bytes.to_vec() })
+        }
         _ => Err("shorter than a key id and a signature"),
     }
 }

@@ -5,13 +5,7 @@ use super::{EMPTY_ROOT, Error, Hash, node_hash, split};
 
 /// Checks that the leaf of this hash is number `index` (from 0) of the `size` leaves under `root`, as
 /// [RFC 9162 §2.1.3.2](https://www.rfc-editor.org/rfc/rfc9162.html#section-2.1.3.2) does.
-pub fn verify_inclusion(
-    leaf_hash: &Hash,
-    index: u64,
-    size: u64,
-    proof: &[Hash],
-    root: &Hash,
-) -> Result<(), Error> {
+pub fn verify_inclusion(leaf_hash: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> Result<(), Error> {
     check_index(index, size)?;
     let mut path = Path { node: index, last: size - 1 };
     let mut got = *leaf_hash;
@@ -30,13 +24,7 @@ pub fn verify_inclusion(
 ///
 /// From `old` = 0 it is an error: any tree continues the empty one, so a caller that starts there has
 /// nothing to prove, and one that got there by mistake should hear of it.
-pub fn verify_consistency(
-    old: u64,
-    new: u64,
-    proof: &[Hash],
-    old_root: &Hash,
-    new_root: &Hash,
-) -> Result<(), Error> {
+pub fn verify_consistency(old: u64, new: u64, proof: &[Hash], old_root: &Hash, new_root: &Hash) -> Result<(), Error> {
     check_order(old, new)?;
     if old == new {
         if !proof.is_empty() {
@@ -46,11 +34,7 @@ pub fn verify_consistency(
     }
     // Both roots are built from the last complete subtree of the old tree. Where that is the whole old
     // tree, the proof leaves it out.
-    let (first, rest) = if old.is_power_of_two() {
-        (old_root, proof)
-    } else {
-        proof.split_first().ok_or(Error::TooShort { len: 0 })?
-    };
+    let (first, rest) = if old.is_power_of_two() { (old_root, proof) } else { proof.split_first().ok_or(Error::TooShort { len: 0 })? };
     let mut path = Path { node: old - 1, last: new - 1 };
     path.rise(path.node.trailing_ones());
     let (mut got_old, mut got_new) = (*first, *first);
@@ -78,11 +62,7 @@ pub fn verify_consistency(
 pub fn multiproof_root(size: u64, leaves: &[(u64, Hash)], proof: &[Hash]) -> Result<Hash, Error> {
     check_rising(leaves.iter().map(|(index, _)| *index), size)?;
     let mut rest = proof;
-    let root = if size == 0 {
-        EMPTY_ROOT
-    } else {
-        range_root(0, size, leaves, &mut rest).ok_or(Error::TooShort { len: proof.len() })?
-    };
+    let root = if size == 0 { EMPTY_ROOT } else { range_root(0, size, leaves, &mut rest).ok_or(Error::TooShort { len: proof.len() })? };
     if !rest.is_empty() {
         let used = proof.len() - rest.len();
         return Err(Error::TooLong { len: proof.len(), used });
@@ -98,8 +78,7 @@ fn range_root(start: u64, end: u64, leaves: &[(u64, Hash)], proof: &mut &[Hash])
         [(_, hash)] if end - start == 1 => Some(*hash),
         _ => {
             let middle = start + split(end - start);
-            let (left, right) =
-                leaves.split_at(leaves.partition_point(|(index, _)| *index < middle));
+            let (left, right) = leaves.split_at(leaves.partition_point(|(index, _)| *index < middle));
             let left = range_root(start, middle, left, proof)?;
             let right = range_root(middle, end, right, proof)?;
             Some(node_hash(&left, &right))

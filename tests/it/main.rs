@@ -1,1 +1,5 @@
-//! Cross-service tests.
+//! Cross-service tests: one binary, one module a scenario.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod tlog_vectors;

@@ -4,8 +4,11 @@
 //! currency, fees are rounded once to the currency's minor unit, and no ratio that was rounded for
 //! display is ever computed with.
 
+pub mod accounting;
 pub mod amount;
 pub mod fee;
+pub mod follow;
 pub mod invoice;
 pub mod period;
+pub mod record;
 pub mod summary;

@@ -10,6 +10,7 @@ use billing::domain::amount::Amount;
 use billing::domain::fee::{FeeTerms, Fees, LineInput, LineStatus, Netting};
 use billing::domain::fee::{fees, improvement_pct_2dp, roas_4dp, roi_pct_2dp};
 use billing::domain::period::due_date;
+use kiki::clock::UnixMicros;
 use serde_json::Value;
 
 /// Cases of this file: profit-share invoices and their dates. The rest are other products' plans.
@@ -126,6 +127,6 @@ fn half_cent(case: &Value) {
 fn due(case: &Value) {
     let issued: jiff::civil::Date = case["issued"].as_str().unwrap().parse().unwrap();
     let noon = issued.at(12, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
-    let got = due_date(noon.timestamp().as_microsecond(), "UTC", 30).unwrap();
+    let got = due_date(UnixMicros(noon.timestamp().as_microsecond()), "UTC", 30).unwrap();
     assert_eq!(got, case["out"]["due"].as_str().unwrap());
 }

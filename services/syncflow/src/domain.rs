@@ -1,3 +1,12 @@
-//! What SyncFlow decides, free of tonic, tokio, protobuf, clocks and I/O: time and state are arguments.
+//! What SyncFlow decides, free of tonic, tokio, protobuf services, clocks and I/O: time and state are arguments.
 
+pub mod auction;
+pub mod breaker;
+pub mod creative;
+pub mod lease;
+pub mod notice;
 pub mod openrtb;
+pub mod opportunity;
+pub mod pricing;
+pub mod receipt;
+pub mod targeting;

@@ -34,11 +34,7 @@ impl VerifyingKey {
         if !is_name(name) {
             return Err(Error::Key("name is empty or has a space, a control character or a plus"));
         }
-        let digest = Sha256::new()
-            .chain_update(name)
-            .chain_update([b'\n', ED25519])
-            .chain_update(key)
-            .finalize();
+        let digest = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(key).finalize();
         let id = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
         Ok(Self { name: name.to_owned(), id, key })
     }
@@ -60,8 +56,7 @@ impl VerifyingKey {
 
     /// Whether the signature over the text is by this key. Strict: no weak keys, one form per signature.
     pub(super) fn verifies(&self, text: &str, signature: &Signature) -> bool {
-        ed25519_dalek::Signature::from_slice(&signature.bytes)
-            .is_ok_and(|s| self.key.verify_strict(text.as_bytes(), &s).is_ok())
+        ed25519_dalek::Signature::from_slice(&signature.bytes).is_ok_and(|s| self.key.verify_strict(text.as_bytes(), &s).is_ok())
     }
 }
 
@@ -76,8 +71,7 @@ impl FromStr for VerifyingKey {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let (name, public) = split(text)?;
-        let public = ed25519_dalek::VerifyingKey::from_bytes(&public)
-            .map_err(|_| Error::Key("not a point on the curve"))?;
+        let public = ed25519_dalek::VerifyingKey::from_bytes(&public).map_err(|_| Error::Key("not a point on the curve"))?;
         if public.is_weak() {
             return Err(Error::Key("a weak point, under which anything verifies"));
         }
@@ -119,11 +113,7 @@ impl SigningKey {
     }
 
     pub(super) fn sign(&self, text: &str) -> Signature {
-        Signature {
-            name: self.public.name.clone(),
-            id: self.public.id,
-            bytes: self.key.sign(text.as_bytes()).to_bytes().to_vec(),
-        }
+        Signature { name: self.public.name.clone(), id: self.public.id, bytes: self.key.sign(text.as_bytes()).to_bytes().to_vec() }
     }
 }
 

@@ -4,11 +4,12 @@
 //! line names the leaves of the log it was computed from, and carries its exact sums beside the
 //! rounded ones, so that it can be recomputed from the document as well as from the log.
 
+use kiki::clock::UnixMicros;
 use serde::{Deserialize, Serialize};
 
 use super::amount::{Amount, AmountError, NANO_PLACES, minor_places, trimmed};
 use super::fee::{FeeError, FeeTerms, Fees, LineInput, LineStatus, Netting, fees, improvement_pct_2dp, roas_4dp, round_to};
-use super::period::{Month, PeriodError, Span, due_date, issue_date};
+use super::period::{Month, PeriodError, Span, due_date, issue_date, utc};
 
 /// The document's format: a reader that does not know it must not guess.
 pub const SCHEMA: &str = "kiki.invoice/1";
@@ -31,6 +32,8 @@ pub enum Basis {
 pub struct Terms {
     /// Index of their leaf.
     pub leaf: u64,
+    /// Their version, which the closing of a period names.
+    pub version: u64,
     /// Baseline return on ad spend, parts per million.
     pub baseline_ppm: i64,
     /// Index of the leaf that the baseline is evidenced by, where there is one.
@@ -43,8 +46,8 @@ pub struct Terms {
     pub netting: Netting,
     /// Days over which LTV counts.
     pub horizon_days: u32,
-    /// Days within which a conversion is attributed to an impression.
-    pub window_days: u32,
+    /// Seconds within which a conversion is attributed to an impression.
+    pub lookback_seconds: u32,
     /// IANA zone of the client.
     pub zone: String,
     /// ISO 4217 code.
@@ -88,7 +91,7 @@ pub struct Completeness {
 /// Everything that an invoice is a function of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Invoice number; empty while it is a draft.
+    /// Invoice number, or a draft's id.
     pub invoice_id: String,
     /// Client id.
     pub client: String,
@@ -96,14 +99,14 @@ pub struct Facts {
     pub month: Month,
     /// Its UTC instants.
     pub span: Span,
-    /// When it was issued, UTC microseconds since 1970.
-    pub issued_micros: i64,
+    /// When it was issued.
+    pub issued_at: UnixMicros,
     /// Terms in force.
     pub terms: Terms,
     /// One a campaign, in any order.
     pub lines: Vec<LineFacts>,
-    /// The covered part of the log; none while it is a draft.
-    pub completeness: Option<Completeness>,
+    /// The covered part of the log.
+    pub completeness: Completeness,
 }
 
 /// Why no invoice could be drawn up.
@@ -132,7 +135,7 @@ pub enum InvoiceError {
 pub struct Invoice {
     /// [`SCHEMA`].
     pub schema: String,
-    /// Number such as `K2026-000001`; empty on a draft.
+    /// Number such as `K2026-000001`, or a draft's id.
     pub invoice_id: String,
     /// Client id.
     pub client: String,
@@ -142,8 +145,10 @@ pub struct Invoice {
     pub currency: String,
     /// The month, `2026-01`.
     pub period: String,
-    /// Its instants in UTC.
-    pub period_span: Span,
+    /// When it begins, in UTC.
+    pub period_start: String,
+    /// When it ends, in UTC: the first instant that is not in it any more.
+    pub period_end: String,
     /// Date of issue in the client's zone.
     pub issue_date: String,
     /// Date by which it is to be paid, in the client's zone.
@@ -160,8 +165,8 @@ pub struct Invoice {
     pub line_items: Vec<Line>,
     /// The terms it was drawn up under.
     pub terms: TermsPrinted,
-    /// What shows that nothing was left out; none on a draft.
-    pub completeness: Option<Completeness>,
+    /// What shows that nothing was left out.
+    pub completeness: Completeness,
 }
 
 /// One campaign of an invoice, in the order of its JSON.
@@ -210,12 +215,14 @@ pub struct TermsPrinted {
     pub netting: Netting,
     /// Days over which LTV counts.
     pub horizon_days: u32,
-    /// Days within which a conversion is attributed.
-    pub attribution_window_days: u32,
+    /// Seconds within which a conversion is attributed to an impression.
+    pub lookback_seconds: u32,
     /// The client's zone.
     pub zone: String,
     /// Calendar days to pay.
     pub payment_days: u32,
+    /// Their version.
+    pub version: u64,
     /// Index of the terms' leaf.
     pub leaf: u64,
     /// Index of the baseline's evidence, where there is one.
@@ -238,9 +245,10 @@ pub fn build(mut facts: Facts) -> Result<Invoice, InvoiceError> {
         client_name: terms.client_name.clone(),
         currency: terms.currency.clone(),
         period: facts.month.to_string(),
-        period_span: facts.span,
-        issue_date: issue_date(facts.issued_micros, &terms.zone)?,
-        due_date: due_date(facts.issued_micros, &terms.zone, terms.payment_days)?,
+        period_start: utc(facts.span.start)?,
+        period_end: utc(facts.span.end)?,
+        issue_date: issue_date(facts.issued_at, &terms.zone)?,
+        due_date: due_date(facts.issued_at, &terms.zone, terms.payment_days)?,
         total_invoice_amount: Amount::new(result.fee_minor, places)?,
         total_margin_recovered: Amount::new(result.margin_minor, places)?,
         shortfall: Amount::new(result.shortfall_minor, places)?,
@@ -292,9 +300,10 @@ impl Terms {
             basis: self.basis,
             netting: self.netting,
             horizon_days: self.horizon_days,
-            attribution_window_days: self.window_days,
+            lookback_seconds: self.lookback_seconds,
             zone: self.zone.clone(),
             payment_days: self.payment_days,
+            version: self.version,
             leaf: self.leaf,
             evidence_leaf: self.evidence_leaf,
         }

@@ -8,13 +8,14 @@ pub(crate) const ONE: i128 = 1_000_000_000;
 pub(crate) fn terms() -> Terms {
     Terms {
         leaf: 1,
+        version: 1,
         baseline_ppm: 3_000_000,
         evidence_leaf: None,
         share_ppm: 100_000,
         basis: Basis::Predicted,
         netting: Netting::Client,
         horizon_days: 365,
-        window_days: 30,
+        lookback_seconds: 30 * 86_400,
         zone: "UTC".into(),
         currency: "USD".into(),
         payment_days: 30,
@@ -36,10 +37,17 @@ pub(crate) fn facts(lines: &[(&str, i128, i128)]) -> Facts {
         client: "acme".into(),
         month,
         span,
-        issued_micros: span.end_micros,
+        issued_at: span.end,
         terms: terms(),
         lines: lines.iter().enumerate().map(line).collect(),
-        completeness: None,
+        completeness: Completeness {
+            log_id: "kiki.test/log".into(),
+            first_client_seq: 1,
+            last_client_seq: 40,
+            checkpoint_size: 100,
+            checkpoint_root: "00".repeat(32),
+            period_closed_leaf: 41,
+        },
     }
 }
 
@@ -49,6 +57,7 @@ fn prints_the_products_own_example() {
     let json: serde_json::Value = serde_json::from_slice(&invoice.to_json()).unwrap();
     assert_eq!(json["invoice_id"], "K2026-000001");
     assert_eq!(json["period"], "2026-01");
+    assert_eq!(json["period_start"], "2026-01-01T00:00:00Z");
     assert_eq!(json["due_date"], "2026-03-03");
     assert_eq!(json["total_invoice_amount"], "2209.00");
     assert_eq!(json["total_margin_recovered"], "22090.00");

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
-use serde::{Deserialize, Serialize};
+use kiki::clock::UnixMicros;
 
 /// Longest time to pay that terms may give: a year.
 pub const PAYMENT_DAYS_MAX: u32 = 366;
@@ -53,9 +53,9 @@ impl Month {
         self.year
     }
 
-    /// The month that holds `at_micros` (UTC microseconds since 1970) in `zone`.
-    pub fn containing(at_micros: i64, zone: &str) -> Result<Self, PeriodError> {
-        let date = date_of(at_micros, zone)?;
+    /// The month that holds an instant in `zone`.
+    pub fn containing(at: UnixMicros, zone: &str) -> Result<Self, PeriodError> {
+        let date = date_of(at, zone)?;
         Self { year: date.year(), month: date.month() }.checked()
     }
 
@@ -72,12 +72,12 @@ impl Month {
         if in_range { Ok(self) } else { Err(PeriodError::Month { text: self.to_string() }) }
     }
 
-    fn first_midnight_micros(self, zone: &TimeZone) -> Result<i64, PeriodError> {
+    fn first_midnight_micros(self, zone: &TimeZone) -> Result<UnixMicros, PeriodError> {
         let range = PeriodError::Range { what: "month" };
         let date = Date::new(self.year, self.month, 1).map_err(|_| range.clone())?;
         // Where clocks skip midnight, the day begins at the first instant that exists.
         let start = date.to_zoned(zone.clone()).map_err(|_| range)?;
-        Ok(start.timestamp().as_microsecond())
+        Ok(UnixMicros(start.timestamp().as_microsecond()))
     }
 }
 
@@ -103,39 +103,47 @@ impl FromStr for Month {
 }
 
 /// A half-open span of time `[start, end)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// UTC microseconds since 1970, included.
-    pub start_micros: i64,
-    /// UTC microseconds since 1970, excluded.
-    pub end_micros: i64,
+    /// Included.
+    pub start: UnixMicros,
+    /// Excluded.
+    pub end: UnixMicros,
 }
 
 /// The UTC instants of a month in a zone.
 pub fn resolve(month: Month, zone: &str) -> Result<Span, PeriodError> {
     let zone = time_zone(zone)?;
-    Ok(Span { start_micros: month.first_midnight_micros(&zone)?, end_micros: month.next().first_midnight_micros(&zone)? })
+    Ok(Span { start: month.first_midnight_micros(&zone)?, end: month.next().first_midnight_micros(&zone)? })
 }
 
 /// The calendar date of an instant in a zone, printed `2026-02-01`.
-pub fn issue_date(at_micros: i64, zone: &str) -> Result<String, PeriodError> {
-    Ok(date_of(at_micros, zone)?.to_string())
+pub fn issue_date(at: UnixMicros, zone: &str) -> Result<String, PeriodError> {
+    Ok(date_of(at, zone)?.to_string())
 }
 
 /// The date of an instant in a zone plus `payment_days` calendar days.
-pub fn due_date(issued_micros: i64, zone: &str, payment_days: u32) -> Result<String, PeriodError> {
+pub fn due_date(issued: UnixMicros, zone: &str, payment_days: u32) -> Result<String, PeriodError> {
     let range = || PeriodError::Range { what: "due date" };
     if payment_days > PAYMENT_DAYS_MAX {
         return Err(range());
     }
-    let issued = date_of(issued_micros, zone)?;
-    let due = issued.checked_add(i64::from(payment_days).days()).map_err(|_| range())?;
+    let date = date_of(issued, zone)?;
+    let due = date.checked_add(i64::from(payment_days).days()).map_err(|_| range())?;
     Ok(due.to_string())
 }
 
-fn date_of(at_micros: i64, zone: &str) -> Result<Date, PeriodError> {
-    let at = Timestamp::from_microsecond(at_micros).map_err(|_| PeriodError::Range { what: "instant" })?;
-    Ok(at.to_zoned(time_zone(zone)?).date())
+/// An instant as RFC 3339 prints it in UTC.
+pub fn utc(at: UnixMicros) -> Result<String, PeriodError> {
+    Ok(timestamp(at)?.to_string())
+}
+
+fn timestamp(at: UnixMicros) -> Result<Timestamp, PeriodError> {
+    Timestamp::from_microsecond(at.0).map_err(|_| PeriodError::Range { what: "instant" })
+}
+
+fn date_of(at: UnixMicros, zone: &str) -> Result<Date, PeriodError> {
+    Ok(timestamp(at)?.to_zoned(time_zone(zone)?).date())
 }
 
 fn time_zone(name: &str) -> Result<TimeZone, PeriodError> {
@@ -147,8 +155,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn micros(text: &str) -> i64 {
-        text.parse::<Timestamp>().unwrap().as_microsecond()
+    fn micros(text: &str) -> UnixMicros {
+        UnixMicros(text.parse::<Timestamp>().unwrap().as_microsecond())
     }
 
     fn month(text: &str) -> Month {
@@ -164,7 +172,7 @@ mod tests {
             ("2024-02", "America/New_York", "2024-02-01T05:00:00Z", "2024-03-01T05:00:00Z"),
         ] {
             let span = resolve(month(text), zone).unwrap();
-            assert_eq!((span.start_micros, span.end_micros), (micros(start), micros(end)), "{text} {zone}");
+            assert_eq!((span.start, span.end), (micros(start), micros(end)), "{text} {zone}");
         }
     }
 
@@ -174,10 +182,10 @@ mod tests {
             let mut at = month("2010-11");
             for _ in 0..200 {
                 let (this, next) = (resolve(at, zone).unwrap(), resolve(at.next(), zone).unwrap());
-                assert!(this.start_micros < this.end_micros);
-                assert_eq!(this.end_micros, next.start_micros, "{at} {zone}");
-                assert_eq!(Month::containing(this.end_micros - 1, zone).unwrap(), at);
-                assert_eq!(Month::containing(this.end_micros, zone).unwrap(), at.next());
+                assert!(this.start < this.end);
+                assert_eq!(this.end, next.start, "{at} {zone}");
+                assert_eq!(Month::containing(UnixMicros(this.end.0 - 1), zone).unwrap(), at);
+                assert_eq!(Month::containing(this.end, zone).unwrap(), at.next());
                 at = at.next();
             }
         }
@@ -187,7 +195,7 @@ mod tests {
     fn a_month_whose_midnight_is_skipped_begins_at_the_first_instant_there_is() {
         // Paraguay moved its clocks from 00:00 to 01:00 on 2017-10-01.
         let span = resolve(month("2017-10"), "America/Asuncion").unwrap();
-        assert_eq!(span.start_micros, micros("2017-10-01T04:00:00Z"));
+        assert_eq!(span.start, micros("2017-10-01T04:00:00Z"));
     }
 
     #[test]
@@ -197,7 +205,7 @@ mod tests {
         // Already February in Tokyo.
         assert_eq!(due_date(micros("2026-01-31T15:00:00Z"), "Asia/Tokyo", 30).unwrap(), "2026-03-03");
         assert_eq!(issue_date(micros("2026-01-31T15:00:00Z"), "Asia/Tokyo").unwrap(), "2026-02-01");
-        assert!(due_date(0, "UTC", PAYMENT_DAYS_MAX + 1).is_err());
+        assert!(due_date(UnixMicros(0), "UTC", PAYMENT_DAYS_MAX + 1).is_err());
     }
 
     #[test]

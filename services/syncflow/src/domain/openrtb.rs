@@ -28,6 +28,7 @@ pub use channel::{Channel, ChannelKind, Device, Regs};
 pub use country::alpha3;
 pub use decimal::{from_micros, micros_exact};
 pub use imp::{Banner, Deal, Imp, Media, Size};
+pub use native::{AssetKind, Native};
 pub use response::{Bid, BidResponse, MarkupType, SeatBid};
 
 use node::Node;

@@ -20,7 +20,7 @@ pub const WEEKS: usize = 105;
 /// Days since the last purchase that are told apart.
 pub const RING_DAYS: usize = WEEKS * 7;
 /// What a day leaves of the sums: 2^(-1/730).
-const DAILY_FADE: f64 = 0.999_050_938_9;
+const DAILY_FADE: f64 = 0.999050933962626;
 
 /// The class of a customer who bought on so many days; none without a purchase.
 #[must_use]
@@ -187,9 +187,7 @@ impl Population {
         }
         self.customers += u64::from(before.class.is_none() && after.class.is_some());
         self.days += u64::from(after.days - before.days);
-        if after.class.is_some() {
-            self.net_micros += i128::from(after.net_micros) - if before.class.is_some() { i128::from(before.net_micros) } else { 0 };
-        }
+        self.net_micros += i128::from(after.net_micros) - i128::from(before.net_micros);
         self.scatter_millionths += i128::from(after.scatter_millionths) - i128::from(before.scatter_millionths);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::node::Node;
-use super::{MAX_ID_BYTES, MAX_IMPS, MAX_SIZES, Malformed, native};
+use super::{MAX_ID_BYTES, MAX_IMPS, MAX_SIZES, Malformed, Native, native};
 
 /// A creative's size in device-independent pixels, both above zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,7 +57,7 @@ pub struct Imp {
     /// It may be sound.
     pub audio: Option<Media>,
     /// It may be a native ad.
-    pub native: bool,
+    pub native: Option<Native>,
     /// Lowest price, nanos per impression (a CPM in micros).
     pub floor_nanos: i64,
     /// The floor's currency, capitals.
@@ -88,7 +88,7 @@ pub(super) fn read_all(root: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> R
         Ok(imp)
     })?;
     let usable = |imp: &Imp| {
-        let formats = imp.banner.is_some() || imp.video.is_some() || imp.audio.is_some() || imp.native;
+        let formats = imp.banner.is_some() || imp.video.is_some() || imp.audio.is_some() || imp.native.is_some();
         formats && !twice.contains(&imp.id)
     };
     Ok(imps.into_iter().filter(usable).collect())
@@ -105,20 +105,18 @@ fn read(node: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Imp, Malf
         banner: node.object("banner")?.map(|banner| read_banner(&banner)).transpose()?,
         video: node.object("video")?.map(|video| read_media(&video)).transpose()?,
         audio: node.object("audio")?.map(|audio| read_media(&audio)).transpose()?,
-        native: native.is_some(),
         floor_nanos: node.cpm_micros("bidfloor")?,
         floor_currency: currency(node)?,
         secure: node.flag("secure")?.unwrap_or(false),
         ..Imp::default()
     };
-    if imp.banner.is_none() && imp.video.is_none() && imp.audio.is_none() && !imp.native {
+    if imp.banner.is_none() && imp.video.is_none() && imp.audio.is_none() && native.is_none() {
         return Err(node.refuse("must have at least one of banner, video, audio and native"));
     }
-    if let Some(native) = native
-        && let Some(fault) = native::check(&native)?
-    {
-        imp.native = false;
-        set_aside.push(fault);
+    match native.map(|native| native::read(&native)).transpose()? {
+        Some(Ok(native)) => imp.native = Some(native),
+        Some(Err(fault)) => set_aside.push(fault),
+        None => {}
     }
     if let Some(pmp) = node.object("pmp")? {
         imp.private_auction = pmp.flag("private_auction")?.unwrap_or(false);

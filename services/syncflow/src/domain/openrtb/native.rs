@@ -1,4 +1,5 @@
-//! Native markup requests (OpenRTB Native 1.2), which come as JSON inside a string: checked, not kept.
+//! Native markup requests (OpenRTB Native 1.2), which come as JSON inside a string. All of it is checked; what is kept
+//! is which assets an answer must have.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -13,13 +14,33 @@ const EXCHANGE_SPECIFIC: i64 = 500;
 /// Assets and event trackers of one ad. The specification's largest example has seven.
 const MAX_ASSETS: usize = 100;
 
-/// Why this native impression is set aside, if it is.
+/// The kinds of asset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssetKind {
+    /// A headline.
+    Title,
+    /// An image.
+    Img,
+    /// A video.
+    Video,
+    /// Any other text.
+    Data,
+}
+
+/// What a native answer must have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Native {
+    /// Id and kind of each required asset; where the request gives no ids, its place in the list is its id.
+    pub required: Vec<(i64, AssetKind)>,
+}
+
+/// What is asked for, or why this native impression is set aside.
 ///
 /// # Errors
 /// [`Malformed`] for markup whose structure contradicts the specification.
-pub(super) fn check(native: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
+pub(super) fn read(native: &Node<'_, '_>) -> Result<Result<Native, Malformed>, Malformed> {
     let Some(request) = native.get("request") else {
-        return Ok(Some(native.refuse_child("request", "is required")));
+        return Ok(Err(native.refuse_child("request", "is required")));
     };
     let parsed;
     let markup = match request.value() {
@@ -28,20 +49,20 @@ pub(super) fn check(native: &Node<'_, '_>) -> Result<Option<Malformed>, Malforme
                 parsed = value;
                 request.inside(&parsed)
             }
-            Ok(_) => return Ok(Some(request.refuse("must be a JSON object inside a string"))),
-            Err(error) => return Ok(Some(request.refuse(format!("is not JSON: {error}")))),
+            Ok(_) => return Ok(Err(request.refuse("must be a JSON object inside a string"))),
+            Err(error) => return Ok(Err(request.refuse(format!("is not JSON: {error}")))),
         },
         Value::Object(_) => request, // some exchanges send the object itself
         _ => return Err(request.refuse("must be a string")),
     };
     // Native 1.0 wrapped everything in one more object.
     match markup.object("native")? {
-        Some(wrapped) => check_markup(&wrapped),
-        None => check_markup(&markup),
+        Some(wrapped) => read_markup(&wrapped),
+        None => read_markup(&markup),
     }
 }
 
-fn check_markup(markup: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
+fn read_markup(markup: &Node<'_, '_>) -> Result<Result<Native, Malformed>, Malformed> {
     check_context(markup)?;
     let trackers = |tracker: &Node<'_, '_>| {
         listed(tracker, "event", 1..=4)?;
@@ -52,15 +73,20 @@ fn check_markup(markup: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
     };
     markup.each("eventtrackers", MAX_ASSETS, trackers)?;
     if markup.len("assets", MAX_ASSETS)? == 0 {
-        return Ok(Some(markup.refuse_child("assets", "must have at least one element")));
+        return Ok(Err(markup.refuse_child("assets", "must have at least one element")));
     }
     let mut fault = None;
+    let mut required = Vec::new();
     let mut ids = HashSet::new();
+    let mut place = 0;
     let named = markup.each("assets", MAX_ASSETS, |asset| {
-        if let Some(found) = check_asset(asset)? {
-            fault.get_or_insert(found);
-        }
         let id = asset.int("id")?;
+        place += 1;
+        match read_asset(asset)? {
+            Ok(kind) if asset.int("required")? == Some(1) => required.push((id.unwrap_or(place - 1), kind)),
+            Ok(_) => {}
+            Err(found) => drop(fault.get_or_insert(found)),
+        }
         match id {
             Some(id) if !ids.insert(id) => Err(asset.refuse_child("id", format!("{id} stands twice"))),
             id => Ok(id.is_some()),
@@ -72,7 +98,7 @@ fn check_markup(markup: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
     if let Err(unknown) = listed(markup, "plcmttype", 1..=4) {
         fault.get_or_insert(unknown);
     }
-    Ok(fault)
+    Ok(fault.map_or(Ok(Native { required }), Err))
 }
 
 /// The context and its finer kind: 1x is content, 2x social, 3x product.
@@ -95,16 +121,18 @@ fn check_context(markup: &Node<'_, '_>) -> Result<(), Malformed> {
     }
 }
 
-/// Exactly one kind, with what that kind needs. An asset of none is a fault of the asset alone.
-fn check_asset(asset: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
+/// Exactly one kind, with what that kind needs. An asset of none sets the impression aside.
+fn read_asset(asset: &Node<'_, '_>) -> Result<Result<AssetKind, Malformed>, Malformed> {
     let (title, img) = (asset.object("title")?, asset.object("img")?);
     let (video, data) = (asset.object("video")?, asset.object("data")?);
-    let kinds = [title.is_some(), img.is_some(), video.is_some(), data.is_some()];
-    match kinds.iter().filter(|kind| **kind).count() {
-        0 => return Ok(Some(asset.refuse("must have one of title, img, video and data"))),
-        1 => {}
+    let kind = match (title.is_some(), img.is_some(), video.is_some(), data.is_some()) {
+        (true, false, false, false) => AssetKind::Title,
+        (false, true, false, false) => AssetKind::Img,
+        (false, false, true, false) => AssetKind::Video,
+        (false, false, false, true) => AssetKind::Data,
+        (false, false, false, false) => return Ok(Err(asset.refuse("must have one of title, img, video and data"))),
         _ => return Err(asset.refuse("must have only one of title, img, video and data")),
-    }
+    };
     if let Some(title) = title {
         title.count("len")?;
     }
@@ -128,7 +156,7 @@ fn check_asset(asset: &Node<'_, '_>) -> Result<Option<Malformed>, Malformed> {
     if let Some(data) = data {
         listed(&data, "type", 1..=12)?;
     }
-    Ok(None)
+    Ok(Ok(kind))
 }
 
 /// A number of one of the specification's lists, if it is there.

@@ -13,6 +13,8 @@ pub enum MarkupType {
     Video = 2,
     /// VAST or DAAST with sound.
     Audio = 3,
+    /// Native JSON.
+    Native = 4,
 }
 
 impl Serialize for MarkupType {
@@ -68,9 +70,6 @@ pub struct Bid {
     /// Seconds of video or sound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dur: Option<u32>,
-    /// The private deal it answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dealid: Option<String>,
     /// Win notice.
     pub nurl: String,
     /// Billing notice.

@@ -141,7 +141,7 @@ fn sets_aside_only_the_part_that_is_at_fault() {
     .unwrap();
     let ids: Vec<&str> = request.imps.iter().map(|imp| imp.id.as_str()).collect();
     assert_eq!(ids, ["1"]);
-    assert!(!request.imps[0].native);
+    assert_eq!(request.imps[0].native, None);
     let fields: Vec<&str> = request.set_aside.iter().map(|fault| fault.field.as_str()).collect();
     assert_eq!(fields, ["imp[0].native.request", "imp[1].native.request", "imp[3].id"]);
 
@@ -159,9 +159,10 @@ fn native(markup: &Value) -> Result<BidRequest, Malformed> {
 fn native_markup_is_checked_inside_its_string() {
     let good = json!({"ver": "1.2", "context": 1, "contextsubtype": 11, "plcmttype": 1,
         "eventtrackers": [{"event": 1, "methods": [1, 2]}],
-        "assets": [{"id": 1, "title": {"len": 90}}, {"id": 2, "data": {"type": 500}}]});
-    assert!(native(&good).unwrap().imps[0].native);
-    assert!(native(&json!({"native": good})).unwrap().imps[0].native);
+        "assets": [{"id": 1, "required": 1, "title": {"len": 90}}, {"id": 2, "data": {"type": 500}}]});
+    let asked = Native { required: vec![(1, AssetKind::Title)] };
+    assert_eq!(native(&good).unwrap().imps[0].native.as_ref(), Some(&asked));
+    assert_eq!(native(&json!({"native": good})).unwrap().imps[0].native.as_ref(), Some(&asked));
     let change = |pointer: &str, value: Value| {
         let mut markup = good.clone();
         *markup.pointer_mut(pointer).unwrap() = value;
@@ -195,7 +196,7 @@ fn native_markup_is_checked_inside_its_string() {
 fn a_price_is_written_digit_for_digit() {
     let bid = Bid {
         id: "1".into(), impid: "1".into(), price_nanos: 1_234_567, adm: "<a>".into(), crid: "c".into(), cid: "k".into(),
-        adomain: vec![], w: Some(300), h: Some(250), dur: None, dealid: None, nurl: "n".into(), burl: "b".into(),
+        adomain: vec![], w: Some(300), h: Some(250), dur: None, nurl: "n".into(), burl: "b".into(),
         lurl: "l".into(), exp: 60, mtype: MarkupType::Banner,
     };
     let response = BidResponse {

@@ -1,0 +1,106 @@
+#![allow(clippy::unwrap_used)]
+use kiki::tlog::Tree;
+use prost::Message as _;
+
+use super::*;
+
+const LOG: &str = "kiki.test/log";
+
+fn leaf_bytes(index: u64, client: &str, client_seq: u64) -> Vec<u8> {
+    let body = Some(Body::Outcome(leaf::Outcome { event_id: format!("e{index}"), ..Default::default() }));
+    let client = client.to_owned();
+    leaf::Leaf { log_id: LOG.into(), index, client, client_seq, body, ..Default::default() }.encode_to_vec()
+}
+
+/// A log of `count` leaves that alternate between two clients.
+fn log(count: u64) -> (Vec<Vec<u8>>, Tree) {
+    let leaves: Vec<_> = (0..count).map(|i| leaf_bytes(i, if i % 2 == 0 { "a" } else { "b" }, i / 2 + 1)).collect();
+    let mut tree = Tree::new();
+    leaves.iter().for_each(|bytes| tree.push(tlog::leaf_hash(bytes)));
+    (leaves, tree)
+}
+
+fn at(tree: &Tree, size: u64) -> Checkpoint {
+    Checkpoint { origin: LOG.into(), size, root: tree.root_at(size).unwrap() }
+}
+
+fn fresh() -> Follower {
+    Follower::new(LOG, Frontier::new(), BTreeMap::new())
+}
+
+#[test]
+fn hands_on_what_a_checkpoint_covers_and_keeps_the_rest() {
+    let (leaves, tree) = log(10);
+    let mut follower = fresh();
+    for (i, bytes) in (0..).zip(&leaves) {
+        follower.push(i, bytes).unwrap();
+    }
+    let first = follower.checkpoint(&at(&tree, 7)).unwrap();
+    assert_eq!(first.leaves.iter().map(|l| l.header.index).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
+    assert_eq!(first.heads, BTreeMap::from([("a".to_owned(), 4), ("b".to_owned(), 3)]));
+    assert!(follower.checkpoint(&at(&tree, 7)).unwrap().leaves.is_empty());
+    assert_eq!(follower.checkpoint(&at(&tree, 10)).unwrap().leaves.len(), 3);
+    assert_eq!(follower.next_index(), 10);
+}
+
+#[test]
+fn goes_on_from_a_stored_edge() {
+    let (leaves, tree) = log(10);
+    let mut follower = fresh();
+    (0..6).for_each(|i| follower.push(i as u64, &leaves[i]).unwrap());
+    let believed = follower.checkpoint(&at(&tree, 6)).unwrap();
+    let mut again = Follower::new(LOG, believed.frontier, believed.heads);
+    (6..10).for_each(|i| again.push(i as u64, &leaves[i]).unwrap());
+    assert_eq!(again.checkpoint(&at(&tree, 10)).unwrap().leaves.len(), 4);
+}
+
+#[test]
+fn a_changed_leaf_is_never_handed_on() {
+    let (mut leaves, tree) = log(5);
+    leaves[3] = leaf_bytes(3, "b", 2);
+    let outcome = leaf::Outcome { value_micros: 1, ..Default::default() };
+    leaves[3] = {
+        let mut leaf = leaf::Leaf::decode(&leaves[3][..]).unwrap();
+        leaf.body = Some(Body::Outcome(outcome));
+        leaf.encode_to_vec()
+    };
+    let mut follower = fresh();
+    (0..5).for_each(|i| follower.push(i as u64, &leaves[i]).unwrap());
+    assert!(matches!(follower.checkpoint(&at(&tree, 5)), Err(Fault::Root { size: 5, .. })));
+    // Up to the leaf before it the log is as signed.
+    assert_eq!(follower.checkpoint(&at(&tree, 3)).unwrap().leaves.len(), 3);
+}
+
+#[test]
+fn a_gap_a_repeat_or_a_leaf_of_elsewhere_is_a_fault() {
+    let (leaves, _) = log(5);
+    let mut follower = fresh();
+    assert_eq!(follower.push(1, &leaves[1]), Err(Fault::Order { wanted: 0, found: 1 }));
+    follower.push(0, &leaves[0]).unwrap();
+    assert_eq!(follower.push(0, &leaves[0]), Err(Fault::Order { wanted: 1, found: 0 }));
+    assert!(matches!(follower.push(1, &leaves[2]), Err(Fault::Header { index: 1, found: 2, .. })));
+    let skipped = Fault::ClientSeq { index: 1, client: "a".into(), wanted: 2, found: 3 };
+    assert_eq!(follower.push(1, &leaf_bytes(1, "a", 3)), Err(skipped));
+    assert!(matches!(follower.push(1, b"\xff"), Err(Fault::Leaf(_))));
+}
+
+#[test]
+fn a_log_that_went_back_or_ran_ahead_is_a_fault() {
+    let (leaves, tree) = log(6);
+    let mut follower = fresh();
+    (0..5).for_each(|i| follower.push(i as u64, &leaves[i]).unwrap());
+    follower.checkpoint(&at(&tree, 5)).unwrap();
+    assert_eq!(follower.checkpoint(&at(&tree, 4)).unwrap_err(), Fault::Rollback { size: 4, believed: 5 });
+    assert_eq!(follower.checkpoint(&at(&tree, 6)).unwrap_err(), Fault::Ahead { size: 6, received: 5 });
+}
+
+#[test]
+fn asks_for_a_checkpoint_before_it_gives_up() {
+    let mut follower = fresh();
+    for i in 0..PENDING_MAX as u64 {
+        assert_eq!(follower.wants_checkpoint(), i >= PENDING_MAX as u64 / 2);
+        follower.push(i, &leaf_bytes(i, "a", i + 1)).unwrap();
+    }
+    let next = PENDING_MAX as u64;
+    assert_eq!(follower.push(next, &leaf_bytes(next, "a", next + 1)), Err(Fault::Unsigned { from: 0 }));
+}

@@ -1,0 +1,170 @@
+//! Drafts and invoices.
+
+use kiki::clock::UnixMicros;
+use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+
+use super::{Store, StoreError, corrupt, to_i64, to_u64};
+use crate::domain::invoice::{Invoice, number};
+
+/// A draft or an invoice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvoiceRow {
+    /// The draft's id, which stays.
+    pub draft_id: String,
+    /// The number, once it is final.
+    pub number: Option<String>,
+    /// Client id.
+    pub client: String,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// The month, `2026-01`.
+    pub month: String,
+    /// The document's bytes.
+    pub document: Vec<u8>,
+    /// `client_seq` of the closing that it is computed from.
+    pub period_closed_seq: u64,
+    /// When it became final.
+    pub issued_at: Option<UnixMicros>,
+    /// Index of its leaf, once the log has it.
+    pub leaf: Option<u64>,
+}
+
+impl InvoiceRow {
+    /// The document, read.
+    pub fn invoice(&self) -> Result<Invoice, StoreError> {
+        Invoice::from_json(&self.document).map_err(corrupt("invoice"))
+    }
+}
+
+/// Which invoices to list.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// Only this client's; empty: all.
+    pub client: String,
+    /// Only this month's; empty: all.
+    pub month: String,
+    /// Only those behind this draft id.
+    pub after: String,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl Store {
+    /// Keeps a draft; where there is one of its id already, that one stays.
+    pub async fn keep_draft(&self, row: &InvoiceRow) -> Result<InvoiceRow, StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query(
+            "INSERT INTO invoice (draft_id, client, currency, month, document, period_closed_seq)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (draft_id) DO NOTHING",
+        )
+        .bind(&row.draft_id)
+        .bind(&row.client)
+        .bind(&row.currency)
+        .bind(&row.month)
+        .bind(&row.document)
+        .bind(to_i64("period_closed_seq", row.period_closed_seq)?)
+        .execute(&mut *tx)
+        .await?;
+        let kept = find(&mut tx, &row.draft_id).await?;
+        tx.commit().await?;
+        kept.ok_or_else(|| corrupt("invoice")("it is gone"))
+    }
+
+    /// Gives a draft the next number of `year` and the bytes that `finish` makes of it, at once: a
+    /// number is taken only with the invoice that uses it. One that is final already stays as it is.
+    pub async fn finalize(
+        &self,
+        id: &str,
+        year: i16,
+        issued_at: UnixMicros,
+        finish: impl FnOnce(Invoice, String) -> Result<Invoice, StoreError>,
+    ) -> Result<Option<InvoiceRow>, StoreError> {
+        let mut tx = self.write().await?;
+        let Some(mut row) = find(&mut tx, id).await? else { return Ok(None) };
+        if row.number.is_some() {
+            return Ok(Some(row));
+        }
+        let ordinal: i64 = sqlx::query_scalar(
+            "INSERT INTO invoice_number (year, last) VALUES ($1, 1)
+             ON CONFLICT (year) DO UPDATE SET last = invoice_number.last + 1 RETURNING last",
+        )
+        .bind(i64::from(year))
+        .fetch_one(&mut *tx)
+        .await?;
+        let number = number(year, to_u64("number", ordinal)?);
+        row.document = finish(row.invoice()?, number.clone())?.to_json();
+        row.number = Some(number);
+        row.issued_at = Some(issued_at);
+        sqlx::query("UPDATE invoice SET number = $1, document = $2, issued_micros = $3 WHERE draft_id = $4")
+            .bind(&row.number)
+            .bind(&row.document)
+            .bind(issued_at.0)
+            .bind(&row.draft_id)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(Some(row))
+    }
+
+    /// Notes that the log holds an invoice's leaf.
+    pub async fn recorded(&self, draft_id: &str, leaf: u64) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("UPDATE invoice SET leaf = $1 WHERE draft_id = $2 AND leaf IS NULL")
+            .bind(to_i64("leaf", leaf)?)
+            .bind(draft_id)
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// By a draft's id or an invoice's number.
+    pub async fn invoice(&self, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        find(&mut tx, id).await
+    }
+
+    /// Final invoices that the log does not hold yet, as far as is known here.
+    pub async fn unrecorded(&self) -> Result<Vec<InvoiceRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+             FROM invoice WHERE number IS NOT NULL AND leaf IS NULL ORDER BY number",
+        );
+        rows.fetch_all(&self.pool).await?.iter().map(row_of).collect()
+    }
+
+    /// A page of drafts and invoices in order of draft id.
+    pub async fn list(&self, page: &Page) -> Result<Vec<InvoiceRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+             FROM invoice WHERE (client = $1 OR $1 = '') AND (month = $2 OR $2 = '') AND draft_id > $3
+             ORDER BY draft_id LIMIT $4",
+        )
+        .bind(&page.client)
+        .bind(&page.month)
+        .bind(&page.after)
+        .bind(i64::from(page.limit));
+        rows.fetch_all(&self.pool).await?.iter().map(row_of).collect()
+    }
+}
+
+async fn find(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
+    let query = sqlx::query(
+        "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+         FROM invoice WHERE draft_id = $1 OR number = $1",
+    );
+    query.bind(id).fetch_optional(&mut **tx).await?.as_ref().map(row_of).transpose()
+}
+
+fn row_of(row: &SqliteRow) -> Result<InvoiceRow, StoreError> {
+    Ok(InvoiceRow {
+        draft_id: row.try_get("draft_id")?,
+        number: row.try_get("number")?,
+        client: row.try_get("client")?,
+        currency: row.try_get("currency")?,
+        month: row.try_get("month")?,
+        document: row.try_get("document")?,
+        period_closed_seq: to_u64("period_closed_seq", row.try_get("period_closed_seq")?)?,
+        issued_at: row.try_get::<Option<i64>, _>("issued_micros")?.map(UnixMicros),
+        leaf: row.try_get::<Option<i64>, _>("leaf")?.map(|leaf| to_u64("leaf", leaf)).transpose()?,
+    })
+}

@@ -1,0 +1,346 @@
+//! The four services in one process, on loopback, through the same `serve` functions that the binaries use.
+//!
+//! Invariants: it is ready only when every service's health check says so; whichever service ends first ends the rest, and
+//! its error is the platform's; SyncFlow stops first and SyncShield last, so that decisions are flushed and leases given
+//! back before the log closes.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use kiki::clock::Clock;
+use kiki::runtime::Listeners;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::error::{Doing as _, Failure, rpc};
+use crate::keys::Keys;
+
+/// How long a service may take until it is ready. Most of it is for reading a long log: at the 500,000 leaves a second
+/// that a fold reads, a minute is 30 million.
+pub const START: Duration = Duration::from_secs(60);
+
+/// Which ports the services listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ports {
+    /// 50051 to 50054, 8080 to 8082 and 9091.
+    #[default]
+    Default,
+    /// Whatever is free.
+    Auto,
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "default" => Ok(Self::Default),
+            "auto" => Ok(Self::Auto),
+            _ => Err("ports are \"default\" or \"auto\"".to_owned()),
+        }
+    }
+}
+
+/// How a platform is started.
+#[derive(Debug, Clone)]
+pub struct PlatformConfig {
+    /// The data folder; made when it is not there.
+    pub data: PathBuf,
+    /// What "now" is, for all services.
+    pub clock: Clock,
+    /// Where they listen.
+    pub ports: Ports,
+    /// How long a budget lease lives, seconds.
+    pub lease_ttl_secs: u64,
+    /// Exchanges and the ad platforms that they belong to, "exchange=platform".
+    pub platforms: Vec<String>,
+    /// Exchanges that settle on the win notice.
+    pub settle_on_win: Vec<String>,
+    /// Name of SyncFlow's instance; random where there is none.
+    pub holder: Option<String>,
+}
+
+impl PlatformConfig {
+    /// A platform on `data` with the system's clock and the usual ports.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            clock: Clock::System,
+            ports: Ports::Default,
+            lease_ttl_secs: 60,
+            platforms: Vec::new(),
+            settle_on_win: Vec::new(),
+            holder: None,
+        }
+    }
+}
+
+/// Where the services listen, as `http://` addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// SyncValue, gRPC.
+    pub value: String,
+    /// SyncValue, metrics.
+    pub value_http: String,
+    /// SyncFlow, gRPC.
+    pub flow: String,
+    /// SyncFlow, OpenRTB, notices and metrics.
+    pub flow_http: String,
+    /// SyncShield, gRPC.
+    pub shield: String,
+    /// SyncShield, HTTP.
+    pub shield_http: String,
+    /// Billing, gRPC.
+    pub billing: String,
+    /// Billing, HTTP.
+    pub billing_http: String,
+}
+
+impl Endpoints {
+    /// A line a service: its name, what it answers, its two addresses.
+    #[must_use]
+    pub fn rows(&self) -> [(&'static str, &str, &str); 4] {
+        [
+            ("syncvalue", &self.value, &self.value_http),
+            ("syncflow", &self.flow, &self.flow_http),
+            ("syncshield", &self.shield, &self.shield_http),
+            ("billing", &self.billing, &self.billing_http),
+        ]
+    }
+}
+
+/// A running platform.
+#[derive(Debug)]
+pub struct Platform {
+    /// Where its services listen.
+    pub endpoints: Endpoints,
+    /// What "now" is to them.
+    pub clock: Clock,
+    /// Cancelled to stop it, and when a service has failed.
+    pub shutdown: CancellationToken,
+    /// Ends when every service has.
+    pub join: JoinHandle<Result<(), Failure>>,
+}
+
+impl Platform {
+    /// Starts the services and waits until each says that it is ready.
+    ///
+    /// # Errors
+    /// A port that is taken, keys or data that cannot be read, or the service that did not start.
+    pub async fn start(config: PlatformConfig) -> Result<Self, Failure> {
+        let keys = Keys::open(&config.data)?;
+        let (bound, endpoints) = bind(config.ports).await?;
+        let [value, flow, shield, billing] = bound;
+        let clock = config.clock.clone();
+        let mut services = Services::new();
+
+        let settings = syncshield::Config {
+            data: config.data.clone(),
+            log_id: LOG_ID.to_owned(),
+            lease_ttl_secs: config.lease_ttl_secs,
+        };
+        services.spawn(SHIELD, |stop| syncshield::serve(shield, settings, clock.clone(), stop));
+        // It makes the log's key, which Billing reads.
+        services.ready(SHIELD, &endpoints.shield).await?;
+
+        let settings = syncvalue::Config {
+            data: config.data.join("syncvalue"),
+            pseudonym_key: keys.pseudonym.clone(),
+            shield: Some(endpoints.shield.clone()),
+            horizon_days: HORIZON_DAYS,
+        };
+        services.spawn(VALUE, |stop| syncvalue::serve(value, settings, clock.clone(), stop));
+        services.ready(VALUE, &endpoints.value).await?;
+
+        let settings = flow_settings(&config, &keys, &endpoints);
+        services.spawn(FLOW, |stop| syncflow::serve(flow, settings, clock.clone(), stop));
+        let settings = billing::Config {
+            data: config.data.join("billing"),
+            shield: endpoints.shield.clone(),
+            log_key: config.data.join("log.pub").display().to_string(),
+        };
+        services.spawn(BILLING, |stop| billing::serve(billing, settings, clock.clone(), stop));
+        services.ready(FLOW, &endpoints.flow).await?;
+        services.ready(BILLING, &endpoints.billing).await?;
+
+        let shutdown = CancellationToken::new();
+        let join = tokio::spawn(services.supervise(shutdown.clone()));
+        Ok(Self { endpoints, clock, shutdown, join })
+    }
+
+    /// Stops the services in order and waits for them.
+    ///
+    /// # Errors
+    /// The first service that failed.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.shutdown.cancel();
+        self.join.await.doing("waiting for the services")?
+    }
+}
+
+/// Origin of the log's checkpoints.
+pub const LOG_ID: &str = "kiki.local/log-1";
+/// SyncValue's own horizon where a question names none, days.
+const HORIZON_DAYS: u32 = 90;
+
+/// The services, in the order in which they are stopped: those that write to the log before the log.
+const FLOW: usize = 0;
+const VALUE: usize = 1;
+const BILLING: usize = 2;
+const SHIELD: usize = 3;
+const NAMES: [&str; 4] = ["syncflow", "syncvalue", "billing", "syncshield"];
+const HEALTH_NAMES: [&str; 4] =
+    ["kiki.syncflow.v1.SyncFlowService", "kiki.syncvalue.v1.SyncValueService", "kiki.billing.v1.BillingService", "kiki.syncshield.v1.SyncShieldService"];
+
+fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) -> syncflow::Config {
+    syncflow::Config {
+        shield: endpoints.shield.clone(),
+        value: endpoints.value.clone(),
+        pseudonym_key: keys.pseudonym.clone(),
+        receipt_key: keys.receipt.clone(),
+        holder: config.holder.clone(),
+        public_url: endpoints.flow_http.clone(),
+        platforms: config.platforms.clone(),
+        settle_on_win: config.settle_on_win.clone(),
+        notice_window_secs: NOTICE_WINDOW_SECS,
+        clock_skew_ms: 1_000,
+        network_allowance_ms: 5,
+        deadline_max_ms: 1_000,
+    }
+}
+
+/// How long after a bid its notices are taken, seconds: a week.
+pub const NOTICE_WINDOW_SECS: u64 = 604_800;
+
+/// Binds all ports before any service starts: an address that is taken is known before anything was done.
+async fn bind(ports: Ports) -> Result<([Listeners; 4], Endpoints), Failure> {
+    let one = async |grpc: u16, http: u16| {
+        let (grpc, http) = match ports {
+            Ports::Default => (grpc, http),
+            Ports::Auto => (0, 0),
+        };
+        let listeners = Listeners::bind(&format!("127.0.0.1:{grpc}"), &format!("127.0.0.1:{http}")).await.doing("binding the ports")?;
+        let address = |listener: &tokio::net::TcpListener| listener.local_addr().map(|at| format!("http://{at}")).doing("binding the ports");
+        let addresses = (address(&listeners.grpc)?, address(&listeners.http)?);
+        Ok::<_, Failure>((listeners, addresses))
+    };
+    let (value, (value_grpc, value_http)) = one(50_051, 9_091).await?;
+    let (flow, (flow_grpc, flow_http)) = one(50_052, 8_080).await?;
+    let (shield, (shield_grpc, shield_http)) = one(50_053, 8_081).await?;
+    let (billing, (billing_grpc, billing_http)) = one(50_054, 8_082).await?;
+    let endpoints = Endpoints {
+        value: value_grpc,
+        value_http,
+        flow: flow_grpc,
+        flow_http,
+        shield: shield_grpc,
+        shield_http,
+        billing: billing_grpc,
+        billing_http,
+    };
+    Ok(([value, flow, shield, billing], endpoints))
+}
+
+type Ended = (usize, Result<(), Failure>);
+
+struct Services {
+    running: JoinSet<Ended>,
+    stops: [CancellationToken; 4],
+    alive: [bool; 4],
+}
+
+impl Services {
+    fn new() -> Self {
+        Self { running: JoinSet::new(), stops: std::array::from_fn(|_| CancellationToken::new()), alive: [false; 4] }
+    }
+
+    fn spawn<F, E>(&mut self, which: usize, serve: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + Send + 'static,
+    {
+        let service = serve(self.stops[which].clone());
+        self.alive[which] = true;
+        self.running.spawn(async move { (which, service.await.doing(NAMES[which])) });
+    }
+
+    /// Waits until the service says that it serves; if any service ends meanwhile, that is the error.
+    async fn ready(&mut self, which: usize, address: &str) -> Result<(), Failure> {
+        let channel = kiki::runtime::channel(address).doing(address)?;
+        let check = async move {
+            let request = HealthCheckRequest { service: HEALTH_NAMES[which].to_owned() };
+            HealthClient::new(channel).check(request).await
+        };
+        let answer = tokio::select! {
+            biased;
+            ended = self.running.join_next() => Err(early(ended)),
+            answer = tokio::time::timeout(START, check) => match answer {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(status)) => Err(rpc(format_args!("{} is not ready", NAMES[which]), &status)),
+                Err(_) => Err(Failure::new(format!("{} was not ready after {} s", NAMES[which], START.as_secs()))),
+            },
+        };
+        if answer.is_err() {
+            // What has started is stopped in order, so that its files are closed when the error is read.
+            self.drain().await;
+        }
+        answer
+    }
+
+    /// Until a shutdown is asked for or a service ends by itself; then stops what is left, in order.
+    async fn supervise(mut self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let first = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = self.running.join_next() => {
+                match &ended {
+                    Some(Ok((which, _))) => self.alive[*which] = false,
+                    _ => self.stop_all(),
+                }
+                Err(early(ended))
+            }
+        };
+        shutdown.cancel();
+        let rest = self.drain().await;
+        first.and(rest)
+    }
+
+    /// After a panic, which does not say whose it was, the order is given up rather than waited for.
+    fn stop_all(&self) {
+        self.stops.iter().for_each(CancellationToken::cancel);
+    }
+
+    async fn drain(&mut self) -> Result<(), Failure> {
+        let mut result = Ok(());
+        for which in 0..NAMES.len() {
+            self.stops[which].cancel();
+            while self.alive[which] {
+                match self.running.join_next().await {
+                    Some(Ok((ended, outcome))) => {
+                        self.alive[ended] = false;
+                        result = result.and(outcome);
+                    }
+                    Some(Err(panic)) => {
+                        self.stop_all();
+                        result = result.and(Err(panic).doing("a service"));
+                    }
+                    None => self.alive = [false; 4],
+                }
+            }
+        }
+        result
+    }
+}
+
+/// A service that ended although nobody asked it to.
+fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> Failure {
+    match ended {
+        Some(Ok((which, Ok(())))) => Failure::new(format!("{} stopped by itself", NAMES[which])),
+        Some(Ok((_, Err(failure)))) => failure,
+        Some(Err(panic)) => Failure::new(format!("a service failed: {panic}")),
+        None => Failure::new("no service is running"),
+    }
+}

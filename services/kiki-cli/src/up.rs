@@ -1,0 +1,51 @@
+//! `kiki up`: the whole platform in one process, until it is told to stop.
+
+use std::path::PathBuf;
+
+use crate::error::{Doing as _, Failure};
+use crate::out;
+use crate::platform::{Platform, PlatformConfig, Ports};
+
+/// Runs all four services on loopback.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Data folder; made when it is not there.
+    #[arg(long, env = "KIKI_DATA", default_value = "./kiki-data")]
+    pub data: PathBuf,
+    /// "default" (50051-50054, 8080-8082, 9091) or "auto" for whatever is free.
+    #[arg(long, env = "KIKI_PORTS", default_value = "default")]
+    pub ports: Ports,
+    /// How long a budget lease lives, seconds.
+    #[arg(long, env = "KIKI_LEASE_TTL_SECS", default_value_t = 60)]
+    pub lease_ttl_secs: u64,
+    /// An exchange's ad platform, "exchange=platform"; an exchange that is not named is a platform of its own. May be repeated.
+    #[arg(long, env = "KIKI_PLATFORMS", value_delimiter = ',')]
+    pub platforms: Vec<String>,
+    /// An exchange that settles on the win notice. May be repeated.
+    #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
+    pub settle_on_win: Vec<String>,
+}
+
+/// Starts the platform, says where it is, and stays until SIGINT or SIGTERM.
+///
+/// # Errors
+/// A service that did not start, or failed.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let config = PlatformConfig {
+        ports: args.ports,
+        lease_ttl_secs: args.lease_ttl_secs,
+        platforms: args.platforms,
+        settle_on_win: args.settle_on_win,
+        ..PlatformConfig::new(args.data)
+    };
+    let data = config.data.display().to_string();
+    let platform = Platform::start(config).await?;
+    out::say(format_args!("{:<11} {:<23} HTTP", "service", "gRPC"));
+    for (name, grpc, http) in platform.endpoints.rows() {
+        out::say(format_args!("{name:<11} {:<23} {http}", grpc.trim_start_matches("http://")));
+    }
+    out::say(format_args!("data        {data}"));
+    out::say("ready");
+    kiki::runtime::shutdown_on_signal(platform.shutdown.clone());
+    platform.join.await.doing("waiting for the services")?
+}

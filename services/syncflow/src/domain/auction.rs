@@ -1,0 +1,182 @@
+//! The auction between our own campaigns: what each would pay, what speaks against it, and who goes first.
+
+use std::sync::Arc;
+
+use kiki::guardrail::{self, Refusals};
+use kiki::leaf;
+use kiki::money::{Micros, Nanos};
+
+use super::creative::Creative;
+use super::opportunity::Opportunity;
+use super::pricing;
+use super::targeting::Campaign;
+
+/// The model's name where the campaign's own prior stood in.
+pub const PRIOR_MODEL: &str = "prior";
+
+/// What the customer is expected to be worth, and how we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prediction {
+    /// Expected lifetime value.
+    pub ltv: Micros,
+    /// The model that said so.
+    pub model: String,
+    /// Whether it was a trained model, SyncValue's fallback or the campaign's prior.
+    pub status: leaf::PredictionStatus,
+}
+
+impl Prediction {
+    /// The campaign's own prior.
+    #[must_use]
+    pub fn prior(campaign: &Campaign) -> Self {
+        Self { ltv: campaign.prior_ltv, model: PRIOR_MODEL.to_owned(), status: leaf::PredictionStatus::Prior }
+    }
+}
+
+/// What the log has counted for a campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Impressions that were charged.
+    pub billed: u64,
+    /// Customers that were acquired.
+    pub conversions: u64,
+}
+
+/// A campaign's bid, before its budget was asked.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The campaign.
+    pub campaign: Arc<Campaign>,
+    /// What it would show.
+    pub creative: Creative,
+    /// What it was priced on.
+    pub prediction: Prediction,
+    /// P(conversion), parts per billion.
+    pub p_conversion_ppb: u32,
+    /// What it would pay.
+    pub price: Nanos,
+    /// What speaks against it; none if it may bid.
+    pub refusals: Refusals,
+}
+
+/// Prices a campaign that fits, and holds it against the floor and the guardrails.
+#[must_use]
+pub fn candidate(
+    opportunity: &Opportunity,
+    campaign: Arc<Campaign>,
+    creative: Creative,
+    prediction: Prediction,
+    counts: Counts,
+    policy: &guardrail::Policy,
+) -> Candidate {
+    let p_conversion_ppb =
+        pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
+    let price = pricing::price(&pricing::Valuation {
+        p_conversion_ppb,
+        ltv: prediction.ltv,
+        target_roas_ppm: campaign.target_roas_ppm,
+        cap: campaign.bid_cap,
+    });
+    let mut refusals = check(opportunity, &campaign, price, policy);
+    // A price of 0 is no offer, even where there is no floor.
+    if price == Nanos::ZERO || price < opportunity.floor {
+        refusals = refusals.with(leaf::Refusal::BelowFloor);
+    }
+    Candidate { campaign, creative, prediction, p_conversion_ppb, price, refusals }
+}
+
+/// The guardrails, for every name that the place goes by.
+fn check(opportunity: &Opportunity, campaign: &Campaign, price: Nanos, policy: &guardrail::Policy) -> Refusals {
+    let check = |domain: &str| {
+        policy.check(&guardrail::Bid {
+            platform: &opportunity.platform,
+            currency: campaign.currency,
+            price,
+            country: &opportunity.country,
+            categories: &opportunity.categories,
+            domain,
+        })
+    };
+    let places = opportunity.places.iter().map(String::as_str);
+    places.fold(check(""), |refusals, place| Refusals(refusals.0 | check(place).0))
+}
+
+/// Those that may bid, the highest price first, equal prices by client and campaign; then those that may not.
+#[must_use]
+pub fn rank(candidates: Vec<Candidate>) -> (Vec<Candidate>, Vec<Candidate>) {
+    let (mut may, may_not): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| one.refusals.is_empty());
+    may.sort_by(|one, other| {
+        let name = |candidate: &Candidate| (candidate.campaign.client.clone(), candidate.campaign.id.clone());
+        other.price.cmp(&one.price).then_with(|| name(one).cmp(&name(other)))
+    });
+    (may, may_not)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::domain::openrtb::Size;
+    use crate::domain::opportunity::Shape;
+
+    fn policy() -> guardrail::Policy {
+        guardrail::Policy::compile(&leaf::Policy {
+            version: 1,
+            bid_caps: vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 50_000_000 }],
+            blocked_domains: vec!["bad.example".into()],
+            ..Default::default()
+        })
+        .unwrap()
+    }
+
+    fn bid(id: &str, ltv_micros: i64, opportunity: &Opportunity) -> Candidate {
+        let leaf = leaf::Campaign {
+            campaign: id.into(),
+            currency: "USD".into(),
+            target_roas_ppm: 2_000_000,
+            prior_p_conversion_ppb: 1_000_000,
+            creatives: vec![leaf::Creative { creative: "c".into(), ..Default::default() }],
+            ..Default::default()
+        };
+        let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
+        let creative = campaign.creatives[0].clone();
+        let prediction = Prediction { ltv: Micros::new(ltv_micros), ..Prediction::prior(&campaign) };
+        candidate(opportunity, campaign, creative, prediction, Counts::default(), &policy())
+    }
+
+    fn opportunity() -> Opportunity {
+        Opportunity { shapes: vec![Shape::Banner(vec![Size { w: 1, h: 1 }])], floor: Nanos::new(1_000), ..Default::default() }
+    }
+
+    fn refusals(candidate: &Candidate) -> Vec<leaf::Refusal> {
+        candidate.refusals.iter().collect()
+    }
+
+    #[test]
+    fn holds_a_price_against_floor_and_cap() {
+        assert_eq!(bid("a", 100_000_000, &opportunity()).price, Nanos::new(50_000_000));
+        assert_eq!(refusals(&bid("a", 100_000_000, &opportunity())), []);
+        assert_eq!(refusals(&bid("a", 100_000_002, &opportunity())), [leaf::Refusal::BidCap]);
+        assert_eq!(refusals(&bid("a", 1_998, &opportunity())), [leaf::Refusal::BelowFloor]);
+        let free = Opportunity { floor: Nanos::ZERO, ..opportunity() };
+        assert_eq!(refusals(&bid("a", 1, &free)), [leaf::Refusal::BelowFloor], "0 is no offer");
+    }
+
+    #[test]
+    fn an_app_is_blocked_by_its_bundle_or_its_domain() {
+        for places in [["bad.example", "com.good"], ["com.good", "www.bad.example"]] {
+            let places = places.map(str::to_owned).to_vec();
+            let candidate = bid("a", 1_000_000, &Opportunity { places, ..opportunity() });
+            assert_eq!(refusals(&candidate), [leaf::Refusal::Domain]);
+        }
+    }
+
+    #[test]
+    fn the_highest_price_goes_first_and_ties_go_by_name() {
+        let names = |list: &[Candidate]| list.iter().map(|one| one.campaign.id.clone()).collect::<Vec<_>>();
+        let offers = [("b", 1_000_000), ("low", 10), ("c", 2_000_000), ("a", 1_000_000)];
+        let (may, may_not) = rank(offers.map(|(id, ltv)| bid(id, ltv, &opportunity())).to_vec());
+        assert_eq!((names(&may), names(&may_not)), (vec!["c".into(), "a".into(), "b".into()], vec!["low".into()]));
+    }
+}

@@ -1,0 +1,92 @@
+//! Creatives: the markup, and what of it decides where it may be shown.
+
+use kiki::leaf;
+
+use super::openrtb::{AssetKind, MarkupType, Size};
+
+/// Replaced in markup by the address that a click opens.
+pub const CLICK_MACRO: &str = "${KIKI_CLICK}";
+
+/// A creative, compiled from its campaign.
+#[derive(Debug, Clone)]
+pub struct Creative {
+    /// Its id within the campaign.
+    pub id: String,
+    /// Its id for exchanges.
+    pub crid: String,
+    /// The advertiser's domains, in lower case.
+    pub adomain: Vec<String>,
+    /// IAB categories of what is advertised.
+    pub categories: Vec<String>,
+    /// What it is.
+    pub format: leaf::CreativeFormat,
+    /// A banner's size; a video's, if it says.
+    pub size: Size,
+    /// Seconds of video or sound.
+    pub duration_s: u32,
+    /// HTML, VAST or native JSON.
+    pub markup: String,
+    /// The advertiser's landing page.
+    pub click_url: String,
+    /// Nothing in it is fetched without TLS.
+    pub secure: bool,
+    /// Content types that the markup names; none where it is a wrapper around another.
+    pub mimes: Vec<String>,
+    /// Native assets by id and kind.
+    pub assets: Vec<(i64, AssetKind)>,
+}
+
+impl Creative {
+    /// Compiles a creative.
+    #[must_use]
+    pub fn compile(creative: &leaf::Creative) -> Self {
+        Self {
+            id: creative.creative.clone(),
+            crid: if creative.crid.is_empty() { creative.creative.clone() } else { creative.crid.clone() },
+            adomain: creative.adomain.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+            categories: creative.categories.clone(),
+            format: creative.format(),
+            size: Size { w: creative.width, h: creative.height },
+            duration_s: creative.duration_seconds,
+            secure: !creative.markup.contains("http://"),
+            mimes: mimes(&creative.markup),
+            assets: assets(&creative.markup),
+            markup: creative.markup.clone(),
+            click_url: creative.click_url.clone(),
+        }
+    }
+
+    /// The markup of one bid.
+    #[must_use]
+    pub fn render(&self, click: &str) -> String {
+        self.markup.replace(CLICK_MACRO, click)
+    }
+
+    /// What the markup is, in OpenRTB's list.
+    #[must_use]
+    pub fn markup_type(&self) -> MarkupType {
+        match self.format {
+            leaf::CreativeFormat::Video => MarkupType::Video,
+            leaf::CreativeFormat::Audio => MarkupType::Audio,
+            leaf::CreativeFormat::Native => MarkupType::Native,
+            leaf::CreativeFormat::Banner | leaf::CreativeFormat::Unspecified => MarkupType::Banner,
+        }
+    }
+}
+
+/// The `type="video/mp4"` of VAST's media files; other types (of scripts, say) are no media.
+fn mimes(markup: &str) -> Vec<String> {
+    let types = markup.split("type=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    types.filter(|mime| mime.starts_with("video/") || mime.starts_with("audio/")).map(str::to_owned).collect()
+}
+
+/// The assets of a native answer, bare or inside the `native` object of version 1.0.
+fn assets(markup: &str) -> Vec<(i64, AssetKind)> {
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(markup) else { return Vec::new() };
+    let list = json.get("native").unwrap_or(&json).get("assets").and_then(serde_json::Value::as_array);
+    let kinds =
+        [("title", AssetKind::Title), ("img", AssetKind::Img), ("video", AssetKind::Video), ("data", AssetKind::Data)];
+    let kind = |asset: &serde_json::Value| kinds.iter().find(|(name, _)| asset.get(name).is_some()).map(|kind| kind.1);
+    let asset = |asset: &serde_json::Value| Some((asset.get("id")?.as_i64()?, kind(asset)?));
+    list.map(|list| list.iter().filter_map(asset).collect()).unwrap_or_default()
+}

@@ -1,0 +1,255 @@
+//! The holder's side of a budget lease: hands out slots, never above what the log has acknowledged.
+//!
+//! Invariants: slots are numbered without a gap; the prices of the slots handed out never add up to more
+//! than the mark, nor the mark to more than the lease; nothing is handed out at or after the end less the clock skew.
+//! What happens depends on the order of calls and on the instants given, and on nothing else.
+
+use std::time::Duration;
+
+use kiki::clock::UnixMicros;
+use kiki::money::{Micros, Nanos};
+
+/// A mark is moved by an eighth of the lease: a crash then leaves at most that much held for nothing,
+/// and a lease costs at most nine writes to the log.
+const MARKS: i128 = 8;
+
+/// A lease as it was granted, or renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Which one, in its log.
+    pub lease_id: u64,
+    /// Raised by each renewal; an older one is refused by the log.
+    pub epoch: u64,
+    /// What the slots' prices may add up to.
+    pub amount: Micros,
+    /// When it was granted.
+    pub granted_at: UnixMicros,
+    /// When it ends.
+    pub expires_at: UnixMicros,
+    /// When the client's local day ends, and the lease with it.
+    pub day_end: UnixMicros,
+    /// How many slots it has.
+    pub slots: u32,
+    /// The mark in force.
+    pub mark: Mark,
+}
+
+/// Up to where the holder may spend, or has spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// Slots below this number.
+    pub sequence: u32,
+    /// What their prices may add up to.
+    pub nanos: i64,
+}
+
+/// A slot for one bid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// The lease.
+    pub lease_id: u64,
+    /// Its epoch when the slot was taken.
+    pub epoch: u64,
+    /// The slot's number.
+    pub sequence: u32,
+    /// When the lease was granted: the spend is accounted there.
+    pub granted_at: UnixMicros,
+}
+
+/// Why no slot can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The mark must move first; to where says [`Lease::next_mark`].
+    NeedsMark,
+    /// The lease has no room for this price.
+    NeedsLease,
+    /// The lease has ended.
+    Expired,
+}
+
+/// A lease and what was taken of it.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    grant: Grant,
+    used: Mark,
+    skew: Duration,
+    renewed_at: UnixMicros,
+}
+
+impl Lease {
+    /// A lease of which nothing was taken yet. `skew`: by how much clocks here and at the log may differ.
+    #[must_use]
+    pub fn new(grant: Grant, skew: Duration) -> Self {
+        let renewed_at = grant.granted_at;
+        Self { grant, used: Mark::default(), skew, renewed_at }
+    }
+
+    /// What was granted.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// What was taken.
+    #[must_use]
+    pub fn used(&self) -> Mark {
+        self.used
+    }
+
+    /// Whether it has ended, by a clock that may be off by the skew.
+    #[must_use]
+    pub fn expired(&self, now: UnixMicros) -> bool {
+        let ends = self.grant.expires_at.min(self.grant.day_end);
+        now.plus(self.skew) >= ends
+    }
+
+    /// Takes the next slot for a bid that may cost `max`.
+    ///
+    /// # Errors
+    /// [`Refused`], and then nothing was taken.
+    pub fn take(&mut self, max: Nanos, now: UnixMicros) -> Result<Slot, Refused> {
+        if self.expired(now) {
+            return Err(Refused::Expired);
+        }
+        let sum = i128::from(self.used.nanos) + max.wide();
+        if self.used.sequence >= self.grant.slots || sum > self.grant.amount.nanos() {
+            return Err(Refused::NeedsLease);
+        }
+        if self.used.sequence >= self.grant.mark.sequence || sum > i128::from(self.grant.mark.nanos) {
+            return Err(Refused::NeedsMark);
+        }
+        let slot = Slot {
+            lease_id: self.grant.lease_id,
+            epoch: self.grant.epoch,
+            sequence: self.used.sequence,
+            granted_at: self.grant.granted_at,
+        };
+        self.used.sequence += 1;
+        self.used.nanos = i64::try_from(sum).unwrap_or(i64::MAX); // a mark is an i64 and bounds the sum
+        Ok(slot)
+    }
+
+    /// Whether less than a third of its life is left, and renewing it is due.
+    #[must_use]
+    pub fn ageing(&self, now: UnixMicros) -> bool {
+        let life = self.grant.expires_at.since(self.renewed_at);
+        self.grant.expires_at < self.grant.day_end && self.grant.expires_at.since(now) * 3 < life
+    }
+
+    /// The log has renewed it.
+    pub fn renewed(&mut self, epoch: u64, expires_at: UnixMicros, now: UnixMicros) {
+        self.grant.epoch = epoch;
+        self.grant.expires_at = expires_at;
+        self.renewed_at = now;
+    }
+
+    /// Where the mark should go so that a slot of `max` fits: an eighth of the lease further, within the lease.
+    #[must_use]
+    pub fn next_mark(&self, max: Nanos) -> Mark {
+        first_mark(&self.grant, self.used, max)
+    }
+
+    /// The log has acknowledged a mark. A mark never goes back, so that answers may come in any order.
+    pub fn marked(&mut self, mark: Mark) {
+        self.grant.mark.sequence = self.grant.mark.sequence.max(mark.sequence);
+        self.grant.mark.nanos = self.grant.mark.nanos.max(mark.nanos);
+    }
+}
+
+fn first_mark(grant: &Grant, used: Mark, max: Nanos) -> Mark {
+    let amount = grant.amount.nanos();
+    let chunk = (amount / MARKS).max(max.wide());
+    let nanos = (i128::from(used.nanos) + chunk).min(amount).max(i128::from(grant.mark.nanos));
+    let slots = grant.slots.div_ceil(MARKS as u32).max(1);
+    let sequence = used.sequence.saturating_add(slots).min(grant.slots).max(grant.mark.sequence);
+    Mark { sequence, nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    const SKEW: Duration = Duration::from_secs(1);
+    const NOW: UnixMicros = UnixMicros(1_000_000_000);
+
+    fn lease(amount_micros: i64, slots: u32, mark: Mark) -> Lease {
+        Lease::new(Grant {
+            lease_id: 7,
+            epoch: 1,
+            amount: Micros::new(amount_micros),
+            granted_at: NOW,
+            expires_at: NOW.plus(Duration::from_secs(60)),
+            day_end: NOW.plus(Duration::from_secs(3_600)),
+            slots,
+            mark,
+        }, SKEW)
+    }
+
+    #[test]
+    fn hands_out_slots_below_the_mark_alone() {
+        let mut lease = lease(10, 100, Mark { sequence: 3, nanos: 2_000 });
+        assert_eq!(lease.take(Nanos::new(900), NOW).unwrap().sequence, 0);
+        assert_eq!(lease.take(Nanos::new(1_100), NOW).unwrap().sequence, 1);
+        assert_eq!(lease.take(Nanos::new(1), NOW), Err(Refused::NeedsMark));
+        let next = lease.next_mark(Nanos::new(5_000));
+        assert_eq!(next, Mark { sequence: 15, nanos: 7_000 });
+        lease.marked(next);
+        assert_eq!(lease.take(Nanos::new(5_000), NOW).unwrap().sequence, 2);
+        assert_eq!(lease.used(), Mark { sequence: 3, nanos: 7_000 });
+    }
+
+    #[test]
+    fn a_price_above_what_is_left_needs_another_lease() {
+        let mut lease = lease(10, 2, Mark { sequence: 2, nanos: 10_000 });
+        assert_eq!(lease.take(Nanos::new(10_001), NOW), Err(Refused::NeedsLease));
+        lease.take(Nanos::new(10_000), NOW).unwrap();
+        assert_eq!(lease.take(Nanos::new(1), NOW), Err(Refused::NeedsLease));
+        assert_eq!(lease.take(Nanos::ZERO, NOW).unwrap().sequence, 1);
+        assert_eq!(lease.take(Nanos::ZERO, NOW), Err(Refused::NeedsLease), "no slot left");
+    }
+
+    #[test]
+    fn stops_before_its_end_by_the_clock_skew() {
+        let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
+        let last = NOW.plus(Duration::from_secs(60) - SKEW);
+        assert!(lease.take(Nanos::ZERO, UnixMicros(last.0 - 1)).is_ok());
+        assert_eq!(lease.take(Nanos::ZERO, last), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn stops_at_the_end_of_the_clients_day() {
+        let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
+        lease.grant.day_end = NOW.plus(Duration::from_secs(5));
+        assert_eq!(lease.take(Nanos::ZERO, NOW.plus(Duration::from_secs(5))), Err(Refused::Expired));
+    }
+
+    proptest! {
+        #[test]
+        fn never_spends_above_its_mark_or_amount(
+            amount in 1..1_000_i64, slots in 1..50_u32, prices in prop::collection::vec(0..300_000_i64, 1..200),
+        ) {
+            let mut lease = lease(amount, slots, Mark::default());
+            let mut sum = 0_i128;
+            let mut taken = 0;
+            for price in prices {
+                let price = Nanos::new(price);
+                if lease.take(price, NOW) == Err(Refused::NeedsMark) {
+                    let next = lease.next_mark(price);
+                    lease.marked(next);
+                    let slot = lease.take(price, NOW);
+                    prop_assert!(slot.is_ok(), "the next mark has room");
+                } else if lease.used().sequence == taken {
+                    continue;
+                }
+                sum += price.wide();
+                taken += 1;
+                prop_assert_eq!(lease.used().sequence, taken);
+                prop_assert!(sum <= i128::from(lease.grant().mark.nanos) && sum <= lease.grant().amount.nanos());
+                prop_assert!(taken <= lease.grant().mark.sequence && taken <= slots);
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What an impression is worth: P(conversion) x predicted lifetime value / target return.
+//!
+//! The units cancel: a probability in parts per billion times micros, over a return in parts per million, is nanos per
+//! impression. So the price is one integer division, rounded down, with no float and nothing to round twice.
+//!
+//! P(conversion) is our own estimate, the mean of a Beta posterior: the campaign's prior counts as
+//! [`PRIOR_IMPRESSIONS`] impressions, and what the log has billed and attributed counts as itself.
+
+use kiki::money::{Micros, Nanos};
+
+/// How many billed impressions a campaign's prior weighs as much as.
+pub const PRIOR_IMPRESSIONS: u64 = 1_000;
+
+/// Parts per billion in a certainty.
+const CERTAIN_PPB: u128 = 1_000_000_000;
+
+/// P(conversion) of one impression, parts per billion, rounded down.
+#[must_use]
+pub fn p_conversion_ppb(prior_ppb: u32, billed: u64, conversions: u64) -> u32 {
+    let prior = u128::from(prior_ppb).min(CERTAIN_PPB) * u128::from(PRIOR_IMPRESSIONS);
+    let seen = u128::from(conversions.min(billed)) * CERTAIN_PPB;
+    let mean = (prior + seen) / (u128::from(PRIOR_IMPRESSIONS) + u128::from(billed));
+    u32::try_from(mean).unwrap_or(u32::MAX)
+}
+
+/// What goes into a price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Valuation {
+    /// P(conversion), parts per billion.
+    pub p_conversion_ppb: u32,
+    /// Predicted lifetime value of a customer who converts.
+    pub ltv: Micros,
+    /// The return that is asked for, parts per million; 0 or less is worth no bid.
+    pub target_roas_ppm: i64,
+    /// The most that an impression of the campaign may cost; 0 is no cap of its own.
+    pub cap: Nanos,
+}
+
+/// The price of the impression, rounded down and capped; 0 where it is worth nothing.
+#[must_use]
+pub fn price(valuation: &Valuation) -> Nanos {
+    if valuation.target_roas_ppm <= 0 || valuation.ltv <= Micros::ZERO {
+        return Nanos::ZERO;
+    }
+    let worth = i128::from(valuation.p_conversion_ppb) * i128::from(valuation.ltv.get());
+    let price = i64::try_from(worth / i128::from(valuation.target_roas_ppm)).unwrap_or(i64::MAX);
+    let price = Nanos::new(price);
+    if valuation.cap > Nanos::ZERO { price.min(valuation.cap) } else { price }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_in_a_thousand_of_300_at_3x_is_a_tenth() {
+        let valuation = Valuation {
+            p_conversion_ppb: 1_000_000,
+            ltv: Micros::new(300_000_000),
+            target_roas_ppm: 3_000_000,
+            cap: Nanos::ZERO,
+        };
+        assert_eq!(price(&valuation), Nanos::new(100_000_000)); // 0.10 an impression, a CPM of 100
+        assert_eq!(price(&Valuation { cap: Nanos::new(5_000_000), ..valuation }), Nanos::new(5_000_000));
+        assert_eq!(price(&Valuation { target_roas_ppm: 0, ..valuation }), Nanos::ZERO);
+        assert_eq!(price(&Valuation { ltv: Micros::new(-1), ..valuation }), Nanos::ZERO);
+    }
+
+    #[test]
+    fn the_prior_gives_way_to_what_was_seen() {
+        assert_eq!(p_conversion_ppb(2_000_000, 0, 0), 2_000_000);
+        assert_eq!(p_conversion_ppb(2_000_000, 1_000, 4), 3_000_000);
+        assert_eq!(p_conversion_ppb(2_000_000, 1_000_000_000, 5_000_000), 4_999_997);
+        assert_eq!(p_conversion_ppb(u32::MAX, 10, 99), 1_000_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn never_bids_above_worth(p in 0..=1_000_000_000_u32, ltv in 0..=i64::MAX, roas in 1..=i64::MAX) {
+            let price = price(&Valuation { p_conversion_ppb: p, ltv: Micros::new(ltv), target_roas_ppm: roas, cap: Nanos::ZERO });
+            prop_assert!(price.wide() * i128::from(roas) <= i128::from(p) * i128::from(ltv));
+            prop_assert!(price >= Nanos::ZERO);
+        }
+
+        #[test]
+        fn a_probability_stays_one(prior: u32, billed: u64, conversions: u64) {
+            prop_assert!(p_conversion_ppb(prior, billed, conversions) <= 1_000_000_000);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Campaigns as the bid path needs them, and whether one fits an opportunity.
+//!
+//! Invariant: a campaign that is paused, has no terms, or counts in a currency that the exchange does not take never
+//! fits. Deliberately not here: the operator's guardrails (`kiki::guardrail`), prices and budgets.
+
+use std::collections::HashSet;
+
+use kiki::ids::{CampaignId, ClientId, IdError};
+use kiki::leaf;
+use kiki::money::{Currency, Micros, MoneyError, Nanos};
+
+use super::creative::Creative;
+use super::opportunity::{Opportunity, Shape};
+
+/// A campaign, compiled from its leaf.
+#[derive(Debug, Clone)]
+pub struct Campaign {
+    /// The advertiser.
+    pub client: String,
+    /// The campaign's id.
+    pub id: String,
+    /// Raised by each change.
+    pub version: u64,
+    /// What it counts in.
+    pub currency: Currency,
+    /// Lifetime value's horizon by the client's terms; 0 where there are none.
+    pub horizon_days: u16,
+    /// The whole budget, micros.
+    pub limit_total: Micros,
+    /// The budget of a day; 0 where there is none.
+    pub limit_daily: Micros,
+    /// The return asked for, parts per million.
+    pub target_roas_ppm: i64,
+    /// P(conversion) before anything was seen, parts per billion.
+    pub prior_p_conversion_ppb: u32,
+    /// Lifetime value where there is no prediction.
+    pub prior_ltv: Micros,
+    /// The most an impression may cost; 0 where only the policy's cap holds.
+    pub bid_cap: Nanos,
+    /// What it shows.
+    pub creatives: Vec<Creative>,
+    paused: bool,
+    platforms: HashSet<String>,
+    exchanges: HashSet<String>,
+    countries: HashSet<String>,
+    blocked_countries: HashSet<String>,
+    known_customers_only: bool,
+}
+
+/// A campaign that cannot be bid for as it stands.
+#[derive(Debug, thiserror::Error)]
+pub enum CampaignError {
+    /// An id is not of its form.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// Its currency is none.
+    #[error(transparent)]
+    Currency(#[from] MoneyError),
+}
+
+impl Campaign {
+    /// Compiles a campaign.
+    ///
+    /// # Errors
+    /// An id or the currency is not of its form.
+    pub fn compile(client: &str, campaign: &leaf::Campaign, horizon_days: u32) -> Result<Self, CampaignError> {
+        let set = |list: &[String]| list.iter().cloned().collect::<HashSet<_>>();
+        let targeting = campaign.targeting.clone().unwrap_or_default();
+        Ok(Self {
+            client: ClientId::parse(client)?.as_str().to_owned(),
+            id: CampaignId::parse(&campaign.campaign)?.as_str().to_owned(),
+            version: campaign.version,
+            currency: Currency::parse(&campaign.currency)?,
+            horizon_days: u16::try_from(horizon_days).unwrap_or(u16::MAX),
+            limit_total: Micros::new(campaign.limit_total_micros),
+            limit_daily: Micros::new(campaign.limit_daily_micros),
+            target_roas_ppm: campaign.target_roas_ppm,
+            prior_p_conversion_ppb: campaign.prior_p_conversion_ppb,
+            prior_ltv: Micros::new(campaign.prior_ltv_micros),
+            bid_cap: Nanos::new(campaign.bid_cap_nanos),
+            creatives: campaign.creatives.iter().map(Creative::compile).collect(),
+            paused: campaign.paused,
+            platforms: set(&campaign.platforms),
+            exchanges: set(&campaign.exchanges),
+            countries: set(&targeting.countries),
+            blocked_countries: set(&targeting.blocked_countries),
+            known_customers_only: targeting.known_customers_only,
+        })
+    }
+
+    /// The first creative that may be shown, if the campaign wants the opportunity at all.
+    #[must_use]
+    pub fn fits(&self, opportunity: &Opportunity) -> Option<&Creative> {
+        let everywhere = |set: &HashSet<String>, value: &str| set.is_empty() || set.contains(value);
+        let wanted = !self.paused
+            && self.horizon_days > 0
+            && !opportunity.deals_only
+            && everywhere(&self.platforms, &opportunity.platform)
+            && everywhere(&self.exchanges, &opportunity.exchange)
+            && everywhere(&self.countries, &opportunity.country)
+            && !self.blocked_countries.contains(&opportunity.country)
+            && (opportunity.customer.is_some() || !self.known_customers_only)
+            && self.seat_allowed(opportunity)
+            && self.currency_taken(opportunity);
+        if !wanted {
+            return None;
+        }
+        self.creatives.iter().find(|creative| {
+            !creative.blocked(opportunity)
+                && (creative.secure || !opportunity.secure)
+                && opportunity.shapes.iter().any(|shape| creative.fits(shape))
+        })
+    }
+
+    fn seat_allowed(&self, opportunity: &Opportunity) -> bool {
+        let listed = |seats: &[String]| seats.iter().any(|seat| *seat == self.client);
+        (opportunity.seats.is_empty() || listed(&opportunity.seats)) && !listed(&opportunity.blocked_seats)
+    }
+
+    /// There are no exchange rates here: a floor in another currency cannot be compared with.
+    fn currency_taken(&self, opportunity: &Opportunity) -> bool {
+        let code = self.currency.code();
+        let comparable = opportunity.floor == Nanos::ZERO || opportunity.floor_currency == code;
+        comparable && opportunity.currencies.iter().any(|currency| currency == code)
+    }
+}
+
+impl Creative {
+    /// Whether it may be shown in that shape.
+    fn fits(&self, shape: &Shape) -> bool {
+        use leaf::CreativeFormat as Format;
+        match (self.format, shape) {
+            (Format::Banner, Shape::Banner(sizes)) => sizes.contains(&self.size),
+            (Format::Video, Shape::Video(media)) | (Format::Audio, Shape::Audio(media)) => {
+                let playable = self.mimes.is_empty() || self.mimes.iter().any(|mime| media.mimes.contains(mime));
+                let longest = media.max_duration_s.unwrap_or(u32::MAX);
+                !media.mimes.is_empty() && playable && (media.min_duration_s..=longest).contains(&self.duration_s)
+            }
+            (Format::Native, Shape::Native(native)) => native.required.iter().all(|asset| self.assets.contains(asset)),
+            _ => false,
+        }
+    }
+
+    /// Whether the publisher will not have its advertiser.
+    fn blocked(&self, opportunity: &Opportunity) -> bool {
+        let tier1 = |category: &str| category.split('-').next().unwrap_or_default().to_owned();
+        let category = |blocked: &String| self.categories.iter().any(|own| own == blocked || tier1(own) == *blocked);
+        let domain = |blocked: &String| self.adomain.iter().any(|own| within(own, blocked));
+        opportunity.blocked_categories.iter().any(category) || opportunity.blocked_advertisers.iter().any(domain)
+    }
+}
+
+/// Whether `domain` is `parent` or below it.
+fn within(domain: &str, parent: &str) -> bool {
+    domain == parent || domain.strip_suffix(parent).is_some_and(|below| below.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::domain::openrtb::{AssetKind, Media, Native, Size};
+
+fn creative(format: leaf::CreativeFormat) -> leaf::Creative {
+    leaf::Creative {
+        creative: "c1".into(),
+        adomain: vec!["shop.acme.example".into()],
+        categories: vec!["IAB22-1".into()],
+        format: format.into(),
+        width: 300,
+        height: 250,
+        duration_seconds: 15,
+        markup: "<a href='${KIKI_CLICK}'>".into(),
+        ..Default::default()
+    }
+}
+
+fn campaign(change: impl FnOnce(&mut leaf::Campaign)) -> Campaign {
+    let mut campaign = leaf::Campaign {
+        campaign: "spring".into(),
+        currency: "USD".into(),
+        creatives: vec![creative(leaf::CreativeFormat::Banner)],
+        ..Default::default()
+    };
+    change(&mut campaign);
+    Campaign::compile("acme", &campaign, 90).unwrap()
+}
+
+fn opportunity() -> Opportunity {
+    Opportunity {
+        exchange: "x1".into(),
+        platform: "p1".into(),
+        country: "DEU".into(),
+        shapes: vec![Shape::Banner(vec![Size { w: 728, h: 90 }, Size { w: 300, h: 250 }])],
+        floor_currency: "USD".into(),
+        currencies: vec!["USD".into()],
+        ..Default::default()
+    }
+}
+
+fn media(mimes: &[&str], min: u32, max: Option<u32>) -> Media {
+    let mimes = mimes.iter().map(ToString::to_string).collect();
+    Media { mimes, size: None, min_duration_s: min, max_duration_s: max }
+}
+
+#[test]
+fn fits_what_it_wants() {
+    assert_eq!(campaign(|_| {}).fits(&opportunity()).unwrap().id, "c1");
+}
+
+#[test]
+fn a_campaign_keeps_to_its_places() {
+    let targeting = |targeting| move |campaign: &mut leaf::Campaign| campaign.targeting = Some(targeting);
+    let misfits: Vec<(&str, Campaign)> = vec![
+        ("paused", campaign(|c| c.paused = true)),
+        ("platform", campaign(|c| c.platforms = vec!["p2".into()])),
+        ("exchange", campaign(|c| c.exchanges = vec!["x2".into()])),
+        ("currency", campaign(|c| c.currency = "EUR".into())),
+        ("country", campaign(targeting(leaf::Targeting { countries: vec!["FRA".into()], ..Default::default() }))),
+        ("blocked", campaign(targeting(leaf::Targeting { blocked_countries: vec!["DEU".into()], ..Default::default() }))),
+        ("unknown", campaign(targeting(leaf::Targeting { known_customers_only: true, ..Default::default() }))),
+    ];
+    for (why, campaign) in misfits {
+        assert!(campaign.fits(&opportunity()).is_none(), "{why}");
+    }
+    let without_terms = Campaign { horizon_days: 0, ..campaign(|_| {}) };
+    assert!(without_terms.fits(&opportunity()).is_none());
+}
+
+#[test]
+fn a_publisher_keeps_to_its_advertisers() {
+    let refusals: [(&str, fn(&mut Opportunity)); 9] = [
+        ("size", |o| o.shapes = vec![Shape::Banner(vec![Size { w: 300, h: 251 }])]),
+        ("no size", |o| o.shapes = vec![Shape::Banner(vec![])]),
+        ("category", |o| o.blocked_categories = vec!["IAB22-1".into()]),
+        ("tier 1", |o| o.blocked_categories = vec!["IAB22".into()]),
+        ("domain", |o| o.blocked_advertisers = vec!["acme.example".into()]),
+        ("seats", |o| o.seats = vec!["globex".into()]),
+        ("blocked seat", |o| o.blocked_seats = vec!["acme".into()]),
+        ("deals", |o| o.deals_only = true),
+        ("floor", |o| (o.floor, o.floor_currency) = (Nanos::new(1), "EUR".into())),
+    ];
+    for (why, change) in refusals {
+        let mut opportunity = opportunity();
+        change(&mut opportunity);
+        assert!(campaign(|_| {}).fits(&opportunity).is_none(), "{why}");
+    }
+    let mut others = opportunity();
+    others.blocked_advertisers = vec!["notacme.example".into(), "www.shop.acme.example".into()];
+    others.blocked_categories = vec!["IAB2".into(), "IAB22-2".into()];
+    assert!(campaign(|_| {}).fits(&others).is_some());
+}
+
+#[test]
+fn insecure_markup_is_not_shown_on_secure_pages() {
+    let plain = campaign(|c| c.creatives[0].markup = "<img src='http://a.example'>".into());
+    assert!(plain.fits(&opportunity()).is_some());
+    let secure = Opportunity { secure: true, ..opportunity() };
+    assert!(plain.fits(&secure).is_none());
+    assert!(campaign(|_| {}).fits(&secure).is_some());
+}
+
+#[test]
+fn video_fits_by_type_and_length() {
+    let vast = |markup: &str| {
+        campaign(|c| {
+            c.creatives = vec![creative(leaf::CreativeFormat::Video)];
+            c.creatives[0].markup = markup.into();
+        })
+    };
+    let offer = |media: Media| Opportunity { shapes: vec![Shape::Video(media)], ..opportunity() };
+    let mp4 = vast(r#"<VAST><MediaFile type="video/mp4"/><script type="text/javascript"/></VAST>"#);
+    assert!(mp4.fits(&offer(media(&["video/webm", "video/mp4"], 5, Some(15)))).is_some());
+    assert!(mp4.fits(&offer(media(&["video/webm"], 5, Some(15)))).is_none());
+    assert!(mp4.fits(&offer(media(&["video/mp4"], 16, None))).is_none());
+    assert!(mp4.fits(&offer(media(&["video/mp4"], 0, Some(14)))).is_none());
+    assert!(mp4.fits(&offer(media(&[], 0, None))).is_none(), "the slot does not say what it plays");
+    assert!(vast("<VAST><Wrapper/></VAST>").fits(&offer(media(&["video/webm"], 0, None))).is_some());
+    assert!(mp4.fits(&Opportunity { shapes: vec![Shape::Audio(media(&["video/mp4"], 0, None))], ..opportunity() }).is_none());
+}
+
+#[test]
+fn native_has_every_asset_that_is_required() {
+    let native = campaign(|c| {
+        c.creatives = vec![creative(leaf::CreativeFormat::Native)];
+        c.creatives[0].markup = r#"{"native":{"assets":[{"id":1,"title":{"text":"a"}},{"id":2,"img":{}}]}}"#.into();
+    });
+    let offer = |required| Opportunity { shapes: vec![Shape::Native(Native { required })], ..opportunity() };
+    assert!(native.fits(&offer(vec![(1, AssetKind::Title)])).is_some());
+    assert!(native.fits(&offer(vec![(1, AssetKind::Img)])).is_none());
+    assert!(native.fits(&offer(vec![(3, AssetKind::Data)])).is_none());
+}
+
+#[test]
+fn the_first_creative_that_fits_is_shown() {
+    let two = campaign(|c| {
+        let mut wide = creative(leaf::CreativeFormat::Banner);
+        (wide.creative, wide.width, wide.height) = ("wide".into(), 728, 90);
+        c.creatives.insert(0, wide);
+    });
+    assert_eq!(two.fits(&opportunity()).unwrap().id, "wide");
+}

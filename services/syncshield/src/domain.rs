@@ -1,0 +1,10 @@
+//! What SyncShield decides, as pure functions of the log: no I/O, no clock, no gRPC.
+//!
+//! [`state::State`] is the fold of the log, and every invariant of a budget is a condition of [`state::State::apply`].
+//! [`ledger::Ledger`] turns a request into leaves that this fold accepts. An auditor runs the same fold over the files.
+
+pub mod budget;
+pub mod document;
+pub mod ledger;
+pub mod refusal;
+pub mod state;

@@ -1,0 +1,128 @@
+//! What a campaign, terms or an evidence must say before the log takes it.
+
+use kiki::clock::UnixMicros;
+use kiki::ids;
+use kiki::leaf;
+use kiki::money::Currency;
+
+use super::refusal::Refusal;
+
+/// Creatives of one campaign: a leaf has 64 KiB, a creative with its markup about 1 KiB.
+const MAX_CREATIVES: usize = 64;
+/// Entries of a campaign's lists.
+const MAX_ENTRIES: usize = 256;
+/// The longest look-back window: 90 days.
+const MAX_LOOKBACK_SECONDS: u32 = 90 * 86_400;
+/// Ten years.
+const MAX_HORIZON_DAYS: u32 = 3_650;
+/// Spend limits end at 9e15 micros, nine billion currency units, so that nanos of a lease fit 63 bits.
+const MAX_LIMIT_MICROS: i64 = super::budget::MAX_LEASE_MICROS;
+
+fn within<T: PartialOrd + std::fmt::Display>(field: &str, value: T, least: T, most: T) -> Result<(), Refusal> {
+    if value >= least && value <= most { Ok(()) } else { Err(Refusal::field(field, format!("{value} is not within {least} to {most}"))) }
+}
+
+fn at_most<T>(field: &str, list: &[T], limit: usize) -> Result<(), Refusal> {
+    if list.len() <= limit { Ok(()) } else { Err(Refusal::TooMany { field: field.into(), count: list.len(), limit }) }
+}
+
+fn id(field: &'static str, value: &str) -> Result<(), Refusal> {
+    ids::check(field, value).map_err(|e| Refusal::field(field, e))
+}
+
+fn currency(field: &str, code: &str) -> Result<(), Refusal> {
+    Currency::parse(code).map(drop).map_err(|e| Refusal::field(field, e))
+}
+
+fn zone(field: &str, name: &str) -> Result<jiff::tz::TimeZone, Refusal> {
+    jiff::tz::TimeZone::get(name).map_err(|_| Refusal::field(field, format!("{name:?} is not an IANA time zone")))
+}
+
+/// Checks a campaign.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
+    id("campaign.campaign", &campaign.campaign)?;
+    currency("campaign.currency", &campaign.currency)?;
+    zone("campaign.zone", &campaign.zone)?;
+    within("campaign.limit_total_micros", campaign.limit_total_micros, 0, MAX_LIMIT_MICROS)?;
+    within("campaign.limit_daily_micros", campaign.limit_daily_micros, 0, MAX_LIMIT_MICROS)?;
+    within("campaign.target_roas_ppm", campaign.target_roas_ppm, 1, 1_000_000_000)?;
+    within("campaign.prior_p_conversion_ppb", campaign.prior_p_conversion_ppb, 0, 1_000_000_000)?;
+    within("campaign.prior_ltv_micros", campaign.prior_ltv_micros, 0, MAX_LIMIT_MICROS)?;
+    within("campaign.bid_cap_nanos", campaign.bid_cap_nanos, 0, i64::MAX)?;
+    at_most("campaign.platforms", &campaign.platforms, MAX_ENTRIES)?;
+    at_most("campaign.exchanges", &campaign.exchanges, MAX_ENTRIES)?;
+    at_most("campaign.creatives", &campaign.creatives, MAX_CREATIVES)?;
+    campaign.platforms.iter().try_for_each(|platform| id("campaign.platforms", platform))?;
+    campaign.exchanges.iter().try_for_each(|exchange| id("campaign.exchanges", exchange))?;
+    for (i, creative) in campaign.creatives.iter().enumerate() {
+        let field = |name: &str| format!("campaign.creatives[{i}].{name}");
+        ids::check("creative", &creative.creative).map_err(|e| Refusal::field(field("creative"), e))?;
+        if creative.format() == leaf::CreativeFormat::Unspecified {
+            return Err(Refusal::field(field("format"), "is missing"));
+        }
+        if creative.adomain.is_empty() {
+            return Err(Refusal::field(field("adomain"), "exchanges want at least one advertiser domain"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks terms. `size` is how many leaves the log has, for the evidence that they name.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_terms(terms: &leaf::Terms, log_id: &str, size: u64) -> Result<(), Refusal> {
+    currency("terms.currency", &terms.currency)?;
+    zone("terms.zone", &terms.zone)?;
+    within("terms.client_name bytes", terms.client_name.len(), 1, 200)?;
+    within("terms.baseline_ppm", terms.baseline_ppm, 0, 1_000_000_000)?;
+    within("terms.share_ppm", terms.share_ppm, 0, 1_000_000)?;
+    within("terms.payment_days", terms.payment_days, 0, 365)?;
+    within("terms.horizon_days", terms.horizon_days, 1, MAX_HORIZON_DAYS)?;
+    within("terms.lookback_seconds", terms.lookback_seconds, 1, MAX_LOOKBACK_SECONDS)?;
+    for (field, missing) in [
+        ("terms.basis", terms.basis() == leaf::Basis::Unspecified),
+        ("terms.netting", terms.netting() == leaf::Netting::Unspecified),
+        ("terms.attribution", terms.attribution() == leaf::AttributionRule::Unspecified),
+    ] {
+        if missing {
+            return Err(Refusal::field(field, "is missing"));
+        }
+    }
+    if let Some(evidence) = &terms.baseline_evidence
+        && (evidence.log_id != log_id || evidence.index >= size)
+    {
+        return Err(Refusal::field("terms.baseline_evidence", format!("no leaf {} in {:?}", evidence.index, evidence.log_id)));
+    }
+    Ok(())
+}
+
+/// The local day that holds `now`, as UTC instants: [start, end).
+///
+/// # Errors
+/// The zone is unknown, or the day at the end of time.
+pub fn local_day(zone_name: &str, now: UnixMicros) -> Result<(UnixMicros, UnixMicros), Refusal> {
+    let tz = zone("zone", zone_name)?;
+    let bad = |e: jiff::Error| Refusal::field("zone", e);
+    let date = jiff::Timestamp::from_microsecond(now.0).map_err(bad)?.to_zoned(tz.clone()).date();
+    let start = |date: jiff::civil::Date| date.to_zoned(tz.clone()).map(|zoned| UnixMicros(zoned.timestamp().as_microsecond()));
+    Ok((start(date).map_err(bad)?, start(date.tomorrow().map_err(bad)?).map_err(bad)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_with_a_clock_change_has_its_own_length() {
+        // 2026-03-29 02:00 -> 03:00 in Berlin: 23 hours, from 2026-03-28T23:00Z.
+        let noon = UnixMicros(1_774_778_400_000_000);
+        let (start, end) = local_day("Europe/Berlin", noon).expect("a day");
+        assert_eq!(end.since(start).as_secs(), 23 * 3_600);
+        assert!(start <= noon && noon < end);
+        assert!(local_day("Mars/Olympus", noon).is_err());
+    }
+}

@@ -1,0 +1,463 @@
+//! The log on disk, and the one writer in front of it.
+//!
+//! Requests run on the writer's thread against the [`Ledger`]; the leaves of all that had queued up are written in
+//! one go and made durable by one `fdatasync` (group commit); only then is anybody answered.
+//!
+//! Invariants: acknowledged means durable; a checkpoint is signed only over what is durable, and is itself durable
+//! before it is handed out; after a failed write or fsync the writer takes nothing more and never tries again.
+//!
+//! Not here: what a request means (`domain`), and what a file looks like (`store/segments`).
+
+pub mod segments;
+pub mod snapshot;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use kiki::clock::Clock;
+use kiki::leaf;
+use kiki::tlog::checkpoint::Checkpoint;
+use kiki::tlog::note::SigningKey;
+use kiki::tlog::{Hash, Tree, leaf_hash};
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::domain::ledger::Ledger;
+use crate::domain::refusal::Refusal;
+use crate::domain::state::State;
+use crate::error::Error;
+use segments::{Index, Segments};
+
+/// Requests that may wait for the writer. At 1 ms a commit and some hundred requests in each, that is tens of
+/// milliseconds of work: beyond it a caller does better to hear no at once.
+const MAX_QUEUE: usize = 16_384;
+/// Leaves in one commit: 16,384 of 200 bytes are 3 MiB, well under what a disk takes in a millisecond or two.
+const MAX_COMMIT: usize = 16_384;
+/// Leaves between snapshots: a restart folds at most so many.
+const SNAPSHOT_EVERY: u64 = 100_000;
+
+type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+enum Job {
+    Run(Box<dyn FnOnce(&mut Ledger) -> Reply + Send>),
+    Sign { min_size: u64, reply: oneshot::Sender<Result<Signed, Error>> },
+    Close(oneshot::Sender<()>),
+}
+
+/// A signed checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// How many leaves it covers.
+    pub size: u64,
+    /// The C2SP note.
+    pub note: Arc<str>,
+}
+
+/// What the replicas of bidders are made of: changes with campaigns, terms and policy.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Campaigns by client and id, with the horizon of the client's terms in their currency (0: no terms).
+    pub campaigns: Vec<CatalogEntry>,
+    /// The policy in force.
+    pub policy: Option<(leaf::Policy, kiki::guardrail::Policy)>,
+}
+
+/// One campaign of the catalog.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CatalogEntry {
+    /// Whose it is.
+    pub client: String,
+    /// The document.
+    pub campaign: leaf::Campaign,
+    /// LTV horizon of the terms, days.
+    pub horizon_days: u32,
+    /// Charged impressions when the catalog was made.
+    pub billed_impressions: u64,
+    /// Customers acquired by then.
+    pub conversions: u64,
+}
+
+/// The log: clones share one writer.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    log_id: String,
+    jobs: mpsc::Sender<Job>,
+    index: RwLock<Index>,
+    tree: RwLock<Tree>,
+    committed: watch::Sender<u64>,
+    catalog: watch::Sender<Arc<Catalog>>,
+    signed: ArcSwapOption<Signed>,
+}
+
+/// Where a data folder keeps the log.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    /// The paths below a data folder.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+    /// Segments, checkpoint and snapshot.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+    /// The newest signed checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self) -> PathBuf {
+        self.log().join("checkpoint")
+    }
+    /// The newest snapshot of the fold.
+    #[must_use]
+    pub fn snapshot(&self) -> PathBuf {
+        self.log().join("snapshot")
+    }
+    /// The signing key: secret.
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
+        self.root.join("keys").join("log.key")
+    }
+    /// The verifying key: to be published.
+    #[must_use]
+    pub fn public_key(&self) -> PathBuf {
+        self.root.join("log.pub")
+    }
+}
+
+impl Log {
+    /// Recovers the log of a data folder and starts its writer.
+    ///
+    /// # Errors
+    /// A damaged log, a checkpoint that it does not reach, a key that does not fit, or the file system's.
+    pub fn open(paths: &Paths, log_id: &str, clock: Clock) -> Result<Self, Error> {
+        let key = signing_key(paths, log_id)?;
+        std::fs::create_dir_all(paths.log())?;
+        let signed = read_checkpoint(paths, &key)?;
+        let recovered = segments::recover(&paths.log(), log_id, signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size))?;
+        if let Some((checkpoint, _)) = &signed {
+            check_root(&recovered.tree, checkpoint)?;
+        }
+        let state = fold(paths, &recovered)?;
+        let (jobs, queue) = mpsc::channel(MAX_QUEUE);
+        let catalog = Arc::new(catalog(&state));
+        let inner = Arc::new(Inner {
+            log_id: log_id.to_owned(),
+            jobs,
+            index: RwLock::new(recovered.index),
+            committed: watch::channel(recovered.tree.size()).0,
+            tree: RwLock::new(recovered.tree),
+            catalog: watch::channel(catalog).0,
+            signed: ArcSwapOption::new(signed.map(|(checkpoint, note)| Arc::new(Signed { size: checkpoint.size, note: note.into() }))),
+        });
+        let mut writer = Writer {
+            snapshot_at: state.size,
+            ledger: Ledger::new(log_id.to_owned(), state),
+            segments: recovered.segments,
+            key,
+            clock,
+            paths: paths.clone(),
+            failed: false,
+            inner: inner.clone(),
+        };
+        std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queue))?;
+        Ok(Self(inner))
+    }
+
+    /// Runs a request on the ledger and answers once its leaves are durable.
+    ///
+    /// # Errors
+    /// The request's own refusal, a full queue, or a writer that failed.
+    pub async fn run<T: Send + 'static>(&self, request: impl FnOnce(&mut Ledger) -> Result<T, Refusal> + Send + 'static) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Run(Box::new(move |ledger| {
+            let result = request(ledger);
+            Box::new(move |durable| {
+                // A caller that went away needs no answer.
+                drop(answer.send(durable.and_then(|()| result.map_err(Error::Refused))));
+            })
+        }));
+        self.0.jobs.try_send(job).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Error::QueueFull(MAX_QUEUE),
+            mpsc::error::TrySendError::Closed(_) => Error::Stopped,
+        })?;
+        answered.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// A signed checkpoint of at least `min_size`; 0 takes the newest that there is, or signs the first.
+    ///
+    /// # Errors
+    /// The log is shorter than `min_size`, or its writer failed.
+    pub async fn checkpoint(&self, min_size: u64) -> Result<Signed, Error> {
+        if let Some(signed) = self.0.signed.load_full().filter(|signed| signed.size >= min_size) {
+            return Ok((*signed).clone());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.0.jobs.send(Job::Sign { min_size, reply }).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// The newest checkpoint that was signed.
+    #[must_use]
+    pub fn newest_checkpoint(&self) -> Option<Arc<Signed>> {
+        self.0.signed.load_full()
+    }
+
+    /// Signs what there is, snapshots the fold and stops the writer.
+    pub async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.0.jobs.send(Job::Close(reply)).await.is_ok() {
+            drop(done.await);
+        }
+    }
+
+    /// The log's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.log_id
+    }
+
+    /// How many leaves are durable, and every change of that.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.0.committed.subscribe()
+    }
+
+    /// Campaigns and policy, and every change of them.
+    #[must_use]
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.0.catalog.subscribe()
+    }
+
+    /// Durable leaves from an index on: at most `max_bytes` of them, at least one where there is one.
+    ///
+    /// # Errors
+    /// The file system's, or a frame that went bad since it was written.
+    pub async fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
+        let size = *self.0.committed.borrow();
+        let Some(range) = self.0.index.read().range(from, size, max_bytes) else { return Ok(Vec::new()) };
+        tokio::task::spawn_blocking(move || segments::read(&range)).await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Leaf hashes and one multiproof that they are in the tree of `size`.
+    ///
+    /// # Errors
+    /// An index at or beyond `size`, or a size beyond the log.
+    pub fn proof(&self, indices: &[u64], size: u64) -> Result<(Vec<Hash>, Vec<Hash>), Error> {
+        let tree = self.0.tree.read();
+        let hashes = indices.iter().map(|index| tree.leaf(*index)).collect::<Result<_, _>>()?;
+        Ok((hashes, tree.multiproof(indices, size)?))
+    }
+}
+
+struct Writer {
+    ledger: Ledger,
+    segments: Segments,
+    key: SigningKey,
+    clock: Clock,
+    paths: Paths,
+    snapshot_at: u64,
+    failed: bool,
+    inner: Arc<Inner>,
+}
+
+impl Writer {
+    fn run(&mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut replies = Vec::new();
+            let mut signs = Vec::new();
+            let mut close = None;
+            let mut next = Some(first);
+            while let Some(job) = next {
+                match job {
+                    Job::Run(_) if self.failed => {} // dropped: the caller hears that the writer stopped
+                    Job::Run(request) => {
+                        self.ledger.set_now(self.clock.now());
+                        replies.push(request(&mut self.ledger));
+                    }
+                    Job::Sign { min_size, reply } => signs.push((min_size, reply)),
+                    Job::Close(reply) => close = Some(reply),
+                }
+                next = if self.ledger.pending() < MAX_COMMIT && close.is_none() { queue.try_recv().ok() } else { None };
+            }
+            let committed = self.commit();
+            for reply in replies {
+                reply(committed.clone());
+            }
+            for (min_size, reply) in signs {
+                drop(reply.send(self.sign(min_size)));
+            }
+            if self.ledger.state.size >= self.snapshot_at + SNAPSHOT_EVERY {
+                self.snapshot();
+            }
+            if let Some(reply) = close {
+                if let Err(error) = self.sign(0) {
+                    tracing::error!(%error, "no checkpoint at the end");
+                }
+                self.snapshot();
+                drop(reply.send(()));
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        let leaves = self.ledger.take_pending();
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        let placed = match self.segments.append(&leaves) {
+            Ok(placed) => placed,
+            Err(error) => {
+                // Never retried: after a failed fsync nobody knows what the disk holds.
+                tracing::error!(%error, "the log cannot be written; nothing more is taken");
+                self.failed = true;
+                return Err(Error::Failed);
+            }
+        };
+        let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+        let mut tree = self.inner.tree.write();
+        hashes.into_iter().for_each(|hash| tree.push(hash));
+        let size = tree.size();
+        drop(tree);
+        self.inner.index.write().add(placed);
+        self.inner.committed.send_replace(size);
+        if self.ledger.take_catalog_changed() {
+            self.inner.catalog.send_replace(Arc::new(catalog(&self.ledger.state)));
+        }
+        Ok(())
+    }
+
+    /// Signs the whole durable log, unless what is signed reaches `min_size` (or all of it, for 0).
+    fn sign(&mut self, min_size: u64) -> Result<Signed, Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        let (size, root) = {
+            let tree = self.inner.tree.read();
+            (tree.size(), tree.root())
+        };
+        if size < min_size {
+            return Err(Error::OutOfRange { asked: min_size, size });
+        }
+        if let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size == size) {
+            return Ok((*signed).clone());
+        }
+        let note = Checkpoint { origin: self.inner.log_id.clone(), size, root }.sign(&self.key)?;
+        replace(&self.paths.checkpoint(), note.as_bytes())?;
+        let signed = Signed { size, note: note.into() };
+        self.inner.signed.store(Some(Arc::new(signed.clone())));
+        Ok(signed)
+    }
+
+    /// A snapshot only saves time at the next start, so a failure is told and no more.
+    fn snapshot(&mut self) {
+        if self.failed || self.ledger.state.size == self.snapshot_at {
+            return;
+        }
+        let root = self.inner.tree.read().root();
+        match snapshot::write(&self.paths.snapshot(), &self.ledger.state, root) {
+            Ok(()) => self.snapshot_at = self.ledger.state.size,
+            Err(error) => tracing::warn!(%error, "no snapshot"),
+        }
+    }
+}
+
+/// Replaces a small file so that after a crash the old or the new one stands there, whole.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let next = path.with_extension("new");
+    let mut file = File::create(&next)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+fn signing_key(paths: &Paths, log_id: &str) -> Result<SigningKey, Error> {
+    let path = paths.key();
+    if path.exists() {
+        let key: SigningKey = std::fs::read_to_string(&path)?.trim().parse()?;
+        if key.verifying_key().name() != log_id {
+            return Err(Error::Key(format!("{} signs for {:?}, not for {log_id:?}", path.display(), key.verifying_key().name())));
+        }
+        return Ok(key);
+    }
+    if segments::list(&paths.log())?.iter().any(|(_, path)| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0)) {
+        return Err(Error::Key(format!("{} is missing, and the log has records", path.display())));
+    }
+    let seed = kiki::ids::Key::random().map_err(|e| Error::Key(e.to_string()))?;
+    let key = SigningKey::new(log_id, seed.bytes())?;
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    write_secret(&path, &key.to_secret_text())?;
+    replace(&paths.public_key(), format!("{}\n", key.verifying_key()).as_bytes())?;
+    Ok(key)
+}
+
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
+}
+
+fn read_checkpoint(paths: &Paths, key: &SigningKey) -> Result<Option<(Checkpoint, String)>, Error> {
+    match std::fs::read(paths.checkpoint()) {
+        Ok(note) => {
+            let checkpoint = Checkpoint::open(&note, key.verifying_key().name(), key.verifying_key())?;
+            Ok(Some((checkpoint, String::from_utf8_lossy(&note).into_owned())))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn check_root(tree: &Tree, checkpoint: &Checkpoint) -> Result<(), Error> {
+    if checkpoint.size > tree.size() {
+        return Err(Error::Damaged(format!("the log has {} leaves, and {} were signed", tree.size(), checkpoint.size)));
+    }
+    if tree.root_at(checkpoint.size)? != checkpoint.root {
+        return Err(Error::Damaged(format!("the first {} leaves are not those that were signed", checkpoint.size)));
+    }
+    Ok(())
+}
+
+/// The fold of the recovered log, from its snapshot where that fits.
+fn fold(paths: &Paths, recovered: &segments::Recovered) -> Result<State, Error> {
+    let mut state = snapshot::read(&paths.snapshot(), &recovered.tree).unwrap_or_default();
+    let size = recovered.tree.size();
+    while state.size < size {
+        let Some(range) = recovered.index.range(state.size, size, 8 << 20) else { break };
+        for (index, bytes) in segments::read(&range)? {
+            let (head, body) = leaf::decode(&bytes).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
+            state.apply(&head, &body).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
+        }
+    }
+    Ok(state)
+}
+
+fn catalog(state: &State) -> Catalog {
+    let decode = |bytes: &[u8]| <leaf::Campaign as prost::Message>::decode(bytes).ok();
+    let mut campaigns = Vec::new();
+    for (client, of) in &state.clients {
+        for campaign in of.campaigns.values() {
+            let Some(document) = decode(&campaign.document) else { continue };
+            let horizon_days = state.terms(client, &document.currency).map_or(0, |terms| terms.horizon_days);
+            let (billed_impressions, conversions) = (campaign.billed_impressions, campaign.conversions);
+            campaigns.push(CatalogEntry { client: client.clone(), campaign: document, horizon_days, billed_impressions, conversions });
+        }
+    }
+    let document = state.policy.as_ref().and_then(|(_, bytes)| <leaf::Policy as prost::Message>::decode(bytes.as_slice()).ok());
+    let policy = document.and_then(|document| kiki::guardrail::Policy::compile(&document).ok().map(|compiled| (document, compiled)));
+    Catalog { campaigns, policy }
+}

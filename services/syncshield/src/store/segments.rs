@@ -1,0 +1,225 @@
+//! Segment files: frames of leaves, in files named by the index of their first leaf.
+//!
+//! Invariants: a segment is only ever appended to; recovery cuts a torn end only beyond what was signed, and only
+//! where nothing valid stands behind it. Damage anywhere else stops the start and says where.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kiki::framed::{self, Scanner};
+use kiki::leaf;
+use kiki::tlog::{Tree, leaf_hash};
+
+use crate::error::Error;
+
+/// A segment is closed above this size: small enough to read into memory whole, as recovery does.
+const MAX_SEGMENT: u64 = 64 << 20;
+
+/// Where each leaf stands.
+#[derive(Debug, Default)]
+pub struct Index {
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    first: u64,
+    path: PathBuf,
+    /// Start of each frame; 32 bits hold 64 MiB and the largest frame.
+    offsets: Vec<u32>,
+    end: u32,
+}
+
+/// Frames that follow each other in one file.
+#[derive(Debug)]
+pub struct Range {
+    path: PathBuf,
+    first: u64,
+    offset: u64,
+    len: usize,
+}
+
+/// Leaves that were appended, for the index.
+#[derive(Debug)]
+pub struct Placed {
+    path: PathBuf,
+    first: u64,
+    starts: Vec<u32>,
+    end: u32,
+}
+
+impl Index {
+    /// The frames from an index on, of one file, below `size` and of at most `max_bytes` but at least one.
+    #[must_use]
+    pub fn range(&self, from: u64, size: u64, max_bytes: usize) -> Option<Range> {
+        if from >= size {
+            return None;
+        }
+        let segment = &self.segments[self.segments.partition_point(|segment| segment.first <= from).checked_sub(1)?];
+        let at = (from - segment.first) as usize;
+        let last = segment.offsets.len().min((size - segment.first) as usize);
+        let start = *segment.offsets.get(at)?;
+        let ends = |i: usize| segment.offsets.get(i).copied().unwrap_or(segment.end);
+        let within = (at + 1..=last).take_while(|i| (ends(*i) - start) as usize <= max_bytes).last().unwrap_or(at + 1);
+        Some(Range { path: segment.path.clone(), first: from, offset: start.into(), len: (ends(within) - start) as usize })
+    }
+
+    /// Takes in what was appended.
+    pub fn add(&mut self, placed: Placed) {
+        match self.segments.last_mut().filter(|segment| segment.path == placed.path) {
+            Some(segment) => {
+                segment.offsets.extend(placed.starts);
+                segment.end = placed.end;
+            }
+            None => self.segments.push(Segment { first: placed.first, path: placed.path, offsets: placed.starts, end: placed.end }),
+        }
+    }
+}
+
+/// Reads the leaves of a range.
+///
+/// # Errors
+/// The file system's, or a frame that went bad since it was written.
+pub fn read(range: &Range) -> Result<Vec<(u64, Bytes)>, Error> {
+    let mut bytes = vec![0; range.len];
+    File::open(&range.path)?.read_exact_at(&mut bytes, range.offset)?;
+    let bytes = Bytes::from(bytes);
+    let mut leaves = Vec::new();
+    for (index, frame) in (range.first..).zip(Scanner::new(&bytes)) {
+        let (_, payload) = frame.map_err(|bad| Error::Damaged(format!("leaf {index} in {}: {}", range.path.display(), bad.why)))?;
+        leaves.push((index, bytes.slice_ref(payload)));
+    }
+    Ok(leaves)
+}
+
+/// The segments of a folder in order, by their first index.
+///
+/// # Errors
+/// The file system's. A folder that does not exist has none.
+pub fn list(dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let first = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".seg")).map(str::parse);
+        if let Some(Ok(first)) = first {
+            found.push((first, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What recovery found.
+pub struct Recovered {
+    /// The tree over all leaves.
+    pub tree: Tree,
+    /// Where they stand.
+    pub index: Index,
+    /// The writer, at the end.
+    pub segments: Segments,
+}
+
+/// Reads every segment, checks every frame, and cuts a torn end.
+///
+/// # Errors
+/// Damage at or below `signed` leaves, or with a valid record behind it; says which leaf of which file.
+pub fn recover(dir: &Path, log_id: &str, signed: u64) -> Result<Recovered, Error> {
+    let files = list(dir)?;
+    let mut tree = Tree::new();
+    let mut index = Index::default();
+    for (i, (first, path)) in files.iter().enumerate() {
+        if *first != tree.size() {
+            return Err(Error::Damaged(format!("{} starts at leaf {first}, and {} stand before it", path.display(), tree.size())));
+        }
+        let bytes = std::fs::read(path)?;
+        let mut placed = Placed { path: path.clone(), first: *first, starts: Vec::new(), end: 0 };
+        let bad = scan(&bytes, log_id, &mut tree, &mut placed);
+        if let Some((offset, why)) = bad {
+            let at = tree.size();
+            let whole = |payload: &[u8]| leaf::decode(payload).is_ok_and(|(head, _)| head.log_id == log_id && head.index > at);
+            let behind = framed::valid_frame_behind(&bytes, offset, whole).is_some() || i + 1 < files.len();
+            if at < signed || behind {
+                let reason = if at < signed { "it was signed" } else { "valid records stand behind it" };
+                return Err(Error::Damaged(format!("leaf {at} at byte {offset} of {}: {why}; {reason}", path.display())));
+            }
+            tracing::warn!(leaf = at, bytes = bytes.len() - offset, "the torn end of the last write is cut");
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.set_len(offset as u64)?;
+            file.sync_all()?;
+        }
+        index.add(placed);
+    }
+    let segments = Segments::at_end(dir, files.last(), tree.size())?;
+    Ok(Recovered { tree, index, segments })
+}
+
+/// Takes in the frames of one file up to the first that is no leaf of this place.
+fn scan(bytes: &[u8], log_id: &str, tree: &mut Tree, placed: &mut Placed) -> Option<(usize, String)> {
+    for frame in Scanner::new(bytes) {
+        let (offset, payload) = match frame {
+            Ok(frame) => frame,
+            Err(bad) => return Some((bad.offset, bad.why.to_string())),
+        };
+        match leaf::decode(payload) {
+            Ok((head, _)) if head.log_id == log_id && head.index == tree.size() => {}
+            Ok((head, _)) => return Some((offset, format!("it is leaf {} of {:?}", head.index, head.log_id))),
+            Err(error) => return Some((offset, error.to_string())),
+        }
+        tree.push(leaf_hash(payload));
+        placed.starts.push(offset as u32);
+        placed.end = (offset + framed::HEADER + payload.len()) as u32;
+    }
+    None
+}
+
+/// The end of the log, where the writer appends.
+pub struct Segments {
+    dir: PathBuf,
+    file: File,
+    path: PathBuf,
+    len: u64,
+    size: u64,
+}
+
+impl Segments {
+    fn at_end(dir: &Path, last: Option<&(u64, PathBuf)>, size: u64) -> std::io::Result<Self> {
+        let path = last.map_or_else(|| dir.join(name(size)), |(_, path)| path.clone());
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        File::open(dir)?.sync_all()?;
+        Ok(Self { dir: dir.to_owned(), len: file.metadata()?.len(), file, path, size })
+    }
+
+    /// Appends leaves and makes them durable.
+    ///
+    /// # Errors
+    /// The file system's; what the disk holds is unknown then, and nothing more may be appended.
+    pub fn append(&mut self, leaves: &[Vec<u8>]) -> Result<Placed, Error> {
+        if self.len >= MAX_SEGMENT {
+            *self = Self::at_end(&self.dir, Some(&(self.size, self.dir.join(name(self.size)))), self.size)?;
+        }
+        let mut bytes = Vec::with_capacity(leaves.iter().map(|leaf| leaf.len() + framed::HEADER).sum());
+        let mut starts = Vec::with_capacity(leaves.len());
+        for leaf in leaves {
+            starts.push((self.len + bytes.len() as u64) as u32);
+            framed::encode(&mut bytes, leaf).map_err(|e| Error::Damaged(e.to_string()))?;
+        }
+        self.file.write_all(&bytes)?;
+        self.file.sync_data()?;
+        let first = self.size;
+        self.len += bytes.len() as u64;
+        self.size += leaves.len() as u64;
+        Ok(Placed { path: self.path.clone(), first, starts, end: self.len as u32 })
+    }
+}
+
+fn name(first: u64) -> String {
+    format!("{first:020}.seg")
+}

@@ -1,0 +1,24 @@
+//! What SyncValue is told at its start.
+
+use std::path::PathBuf;
+
+use kiki::ids::Key;
+
+use crate::domain::predictor::MAX_HORIZON_DAYS;
+
+/// Settings of SyncValue.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Folder for the events that were observed; made where it is missing.
+    #[arg(long, env = "KIKI_VALUE_DATA", default_value = "kiki-data")]
+    pub data: PathBuf,
+    /// The key of the customers' pseudonyms, 64 hexadecimal digits: the same for all services.
+    #[arg(long, env = "KIKI_PSEUDONYM_KEY", hide_env_values = true)]
+    pub pseudonym_key: Key,
+    /// SyncShield's address, `http://host:port`, whose log is followed for outcomes; without it none is.
+    #[arg(long, env = "KIKI_SHIELD")]
+    pub shield: Option<String>,
+    /// The horizon of a prediction that names none, days.
+    #[arg(long, env = "KIKI_VALUE_HORIZON_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HORIZON_DAYS)))]
+    pub horizon_days: u32,
+}

@@ -1,0 +1,293 @@
+//! What was observed: in memory by client, currency and customer, behind an event log on disk.
+//!
+//! One thread writes. It takes what is waiting as one group, makes it durable, and only then applies it and answers, in the
+//! order of the log; so that a restart, which applies the log's records in order, comes to the same state. After a failed write it
+//! takes nothing more.
+
+pub mod record;
+mod wal;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kiki::clock::UnixMicros;
+use kiki::ids::CustomerKey;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::domain::customer::{Effect, Event};
+use crate::domain::market::Market;
+use crate::domain::predictor::Prediction;
+use crate::error::Error;
+use record::{Followed, MAX_EVENTS, MarketId, Observed, Record};
+use wal::Wal;
+
+/// Clients times currencies. A market is 40 kB of sums and up to 190 kB of tables: 235 MB for all of them.
+pub const MAX_MARKETS: usize = 1_024;
+/// Customers of all markets: about 200 B each for most, so 1 GB for all of them.
+pub const MAX_CUSTOMERS: u64 = 5_000_000;
+/// Messages that wait for the writer: 512 of at most 4,096 events of 130 B are 270 MB at the very worst, and 1 MB in practice.
+const MAX_WAITING: usize = 512;
+/// Messages in one group: the rest waits for the next fsync.
+const MAX_GROUP: usize = 256;
+
+/// What one message did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Events that had an effect.
+    pub applied: u32,
+    /// Events whose id was known.
+    pub duplicates: u32,
+    /// Events of new customers for whom there was no room (from the log alone; a call is refused instead).
+    pub dropped: u32,
+}
+
+struct Job {
+    events: Vec<Observed>,
+    followed: Option<Followed>,
+    done: oneshot::Sender<Result<Applied, Error>>,
+}
+
+/// An answer that comes once the events are durable.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Result<Applied, Error>>);
+
+impl Pending {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// The events were not taken, or the log failed, in which case they may or may not be there after a restart.
+    pub async fn applied(self) -> Result<Applied, Error> {
+        self.0.await.unwrap_or_else(|_| Err(Error::LogFailed("the writer has stopped".into())))
+    }
+}
+
+/// The observed customers.
+#[derive(Debug)]
+pub struct Store {
+    state: Arc<State>,
+    jobs: mpsc::Sender<Job>,
+}
+
+#[derive(Debug)]
+struct State {
+    markets: RwLock<HashMap<MarketId, Arc<Mutex<Market>>>>,
+    customers: AtomicU64,
+    events: AtomicU64,
+    followed: watch::Sender<Option<Followed>>,
+}
+
+impl Store {
+    /// Reads the event log in `folder` back, and starts the writer.
+    ///
+    /// # Errors
+    /// The log cannot be read, is damaged, or is another process's.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let state = Arc::new(State {
+            markets: RwLock::default(),
+            customers: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            followed: watch::Sender::new(None),
+        });
+        let wal = Wal::open(folder, |record| {
+            for observation in &record.events {
+                state.observe(&Observed::try_from(observation)?);
+            }
+            state.follow(record.followed);
+            Ok(())
+        })?;
+        let (jobs, waiting) = mpsc::channel(MAX_WAITING);
+        let writer = Writer { state: state.clone(), wal, waiting, failed: None };
+        let thread = std::thread::Builder::new().name("syncvalue-log".into());
+        thread.spawn(move || writer.run()).map_err(Error::io("cannot start the writer"))?;
+        Ok(Self { state, jobs })
+    }
+
+    /// Hands events to the writer. Their order is that of these calls.
+    ///
+    /// # Errors
+    /// The queue is full, or the writer has stopped.
+    pub fn observe(&self, events: Vec<Observed>) -> Result<Pending, Error> {
+        let (done, pending) = oneshot::channel();
+        self.jobs.try_send(Job { events, followed: None, done }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded { waiting: MAX_WAITING },
+            mpsc::error::TrySendError::Closed(_) => Error::LogFailed("the writer has stopped".into()),
+        })?;
+        Ok(Pending(pending))
+    }
+
+    /// Takes events of SyncShield's log in together with the position behind them; at most [`MAX_EVENTS`].
+    ///
+    /// # Errors
+    /// The log failed.
+    pub async fn follow(&self, events: Vec<Observed>, followed: Followed) -> Result<Applied, Error> {
+        let (done, pending) = oneshot::channel();
+        let job = Job { events, followed: Some(followed), done };
+        self.jobs.send(job).await.map_err(|_| Error::LogFailed("the writer has stopped".into()))?;
+        Pending(pending).applied().await
+    }
+
+    /// Up to where SyncShield's log has been read; changes are seen through it.
+    #[must_use]
+    pub fn followed(&self) -> watch::Receiver<Option<Followed>> {
+        self.state.followed.subscribe()
+    }
+
+    /// The value of a customer over `horizon_days`, as of `at`.
+    #[must_use]
+    pub fn predict(&self, market: &MarketId, customer: &CustomerKey, horizon_days: u32, at: UnixMicros) -> Prediction {
+        self.in_market(market, |market| market.predict(customer, horizon_days, at)).unwrap_or(Prediction::nothing(horizon_days))
+    }
+
+    /// The value of someone with this history, whom nobody observed.
+    #[must_use]
+    pub fn predict_history(&self, market: &MarketId, history: &mut [Event], horizon_days: u32, at: UnixMicros) -> Prediction {
+        self.in_market(market, |market| market.predict_history(history, horizon_days, at)).unwrap_or(Prediction::nothing(horizon_days))
+    }
+
+    /// Customers of all markets.
+    #[must_use]
+    pub fn customers(&self) -> u64 {
+        self.state.customers.load(Ordering::Relaxed)
+    }
+
+    /// Events that had an effect, since the log began.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.state.events.load(Ordering::Relaxed)
+    }
+
+    fn in_market<T>(&self, id: &MarketId, ask: impl FnOnce(&mut Market) -> T) -> Option<T> {
+        let market = self.state.markets.read().get(id).cloned();
+        market.map(|market| ask(&mut market.lock()))
+    }
+}
+
+impl State {
+    fn market(&self, id: &MarketId) -> Arc<Mutex<Market>> {
+        if let Some(market) = self.markets.read().get(id) {
+            return market.clone();
+        }
+        match self.markets.write().entry(id.clone()) {
+            Entry::Occupied(entry) => entry.get().clone(),
+            Entry::Vacant(entry) => entry.insert(Arc::default()).clone(),
+        }
+    }
+
+    fn observe(&self, observed: &Observed) -> Effect {
+        let market = self.market(&observed.market);
+        let mut market = market.lock();
+        let before = market.len();
+        let effect = market.observe(observed.customer, &observed.event);
+        self.customers.fetch_add((market.len() - before) as u64, Ordering::Relaxed);
+        self.events.fetch_add(u64::from(effect != Effect::Duplicate), Ordering::Relaxed);
+        effect
+    }
+
+    fn follow(&self, followed: Option<Followed>) {
+        if followed.is_some() {
+            self.followed.send_replace(followed);
+        }
+    }
+
+    /// Whether the event is of a customer who is not known yet.
+    fn is_new(&self, observed: &Observed) -> bool {
+        let market = self.markets.read().get(&observed.market).cloned();
+        !market.is_some_and(|market| market.lock().knows(&observed.customer))
+    }
+
+    /// Whether all of `events` fit. `coming` customers of the group before them count as there.
+    fn room(&self, events: &[Observed], coming: &mut u64) -> Result<(), Error> {
+        let new = events.iter().filter(|event| self.is_new(event)).count() as u64;
+        if self.customers.load(Ordering::Relaxed) + *coming + new > MAX_CUSTOMERS {
+            return Err(Error::Full { what: "customers", limit: MAX_CUSTOMERS as usize });
+        }
+        let markets = self.markets.read();
+        if new > 0 && markets.len() >= MAX_MARKETS && events.iter().any(|event| !markets.contains_key(&event.market)) {
+            return Err(Error::Full { what: "pairs of client and currency", limit: MAX_MARKETS });
+        }
+        *coming += new;
+        Ok(())
+    }
+}
+
+struct Writer {
+    state: Arc<State>,
+    wal: Wal,
+    waiting: mpsc::Receiver<Job>,
+    failed: Option<String>,
+}
+
+impl Writer {
+    /// Until every sender is gone.
+    fn run(mut self) {
+        let mut group = Vec::new();
+        while self.waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
+            self.commit(std::mem::take(&mut group));
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Job>) {
+        let (mut records, mut taken, mut coming) = (Vec::new(), Vec::new(), 0);
+        for mut job in group {
+            let mut outcome = Applied::default();
+            if let Some(reason) = &self.failed {
+                answer(job.done, Err(Error::LogFailed(reason.clone())));
+                continue;
+            }
+            if let Err(full) = self.state.room(&job.events, &mut coming) {
+                if job.followed.is_none() {
+                    answer(job.done, Err(full));
+                    continue;
+                }
+                // The log goes on whatever we have room for: known customers count, new ones stay unknown.
+                let all = job.events.len();
+                job.events.retain(|event| !self.state.is_new(event));
+                outcome.dropped = (all - job.events.len()) as u32;
+            }
+            records.extend(split(&job));
+            taken.push((job, outcome));
+        }
+        if let Err(error) = if records.is_empty() { Ok(()) } else { self.wal.append(&records) } {
+            tracing::error!(%error, "the event log failed; nothing more is taken until a restart");
+            self.failed = Some(error.to_string());
+        }
+        for (job, outcome) in taken {
+            answer(job.done, self.failed.as_ref().map_or_else(|| Ok(self.state.apply(job.events, job.followed, outcome)), |reason| Err(Error::LogFailed(reason.clone()))));
+        }
+    }
+}
+
+impl State {
+    fn apply(&self, events: Vec<Observed>, followed: Option<Followed>, mut outcome: Applied) -> Applied {
+        for event in &events {
+            match self.observe(event) {
+                Effect::Duplicate => outcome.duplicates += 1,
+                Effect::Acquired | Effect::Returned { .. } | Effect::Adjusted => outcome.applied += 1,
+            }
+        }
+        self.follow(followed);
+        outcome
+    }
+}
+
+/// One message's records. A message with a position is one record, so that the two cannot come apart.
+fn split(job: &Job) -> Vec<Record> {
+    let mut records: Vec<_> =
+        job.events.chunks(MAX_EVENTS).map(|events| Record { events: events.iter().map(Into::into).collect(), followed: None }).collect();
+    if let Some(followed) = &job.followed {
+        match records.last_mut() {
+            Some(last) => last.followed = Some(followed.clone()),
+            None => records.push(Record { events: Vec::new(), followed: Some(followed.clone()) }),
+        }
+    }
+    records
+}
+
+fn answer(done: oneshot::Sender<Result<Applied, Error>>, result: Result<Applied, Error>) {
+    // A caller that went away does not take the event back: it is in the log.
+    drop(done.send(result));
+}

@@ -1,0 +1,128 @@
+//! The records of the event log: protobuf, so that a later version may add fields and still read these.
+//!
+//! A record is applied whole or not at all: what came from SyncShield's log stands in one record with the position behind it.
+
+use kiki::clock::UnixMicros;
+use kiki::ids::{ClientId, CustomerKey};
+use kiki::money::Currency;
+use prost::Message;
+
+use crate::domain::customer::{Event, EventId};
+
+/// The most events in one record. The largest event is 129 bytes (client 65, currency 5, customer 18, event id 9, at and value
+/// 11 each, and its head 3, with room); 256 of them and a position are 33 kB of the 65 kB that a frame holds.
+pub(crate) const MAX_EVENTS: usize = 256;
+
+/// One frame of the log.
+#[derive(Clone, PartialEq, Message)]
+pub struct Record {
+    /// What happened, in order; at most [`MAX_EVENTS`].
+    #[prost(message, repeated, tag = "1")]
+    pub events: Vec<Observation>,
+    /// Up to where SyncShield's log has been read with this record.
+    #[prost(message, optional, tag = "2")]
+    pub followed: Option<Followed>,
+}
+
+/// An event of a customer.
+#[derive(Clone, PartialEq, Message)]
+pub struct Observation {
+    /// The client.
+    #[prost(string, tag = "1")]
+    pub client: String,
+    /// ISO 4217.
+    #[prost(string, tag = "2")]
+    pub currency: String,
+    /// The customer's pseudonym, 16 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub customer: Vec<u8>,
+    /// See [`EventId`].
+    #[prost(fixed64, tag = "4")]
+    pub event_id: u64,
+    /// Microseconds since 1970.
+    #[prost(sint64, tag = "5")]
+    pub at: i64,
+    /// Micros of the currency; negative for a refund.
+    #[prost(sint64, tag = "6")]
+    pub value_micros: i64,
+}
+
+/// A place in SyncShield's log.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Followed {
+    /// Which log.
+    #[prost(string, tag = "1")]
+    pub log_id: String,
+    /// The next index to be read.
+    #[prost(uint64, tag = "2")]
+    pub next_index: u64,
+}
+
+/// A market's name: a client and a currency.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MarketId {
+    /// The client.
+    pub client: ClientId,
+    /// The currency of its values.
+    pub currency: Currency,
+}
+
+/// An event with the customer and market that it is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The client and currency.
+    pub market: MarketId,
+    /// The customer.
+    pub customer: CustomerKey,
+    /// What happened.
+    pub event: Event,
+}
+
+impl From<&Observed> for Observation {
+    fn from(observed: &Observed) -> Self {
+        Self {
+            client: observed.market.client.as_str().into(),
+            currency: observed.market.currency.code().into(),
+            customer: observed.customer.0.to_vec(),
+            event_id: observed.event.id.0,
+            at: observed.event.at.0,
+            value_micros: observed.event.value_micros,
+        }
+    }
+}
+
+impl TryFrom<&Observation> for Observed {
+    type Error = String;
+
+    fn try_from(record: &Observation) -> Result<Self, String> {
+        let client = ClientId::parse(&record.client).map_err(|e| e.to_string())?;
+        let currency = Currency::parse(&record.currency).map_err(|e| e.to_string())?;
+        let customer = CustomerKey::from_bytes(&record.customer).ok_or("customer: not 16 bytes")?;
+        let event = Event { id: EventId(record.event_id), at: UnixMicros(record.at), value_micros: record.value_micros };
+        Ok(Self { market: MarketId { client, currency }, customer, event })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_largest_record_fits_a_frame() {
+        let observation = Observation {
+            client: "c".repeat(kiki::ids::MAX_ID),
+            currency: "USD".into(),
+            customer: vec![255; 16],
+            event_id: u64::MAX,
+            at: i64::MIN,
+            value_micros: i64::MIN,
+        };
+        let followed = Some(Followed { log_id: "l".repeat(300), next_index: u64::MAX });
+        let record = Record { events: vec![observation.clone(); MAX_EVENTS], followed };
+        assert!(record.encoded_len() <= kiki::framed::MAX_PAYLOAD, "{}", record.encoded_len());
+        let observed = Observed::try_from(&observation).unwrap();
+        assert_eq!(Observation::from(&observed), observation);
+    }
+}
