@@ -1,1 +1,159 @@
-//! Offline.
+//! The audit of a log folder, offline: on files alone, trusting no key that comes with them.
+//!
+//! Checks that every frame is whole, that every leaf stands in its place, that the first leaves are those that the
+//! checkpoint signed, and that the fold accepts every one of them: gapless `client_seq`, monotone time, no grant
+//! above a limit, no slot closed twice, no stale epoch. Each finding names its leaf.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kiki::framed::Scanner;
+use kiki::leaf::{self, leaf::Body};
+use kiki::tlog::checkpoint::Checkpoint;
+use kiki::tlog::note::VerifyingKey;
+use kiki::tlog::{Tree, leaf_hash};
+
+use crate::domain::state::State;
+use crate::store::{Paths, segments};
+
+/// What a good log holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The log's id.
+    pub log_id: String,
+    /// All leaves.
+    pub leaves: u64,
+    /// How many of them are signed.
+    pub signed: u64,
+    /// Root of the signed ones, hex.
+    pub root: String,
+    /// Leaves by kind of body.
+    pub kinds: std::collections::BTreeMap<&'static str, u64>,
+    /// Charged nanos by (client, campaign, currency).
+    pub settled: std::collections::BTreeMap<(String, String, String), i128>,
+}
+
+/// Something that is off, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct Finding {
+    /// A leaf or a file.
+    pub place: String,
+    /// What is off.
+    pub problem: String,
+}
+
+fn finding(place: impl ToString, problem: impl ToString) -> Finding {
+    Finding { place: place.to_string(), problem: problem.to_string() }
+}
+
+/// Verifies the log below a data folder against a public key.
+///
+/// # Errors
+/// The first thing that is off; what stands behind it cannot be judged.
+pub fn verify(data: &Path, key: &VerifyingKey) -> Result<Report, Finding> {
+    let paths = Paths::new(data);
+    let note = std::fs::read(paths.checkpoint()).map_err(|e| finding("checkpoint", e))?;
+    let checkpoint = Checkpoint::open(&note, key.name(), key).map_err(|e| finding("checkpoint", e))?;
+    let mut audit = Audit { log_id: key.name().to_owned(), ..Default::default() };
+    let files = segments::list(&paths.log()).map_err(|e| finding("log", e))?;
+    for (i, (first, path)) in files.iter().enumerate() {
+        if *first != audit.tree.size() {
+            return Err(finding(format!("leaf {}", audit.tree.size()), format!("is missing: {} starts at leaf {first}", path.display())));
+        }
+        let bytes = std::fs::read(path).map_err(|e| finding(path.display(), e))?;
+        for frame in Scanner::new(&bytes) {
+            let place = format!("leaf {}", audit.tree.size());
+            match frame {
+                Ok((_, payload)) => audit.take_in(payload).map_err(|problem| finding(place, problem))?,
+                // What was never signed may have been torn by a crash; the next start cuts it.
+                Err(_) if audit.tree.size() >= checkpoint.size && i + 1 == files.len() => break,
+                Err(bad) => return Err(finding(place, format!("{} in {}", bad, path.display()))),
+            }
+        }
+    }
+    audit.finish(&checkpoint)
+}
+
+#[derive(Default)]
+struct Audit {
+    log_id: String,
+    tree: Tree,
+    state: State,
+    report: Report,
+}
+
+impl Audit {
+    fn take_in(&mut self, payload: &[u8]) -> Result<(), String> {
+        let (head, body) = leaf::decode(payload).map_err(|e| e.to_string())?;
+        if head.log_id != self.log_id {
+            return Err(format!("is of log {:?}, not {:?}", head.log_id, self.log_id));
+        }
+        self.check_conversion(&head, &body)?;
+        self.state.apply(&head, &body).map_err(|e| e.to_string())?;
+        self.tree.push(leaf_hash(payload));
+        *self.report.kinds.entry(kind(&body)).or_default() += 1;
+        if let Body::Settlements(batch) = &body {
+            let key = (head.client.clone(), batch.campaign.clone(), batch.currency.clone());
+            *self.report.settled.entry(key).or_default() += batch.settlements.iter().map(|s| i128::from(s.price_nanos)).sum::<i128>();
+        }
+        Ok(())
+    }
+
+    /// A conversion must be the one that the rule gives for the outcome before it.
+    fn check_conversion(&self, head: &leaf::Leaf, body: &Body) -> Result<(), String> {
+        let Body::Conversion(conversion) = body else { return Ok(()) };
+        let lookback = self.state.terms(&head.client, &conversion.currency).map(|terms| Duration::from_secs(terms.lookback_seconds.into()));
+        let lookback = lookback.ok_or("converts without terms")?;
+        let client = self.state.clients.get(&head.client).ok_or("is of an unknown client")?;
+        let outcome = leaf::Outcome {
+            event_id: conversion.event_id.clone(),
+            occurred_at: conversion.occurred_at,
+            customer: conversion.customer.clone(),
+            currency: conversion.currency.clone(),
+            value_micros: 1,
+            lease_id: conversion.lease_id,
+            sequence: conversion.sequence,
+            has_receipt: conversion.by_receipt,
+        };
+        match client.attribution.conversion(&outcome, lookback) {
+            Some(expected) if expected == *conversion => Ok(()),
+            _ => Err("is not the conversion that attribution gives".into()),
+        }
+    }
+
+    fn finish(mut self, checkpoint: &Checkpoint) -> Result<Report, Finding> {
+        let leaves = self.tree.size();
+        if checkpoint.size > leaves {
+            return Err(finding(format!("leaf {leaves}"), format!("is missing: {} leaves were signed", checkpoint.size)));
+        }
+        if self.tree.root_at(checkpoint.size).map_err(|e| finding("checkpoint", e))? != checkpoint.root {
+            return Err(finding(format!("leaves 0 to {}", checkpoint.size), "are not those that were signed: another root"));
+        }
+        self.report.log_id = self.log_id;
+        self.report.leaves = leaves;
+        self.report.signed = checkpoint.size;
+        self.report.root = checkpoint.root.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(self.report)
+    }
+}
+
+fn kind(body: &Body) -> &'static str {
+    match body {
+        Body::Decisions(_) => "decision batches",
+        Body::LeaseGranted(_) => "leases granted",
+        Body::LeaseRenewed(_) => "leases renewed",
+        Body::SpendMark(_) => "spend marks",
+        Body::LeaseReturned(_) => "leases returned",
+        Body::Settlements(_) => "settlement batches",
+        Body::Voids(_) => "void batches",
+        Body::Conversion(_) => "conversions",
+        Body::Outcome(_) => "outcomes",
+        Body::Terms(_) => "terms",
+        Body::Campaign(_) => "campaigns",
+        Body::Policy(_) => "policies",
+        Body::PeriodClosed(_) => "periods closed",
+        Body::Invoice(_) => "invoices",
+        Body::Evidence(_) => "evidence",
+    }
+}

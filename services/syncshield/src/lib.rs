@@ -11,8 +11,8 @@ pub mod audit;
 pub mod config;
 pub mod domain;
 pub mod error;
-//mod http;
-//mod rpc;
+mod http;
+mod rpc;
 pub mod store;
 
 use kiki::clock::Clock;

@@ -1,1 +1,260 @@
+//! gRPC: decode, one call of the ledger, encode.
 
+mod convert;
+mod streams;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use kiki::caller::Caller;
+use kiki::leaf;
+use kiki::money::Micros;
+use kiki::pb::syncshield::v1 as pb;
+use kiki::status::{self, Reason};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::domain::budget::Lease;
+use crate::domain::document;
+use crate::domain::ledger::{Closing, LeaseAsk, Ledger, MAX_ITEMS};
+use crate::domain::refusal::Refusal;
+use crate::store::Log;
+pub(crate) use convert::check;
+use convert::{budget, counts, grant, items, recorded, slot_results};
+
+/// Indices of one proof: 32 MiB of hashes at the most.
+const MAX_PROOF: usize = 1 << 20;
+
+type Answer<T> = Result<Response<T>, Status>;
+type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+pub(crate) struct Service {
+    log: Log,
+    lease_ttl: Duration,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    pub(crate) fn new(log: Log, config: &crate::Config, shutdown: CancellationToken) -> Self {
+        Self { log, lease_ttl: Duration::from_secs(config.lease_ttl_secs), shutdown }
+    }
+
+    fn at(&self, index: u64) -> Option<leaf::Position> {
+        Some(leaf::Position { log_id: self.log.id().to_owned(), index })
+    }
+
+    async fn leased(&self, ask: LeaseAsk) -> Result<(bool, View), Status> {
+        convert::check_key("key", &ask.key)?;
+        convert::check_key("holder", &ask.holder)?;
+        let run = move |ledger: &mut Ledger| {
+            let granted = ledger.lease(&ask)?;
+            let lease = granted.lease.ok_or(Refusal::LeaseEnded { lease_id: granted.lease_id })?;
+            Ok((granted.duplicate, view(ledger, &ask.client, &ask.campaign, Some((granted.lease_id, &lease)))?))
+        };
+        Ok(self.log.run(run).await?)
+    }
+}
+
+/// A campaign's budget as it stands, with the lease that was asked for.
+fn view(ledger: &Ledger, client: &str, campaign: &str, lease: Option<(u64, &Lease)>) -> Result<View, Refusal> {
+    let state = ledger.state.campaign(client, campaign)?;
+    let document = <leaf::Campaign as prost::Message>::decode(state.document.as_slice()).map_err(|e| Refusal::field("campaign", e))?;
+    let (day_start, _) = document::local_day(&document.zone, ledger.now())?;
+    let grant = lease.map(|(id, lease)| grant(id, client, campaign, &state.currency, lease));
+    Ok(View { grant, counts: Some(counts(state)), budget: Some(budget(client, campaign, state, ledger.now(), day_start)) })
+}
+
+struct View {
+    grant: Option<pb::Grant>,
+    counts: Option<pb::CampaignCounts>,
+    budget: Option<pb::Budget>,
+}
+
+#[tonic::async_trait]
+impl pb::sync_shield_service_server::SyncShieldService for Service {
+    async fn check(&self, request: Request<pb::CheckRequest>) -> Answer<pb::CheckResponse> {
+        let caller = Caller::of(&request);
+        let request = request.into_inner();
+        caller.act_for(&request.client)?;
+        Ok(Response::new(convert::check(&self.log, &request)?))
+    }
+
+    async fn reserve(&self, request: Request<pb::ReserveRequest>) -> Answer<pb::ReserveResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        if r.max_nanos <= 0 {
+            return Err(status::field("max_nanos", format!("{} is not above 0", r.max_nanos)));
+        }
+        // A hold is in whole micros: up, so that it covers the price.
+        let amount = Micros::new(r.max_nanos / 1_000 + i64::from(r.max_nanos % 1_000 > 0));
+        let (ttl, least) = (self.lease_ttl, amount);
+        let ask = LeaseAsk { key: r.key, client: r.client, campaign: r.campaign, holder: r.holder, amount, least, mark: (1, 0), ttl, reservation: true };
+        let (duplicate, view) = self.leased(ask).await?;
+        Ok(Response::new(pb::ReserveResponse { grant: view.grant, duplicate }))
+    }
+
+    async fn lease(&self, request: Request<pb::LeaseRequest>) -> Answer<pb::LeaseResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        let (amount, least) = (Micros::new(r.amount_micros), Micros::new(r.least_micros));
+        let (ttl, mark) = (self.lease_ttl, (r.mark_sequence, r.mark_nanos));
+        let ask = LeaseAsk { key: r.key, client: r.client, campaign: r.campaign, holder: r.holder, amount, least, mark, ttl, reservation: false };
+        let (_, View { grant, counts, budget }) = self.leased(ask).await?;
+        Ok(Response::new(pb::LeaseResponse { grant, counts, budget }))
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Answer<pb::RenewResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        let ttl = self.lease_ttl;
+        let run = move |ledger: &mut Ledger| {
+            let lease = ledger.renew(&r.client, &r.campaign, r.lease_id, r.epoch, ttl)?;
+            view(ledger, &r.client, &r.campaign, Some((r.lease_id, &lease)))
+        };
+        let View { grant, counts, budget } = self.log.run(run).await?;
+        Ok(Response::new(pb::RenewResponse { grant, counts, budget }))
+    }
+
+    async fn mark(&self, request: Request<pb::MarkRequest>) -> Answer<pb::MarkResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        let (sequence, amount_nanos) = (r.sequence, r.amount_nanos);
+        let mark = leaf::SpendMark { lease_id: r.lease_id, epoch: r.epoch, sequence, amount_nanos, campaign: r.campaign };
+        self.log.run(move |ledger| ledger.mark(&r.client, mark)).await?;
+        Ok(Response::new(pb::MarkResponse { sequence, amount_nanos }))
+    }
+
+    async fn r#return(&self, request: Request<pb::ReturnRequest>) -> Answer<pb::ReturnResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        let returned =
+            leaf::LeaseReturned { lease_id: r.lease_id, epoch: r.epoch, sequence: r.sequence, amount_nanos: r.amount_nanos, campaign: r.campaign };
+        let freed = self.log.run(move |ledger| ledger.give_back(&r.client, returned)).await?;
+        Ok(Response::new(pb::ReturnResponse { freed_nanos: i64::try_from(freed).unwrap_or(i64::MAX) }))
+    }
+
+    async fn settle(&self, request: Request<pb::SettleRequest>) -> Answer<pb::SettleResponse> {
+        let caller = Caller::of(&request);
+        let items = request.into_inner().items;
+        convert::at_most("items", items.len(), MAX_ITEMS)?;
+        let mut closings = Vec::with_capacity(items.len());
+        for (i, item) in items.into_iter().enumerate() {
+            caller.act_for(&item.client)?;
+            let what = convert::settlement(i, item.settlement)?;
+            closings.push(Closing { client: item.client, campaign: item.campaign, lease_id: item.lease_id, what });
+        }
+        let outcomes = self.log.run(move |ledger| Ok(ledger.settle(closings))).await?;
+        Ok(Response::new(pb::SettleResponse { results: slot_results(outcomes) }))
+    }
+
+    async fn void(&self, request: Request<pb::VoidRequest>) -> Answer<pb::VoidResponse> {
+        let caller = Caller::of(&request);
+        let items = request.into_inner().items;
+        convert::at_most("items", items.len(), MAX_ITEMS)?;
+        let mut closings = Vec::with_capacity(items.len());
+        for (i, item) in items.into_iter().enumerate() {
+            caller.act_for(&item.client)?;
+            let what = item.void.ok_or_else(|| status::field(&format!("items[{i}].void"), "is missing"))?;
+            closings.push(Closing { client: item.client, campaign: item.campaign, lease_id: item.lease_id, what });
+        }
+        let outcomes = self.log.run(move |ledger| Ok(ledger.void(closings))).await?;
+        Ok(Response::new(pb::VoidResponse { results: slot_results(outcomes) }))
+    }
+
+    async fn get_budget(&self, request: Request<pb::GetBudgetRequest>) -> Answer<pb::GetBudgetResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        let view = self.log.run(move |ledger| view(ledger, &r.client, &r.campaign, None)).await?;
+        Ok(Response::new(pb::GetBudgetResponse { budget: view.budget }))
+    }
+
+    async fn record(&self, request: Request<pb::RecordRequest>) -> Answer<pb::RecordResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        if !r.source.is_empty() {
+            convert::check_key("source", &r.source)?;
+        }
+        let items = items(&caller, r.items)?;
+        let (source, source_seq) = (r.source, r.source_seq);
+        let results = self.log.run(move |ledger| ledger.record(&source, source_seq, items)).await?;
+        Ok(Response::new(pb::RecordResponse { results: results.into_iter().map(|r| recorded(self.log.id(), r)).collect() }))
+    }
+
+    type TailStream = Streaming<pb::TailResponse>;
+
+    async fn tail(&self, request: Request<pb::TailRequest>) -> Answer<Self::TailStream> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        if r.client.is_empty() { caller.act_for_all()? } else { caller.act_for(&r.client)? }
+        let from = convert::position(&self.log, "from", r.from)?;
+        Ok(Response::new(streams::tail(self.log.clone(), from, r.client, r.follow, self.shutdown.clone())))
+    }
+
+    async fn get_checkpoint(&self, request: Request<pb::GetCheckpointRequest>) -> Answer<pb::GetCheckpointResponse> {
+        let signed = self.log.checkpoint(request.into_inner().min_size).await?;
+        Ok(Response::new(pb::GetCheckpointResponse { checkpoint: signed.note.to_string(), size: signed.size }))
+    }
+
+    async fn get_proof(&self, request: Request<pb::GetProofRequest>) -> Answer<pb::GetProofResponse> {
+        let r = request.into_inner();
+        convert::at_most("indices", r.indices.len(), MAX_PROOF)?;
+        convert::check_log(&self.log, "log_id", &r.log_id)?;
+        let log = self.log.clone();
+        let proof = tokio::task::spawn_blocking(move || log.proof(&r.indices, r.size)).await;
+        let (hashes, proof) = proof.map_err(|e| Reason::Internal.status(e.to_string()))??;
+        let bytes = |hashes: Vec<[u8; 32]>| hashes.into_iter().map(|hash| hash.to_vec().into()).collect();
+        Ok(Response::new(pb::GetProofResponse { leaf_hashes: bytes(hashes), proof: bytes(proof) }))
+    }
+
+    async fn put_campaign(&self, request: Request<pb::PutCampaignRequest>) -> Answer<pb::PutCampaignResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        convert::check_client(&r.client)?;
+        let campaign = r.campaign.ok_or_else(|| status::field("campaign", "is missing"))?;
+        let (recorded, version) = self.log.run(move |ledger| ledger.put_campaign(&r.client, campaign)).await?;
+        Ok(Response::new(pb::PutCampaignResponse { position: self.at(recorded.index), version }))
+    }
+
+    async fn put_terms(&self, request: Request<pb::PutTermsRequest>) -> Answer<pb::PutTermsResponse> {
+        // A tenant does not set its own fee.
+        Caller::of(&request).act_for_all()?;
+        let r = request.into_inner();
+        convert::check_client(&r.client)?;
+        let terms = r.terms.ok_or_else(|| status::field("terms", "is missing"))?;
+        let (recorded, version) = self.log.run(move |ledger| ledger.put_terms(&r.client, terms)).await?;
+        Ok(Response::new(pb::PutTermsResponse { position: self.at(recorded.index), version }))
+    }
+
+    async fn put_policy(&self, request: Request<pb::PutPolicyRequest>) -> Answer<pb::PutPolicyResponse> {
+        Caller::of(&request).act_for_all()?;
+        let policy = request.into_inner().policy.ok_or_else(|| status::field("policy", "is missing"))?;
+        let (recorded, compiled) = self.log.run(move |ledger| ledger.put_policy(policy)).await?;
+        let digest = compiled.digest.to_vec().into();
+        Ok(Response::new(pb::PutPolicyResponse { position: self.at(recorded.index), version: compiled.version, digest }))
+    }
+
+    type WatchPolicyStream = Streaming<pb::WatchPolicyResponse>;
+
+    async fn watch_policy(&self, request: Request<pb::WatchPolicyRequest>) -> Answer<Self::WatchPolicyStream> {
+        Caller::of(&request).act_for_all()?;
+        Ok(Response::new(streams::watch_policy(&self.log, self.shutdown.clone())))
+    }
+
+    type WatchCampaignsStream = Streaming<pb::WatchCampaignsResponse>;
+
+    async fn watch_campaigns(&self, request: Request<pb::WatchCampaignsRequest>) -> Answer<Self::WatchCampaignsStream> {
+        let caller = Caller::of(&request);
+        let client = request.into_inner().client;
+        if client.is_empty() { caller.act_for_all()? } else { caller.act_for(&client)? }
+        Ok(Response::new(streams::watch_campaigns(&self.log, client, self.shutdown.clone())))
+    }
+}

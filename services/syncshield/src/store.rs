@@ -303,7 +303,7 @@ impl Writer {
                     tracing::error!(%error, "no checkpoint at the end");
                 }
                 self.snapshot();
-                drop(reply.send(()));
+                reply.send(()).unwrap_or_default(); // nobody may be waiting any more
                 return;
             }
         }

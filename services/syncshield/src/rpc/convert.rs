@@ -1,0 +1,185 @@
+//! Between messages and the domain.
+
+use kiki::caller::Caller;
+use kiki::clock::UnixMicros;
+use kiki::guardrail;
+use kiki::ids;
+use kiki::leaf;
+use kiki::money::{Currency, Micros, Nanos};
+use kiki::pb::syncshield::v1 as pb;
+use kiki::status::{self, Reason};
+use tonic::Status;
+
+use crate::domain::budget::{CampaignState, Lease};
+use crate::domain::ledger::{Item, MAX_ITEMS, Recorded, SlotOutcome};
+use crate::error::Error;
+use crate::store::Log;
+
+pub(super) fn at_most(field: &str, count: usize, limit: usize) -> Result<(), Status> {
+    if count <= limit { Ok(()) } else { Err(Reason::TooMany.status(format!("{field}: {count}; at most {limit} are taken"))) }
+}
+
+pub(super) fn check_key(field: &'static str, key: &str) -> Result<(), Status> {
+    ids::check(field, key).map_err(|e| Reason::FieldInvalid.status(e.to_string()))
+}
+
+pub(super) fn check_client(client: &str) -> Result<(), Status> {
+    check_key("client", client)?;
+    if client == leaf::OPERATOR { Err(status::field("client", format!("{client:?} is the operator's own"))) } else { Ok(()) }
+}
+
+pub(super) fn check_log(log: &Log, field: &str, log_id: &str) -> Result<(), Status> {
+    let ours = log_id.is_empty() || log_id == log.id();
+    if ours { Ok(()) } else { Err(Reason::NotFound.status(format!("{field}: this is {:?}, not {log_id:?}", log.id()))) }
+}
+
+pub(super) fn position(log: &Log, field: &str, position: Option<leaf::Position>) -> Result<u64, Status> {
+    let Some(position) = position else { return Ok(0) };
+    check_log(log, field, &position.log_id)?;
+    let size = *log.committed().borrow();
+    if position.index > size { Err(Error::OutOfRange { asked: position.index, size }.into()) } else { Ok(position.index) }
+}
+
+/// Whether the policy in force allows a bid.
+pub(crate) fn check(log: &Log, request: &pb::CheckRequest) -> Result<pb::CheckResponse, Status> {
+    let catalog = log.catalog();
+    let catalog = catalog.borrow();
+    let (_, policy) = catalog.policy.as_ref().ok_or(Error::NoPolicy)?;
+    if !catalog.campaigns.iter().any(|entry| entry.client == request.client && entry.campaign.campaign == request.campaign) {
+        return Err(Reason::NotFound.status(format!("no campaign {:?}", format!("{}/{}", request.client, request.campaign))));
+    }
+    let currency = Currency::parse(&request.currency).map_err(|e| status::field("currency", e))?;
+    if request.price_nanos < 0 {
+        return Err(status::field("price_nanos", format!("{} is below 0", request.price_nanos)));
+    }
+    at_most("categories", request.categories.len(), guardrail::MAX_ENTRIES)?;
+    let refusals = policy.check(&guardrail::Bid {
+        platform: &request.platform,
+        currency,
+        price: Nanos::new(request.price_nanos),
+        country: &request.country,
+        categories: &request.categories,
+        domain: &request.domain,
+    });
+    Ok(pb::CheckResponse {
+        allowed: refusals.is_empty(),
+        reasons: refusals.iter().map(i32::from).collect(),
+        policy_version: policy.version,
+        policy_digest: policy.digest.to_vec().into(),
+    })
+}
+
+pub(super) fn grant(lease_id: u64, client: &str, campaign: &str, currency: &str, lease: &Lease) -> pb::Grant {
+    pb::Grant {
+        lease_id,
+        epoch: lease.epoch,
+        client: client.to_owned(),
+        campaign: campaign.to_owned(),
+        currency: currency.to_owned(),
+        amount_micros: lease.amount.get(),
+        granted_at: Some(lease.granted_at.into()),
+        expires_at: Some(lease.expires_at.into()),
+        day_end: Some(lease.day_end.into()),
+        slots: lease.slots,
+        mark_sequence: lease.mark_sequence,
+        mark_nanos: i64::try_from(lease.mark_nanos).unwrap_or(i64::MAX),
+    }
+}
+
+pub(super) fn counts(state: &CampaignState) -> pb::CampaignCounts {
+    pb::CampaignCounts { billed_impressions: state.billed_impressions, conversions: state.conversions }
+}
+
+pub(super) fn budget(client: &str, campaign: &str, state: &CampaignState, now: UnixMicros, day_start: UnixMicros) -> pb::Budget {
+    let live = |live: bool| state.leases.values().filter(|l| l.lives(now) == live).map(|l| l.committed(now)).sum::<i128>();
+    let available = state.available(now, day_start);
+    let over_total = state.settled_nanos + state.committed(now, None) > state.limit_total.nanos();
+    let over_daily = state.limit_daily > Micros::ZERO
+        && state.settled_on(day_start) + state.committed(now, Some(day_start)) > state.limit_daily.nanos();
+    pb::Budget {
+        client: client.to_owned(),
+        campaign: campaign.to_owned(),
+        currency: state.currency.clone(),
+        limit_total_micros: state.limit_total.get(),
+        limit_daily_micros: state.limit_daily.get(),
+        settled_nanos: Some(state.settled_nanos.into()),
+        held_nanos: Some(live(false).into()),
+        leased_nanos: Some(live(true).into()),
+        settled_today_nanos: Some(state.settled_on(day_start).into()),
+        committed_today_nanos: Some(state.committed(now, Some(day_start)).into()),
+        available_nanos: Some(available.nanos.into()),
+        overcommitted: over_total || over_daily,
+    }
+}
+
+pub(super) fn settlement(i: usize, settlement: Option<leaf::Settlement>) -> Result<leaf::Settlement, Status> {
+    let field = |name: &str| format!("items[{i}].settlement{name}");
+    let settlement = settlement.ok_or_else(|| status::field(&field(""), "is missing"))?;
+    if settlement.price_nanos < 0 || settlement.max_nanos < 0 {
+        return Err(status::field(&field(".price_nanos"), "a price or hold below 0"));
+    }
+    if !matches!(settlement.customer.len(), 0 | 16) {
+        return Err(status::field(&field(".customer"), format!("{} bytes; a pseudonym has 16", settlement.customer.len())));
+    }
+    if settlement.bid_at.is_none() || settlement.noticed_at.is_none() {
+        return Err(status::field(&field(".bid_at"), "bid_at and noticed_at are set"));
+    }
+    Ok(settlement)
+}
+
+pub(super) fn items(caller: &Caller, items: Vec<pb::RecordItem>) -> Result<Vec<(String, Item)>, Status> {
+    use pb::record_item::Body;
+    at_most("items", items.len(), MAX_ITEMS)?;
+    let convert = |(i, item): (usize, pb::RecordItem)| {
+        caller.act_for(&item.client)?;
+        let body = match item.body.ok_or_else(|| status::field(&format!("items[{i}].body"), "is missing"))? {
+            Body::Decisions(batch) => Item::Decisions(batch),
+            Body::Purchase(purchase) => Item::Purchase(outcome(purchase)),
+            Body::Evidence(evidence) => Item::Evidence(evidence),
+            Body::ClosePeriod(close) => Item::ClosePeriod(leaf::PeriodClosed {
+                currency: close.currency,
+                month: close.month,
+                period_start: close.period_start,
+                period_end: close.period_end,
+                ..Default::default()
+            }),
+            Body::Invoice(invoice) => Item::Invoice(invoice),
+        };
+        Ok((item.client, body))
+    };
+    items.into_iter().enumerate().map(convert).collect()
+}
+
+fn outcome(purchase: pb::Purchase) -> leaf::Outcome {
+    leaf::Outcome {
+        event_id: purchase.event_id,
+        occurred_at: purchase.occurred_at,
+        customer: purchase.customer,
+        currency: purchase.currency,
+        value_micros: purchase.value_micros,
+        lease_id: purchase.receipt_lease_id,
+        sequence: purchase.receipt_sequence,
+        has_receipt: purchase.receipt_lease_id > 0,
+    }
+}
+
+pub(super) fn recorded(log_id: &str, recorded: Recorded) -> pb::RecordResult {
+    pb::RecordResult {
+        position: Some(leaf::Position { log_id: log_id.to_owned(), index: recorded.index }),
+        client_seq: recorded.client_seq,
+        duplicate: recorded.duplicate,
+        attributed_campaign: recorded.attributed_campaign,
+    }
+}
+
+pub(super) fn slot_results(outcomes: Vec<SlotOutcome>) -> Vec<pb::SlotResult> {
+    let convert = |outcome| {
+        let (status, reason) = match outcome {
+            SlotOutcome::Applied => (pb::SlotStatus::Applied, String::new()),
+            SlotOutcome::Duplicate => (pb::SlotStatus::Duplicate, String::new()),
+            SlotOutcome::Refused(reason) => (pb::SlotStatus::Refused, reason),
+        };
+        pb::SlotResult { status: status.into(), reason }
+    };
+    outcomes.into_iter().map(convert).collect()
+}

@@ -1,0 +1,163 @@
+//! The streams: a reader that does not read holds up nothing but itself.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiki::leaf;
+use kiki::pb::syncshield::v1 as pb;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::store::{Catalog, CatalogEntry, Log};
+
+/// Messages that wait for a reader: 4 of at most 1 MiB.
+const MAX_WAITING: usize = 4;
+/// Bytes of leaves in one message.
+const MAX_BYTES: usize = 1 << 20;
+/// Campaigns in one message: each is one leaf of at most 64 KiB, so 64 of them are at most 4 MiB.
+const MAX_CAMPAIGNS: usize = 64;
+/// A watcher hears at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+type Sender<T> = mpsc::Sender<Result<T, Status>>;
+
+fn stream<T, F>(shutdown: CancellationToken, run: impl FnOnce(Sender<T>) -> F) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>
+where
+    T: Send + 'static,
+    F: Future<Output = Option<()>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    let running = run(sender);
+    tokio::spawn(async move { shutdown.run_until_cancelled(running).await });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+/// Sends, or says that the reader is gone.
+async fn send<T>(sender: &Sender<T>, message: T) -> Option<()> {
+    sender.send(Ok(message)).await.ok()
+}
+
+pub(super) fn tail(
+    log: Log,
+    from: u64,
+    client: String,
+    follow: bool,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Stream<Item = Result<pb::TailResponse, Status>> + Send>> {
+    stream(shutdown, move |sender| async move {
+        let mut committed = log.committed();
+        let mut next = from;
+        let mut sent_checkpoint = 0;
+        loop {
+            let size = *committed.borrow_and_update();
+            while next < size {
+                let leaves = match log.read(next, MAX_BYTES).await {
+                    Ok(leaves) => leaves,
+                    Err(error) => return sender.send(Err(error.into())).await.ok(),
+                };
+                next += leaves.len() as u64;
+                let wanted = |bytes: &[u8]| client.is_empty() || leaf::decode(bytes).is_ok_and(|(head, _)| head.client == client);
+                let entries = leaves.into_iter().filter(|(_, bytes)| wanted(bytes)).map(|(index, leaf)| pb::TailEntry { index, leaf }).collect();
+                send(&sender, pb::TailResponse { entries, next_index: next, checkpoint: newer(&log, next, &mut sent_checkpoint) }).await?;
+            }
+            if !follow {
+                return Some(());
+            }
+            tokio::select! {
+                changed = committed.changed() => changed.ok()?,
+                () = tokio::time::sleep(HEARTBEAT) => {
+                    send(&sender, pb::TailResponse { entries: Vec::new(), next_index: next, checkpoint: newer(&log, next, &mut sent_checkpoint) }).await?;
+                }
+            }
+        }
+    })
+}
+
+/// The newest checkpoint, if this stream has not sent it and has sent all that it covers.
+fn newer(log: &Log, next: u64, sent: &mut u64) -> String {
+    match log.newest_checkpoint() {
+        Some(signed) if signed.size > *sent && signed.size <= next => {
+            *sent = signed.size;
+            signed.note.to_string()
+        }
+        _ => String::new(),
+    }
+}
+
+/// Waits for the next catalog, for at most a heartbeat; none when the log is gone.
+async fn next(catalog: &mut watch::Receiver<Arc<Catalog>>) -> Option<Arc<Catalog>> {
+    if let Ok(changed) = tokio::time::timeout(HEARTBEAT, catalog.changed()).await {
+        changed.ok()?;
+    }
+    Some(catalog.borrow_and_update().clone())
+}
+
+pub(super) fn watch_policy(log: &Log, shutdown: CancellationToken) -> Pin<Box<dyn Stream<Item = Result<pb::WatchPolicyResponse, Status>> + Send>> {
+    let mut catalog = log.catalog();
+    stream(shutdown, move |sender| async move {
+        let mut sent = 0;
+        let mut current = catalog.borrow_and_update().clone();
+        loop {
+            let fresh = current.policy.as_ref().filter(|(_, compiled)| compiled.version > sent);
+            let message = fresh.map_or_else(pb::WatchPolicyResponse::default, |(document, compiled)| {
+                sent = compiled.version;
+                pb::WatchPolicyResponse { policy: Some(document.clone()), digest: compiled.digest.to_vec().into() }
+            });
+            send(&sender, message).await?;
+            current = next(&mut catalog).await?;
+        }
+    })
+}
+
+pub(super) fn watch_campaigns(
+    log: &Log,
+    client: String,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Stream<Item = Result<pb::WatchCampaignsResponse, Status>> + Send>> {
+    let mut catalog = log.catalog();
+    stream(shutdown, move |sender| async move {
+        let mut sent: BTreeMap<(String, String), (u64, u32)> = BTreeMap::new();
+        let mut current = catalog.borrow_and_update().clone();
+        let mut snapshot = true;
+        loop {
+            let ours = current.campaigns.iter().filter(|entry| client.is_empty() || entry.client == client);
+            let mut fresh = Vec::new();
+            for entry in ours {
+                let key = (entry.client.clone(), entry.campaign.campaign.clone());
+                let version = (entry.campaign.version, entry.horizon_days);
+                if sent.insert(key, version) != Some(version) {
+                    fresh.push(message(entry));
+                }
+            }
+            for campaigns in chunks(fresh) {
+                send(&sender, pb::WatchCampaignsResponse { campaigns, snapshot: std::mem::take(&mut snapshot) }).await?;
+            }
+            current = next(&mut catalog).await?;
+        }
+    })
+}
+
+/// In messages of bounded size; nothing at all is one empty message, which is a heartbeat.
+fn chunks(mut all: Vec<pb::ClientCampaign>) -> Vec<Vec<pb::ClientCampaign>> {
+    let mut chunks = Vec::new();
+    while all.len() > MAX_CAMPAIGNS {
+        let rest = all.split_off(MAX_CAMPAIGNS);
+        chunks.push(std::mem::replace(&mut all, rest));
+    }
+    chunks.push(all);
+    chunks
+}
+
+fn message(entry: &CatalogEntry) -> pb::ClientCampaign {
+    pb::ClientCampaign {
+        client: entry.client.clone(),
+        campaign: Some(entry.campaign.clone()),
+        horizon_days: entry.horizon_days,
+        counts: Some(pb::CampaignCounts { billed_impressions: entry.billed_impressions, conversions: entry.conversions }),
+    }
+}
