@@ -116,16 +116,16 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(service_name, tonic_health::ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS)
-        .build_v1()
-        .map_err(std::io::Error::other)?;
+    let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS);
+    let v1 = reflection().build_v1().map_err(std::io::Error::other)?;
+    // Python's grpcio-reflection and k6 speak only this one.
+    let v1alpha = reflection().build_v1alpha().map_err(std::io::Error::other)?;
     let grpc = tonic::transport::Server::builder()
         .layer(Timed(metrics.latency.clone()))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_max_header_list_size(16 << 10)
-        .add_routes(routes.add_service(health_service).add_service(reflection))
+        .add_routes(routes.add_service(health_service).add_service(v1).add_service(v1alpha))
         .serve_with_incoming_shutdown(TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)), shutdown.clone().cancelled_owned());
     let text = metrics.clone();
     let app = http.route("/metrics", get(move || std::future::ready(text.text())));

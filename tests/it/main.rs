@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod python_client;
+mod tidy;
 mod tlog_vectors;

@@ -6,6 +6,7 @@
 
 pub mod accounting;
 pub mod amount;
+pub mod bundle;
 pub mod fee;
 pub mod follow;
 pub mod invoice;

@@ -1,4 +1,75 @@
 //! Billing: what does the client owe, and how can they check it themselves?
+//!
+//! It follows the log leaf by leaf and believes what a signed checkpoint covers and its own hashes
+//! confirm; from that it draws up each client's month, and hands out a bundle from which anyone who
+//! has the log's public key can do the same offline.
+//!
+//! Invariants, each tested:
+//! - every settlement and conversion is on exactly one invoice;
+//! - the fold and its cursor move in one transaction;
+//! - invoice numbers have no gaps, and a number is taken together with the bytes that bear it;
+//! - an invoice's bytes never change once it has a number, and their digest is in the log;
+//! - a bundle is handed out only when it verifies.
+//!
+//! Deliberately not here: payment, and what the fee is computed *from*: attribution is
+//! [`kiki::attribution`], and the log is SyncShield's.
 
+pub mod billing;
+pub mod bundle;
+pub mod clients;
+pub mod config;
 pub mod domain;
+pub mod error;
+pub mod follower;
+pub mod metrics;
+mod rpc;
 pub mod store;
+
+use kiki::clock::Clock;
+use kiki::pb::billing::v1::billing_service_server::BillingServiceServer;
+use kiki::runtime::{self, Listeners};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+
+pub use bundle::verify_bundle;
+pub use config::Config;
+pub use domain::bundle::{Finding, Place, Report};
+pub use error::Error;
+
+/// The service's full name, for health checks.
+pub const SERVICE: &str = "kiki.billing.v1.BillingService";
+
+/// File of the ledger, in the data folder.
+const LEDGER: &str = "ledger.db";
+
+/// Opens the ledger, follows the log into it and serves until `shutdown`.
+///
+/// # Errors
+/// A ledger or key that cannot be read, or a listener that failed.
+pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
+    let key = config.key()?;
+    std::fs::create_dir_all(&config.data)?;
+    let store = store::Store::open(&config.data.join(LEDGER)).await?;
+    let shield = clients::Shield::new(&config.shield, key.name())?;
+    let registry = runtime::Metrics::new();
+    let metrics = metrics::Metrics::new(&registry);
+    let (progress, followed) = watch::channel(follower::Progress::default());
+    let billing =
+        billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone());
+    billing.count().await?;
+    let following = follower::Following { store: store.clone(), shield, key, progress, metrics, billing: billing.clone() };
+    let follower = tokio::spawn(following.run(shutdown.clone()));
+    let service = BillingServiceServer::new(billing)
+        .max_decoding_message_size(runtime::MAX_MESSAGE)
+        .max_encoding_message_size(runtime::MAX_MESSAGE);
+    let routes = Routes::new(InterceptedService::new(service, kiki::caller::intercept));
+    // Webhooks of payment providers will be served here; until then metrics alone.
+    let served = runtime::serve(listeners, SERVICE, routes, axum::Router::new(), registry, shutdown.clone()).await;
+    shutdown.cancel();
+    let followed = follower.await;
+    store.close().await;
+    served?;
+    followed.map_err(|_| Error::Stopped)
+}

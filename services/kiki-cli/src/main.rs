@@ -1,1 +1,48 @@
-fn main() {}
+//! The command `kiki`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use kiki_cli::error::Failure;
+use kiki_cli::{invoice, replay, up};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Bids for the customers that are worth most, never spends more than it was given, and bills what it can prove.
+#[derive(Debug, Parser)]
+#[command(name = "kiki", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs all four services in one process on loopback.
+    Up(up::Args),
+    /// Plays a month, from bid requests to invoices that verify.
+    Replay(replay::Args),
+    /// Closes a month of a running platform; `verify` checks invoices offline.
+    Invoice(invoice::Args),
+    /// Checks a log offline.
+    Audit(invoice::AuditArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    kiki::runtime::init_tracing();
+    let result: Result<(), Failure> = match Cli::parse().command {
+        Command::Up(args) => up::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
+        Command::Invoice(args) => invoice::run(args).await,
+        Command::Audit(args) => invoice::audit(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("kiki: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

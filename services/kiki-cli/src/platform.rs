@@ -286,7 +286,7 @@ impl Services {
         };
         if answer.is_err() {
             // What has started is stopped in order, so that its files are closed when the error is read.
-            self.drain().await;
+            drop(self.drain().await);
         }
         answer
     }

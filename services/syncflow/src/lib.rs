@@ -1,3 +1,139 @@
 //! SyncFlow: what do we bid, where, and is that platform healthy?
+//!
+//! A bid: [`domain::openrtb`] or gRPC -> [`domain::opportunity`] -> [`domain::targeting`] -> a prediction
+//! ([`clients::predictor`], behind [`domain::breaker`]) -> [`domain::pricing`] -> guardrails and floor
+//! ([`domain::auction`]) -> a slot of a lease ([`clients::leases`]) -> [`domain::receipt`] -> the decision on its way to
+//! the log ([`clients::recorder`]). [`engine`] is that path; [`notices`] is the way back.
+//!
+//! Invariants: spend stays below marks that the log has acknowledged; without a fresh policy and fresh campaigns nothing
+//! is bid; decisions depend on the order of requests and on the clock given alone, except for a prediction or a lease
+//! that comes too late, which is counted. Any instance takes any notice: nothing of a bid is kept but its receipt.
+//!
+//! Deliberately not here: truth about money (SyncShield's), the value model (SyncValue's), pacing and bid shading.
 
+pub mod clients;
+pub mod config;
 pub mod domain;
+pub mod engine;
+pub mod error;
+mod http;
+pub mod metrics;
+pub mod notices;
+mod rpc;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiki::clock::Clock;
+use kiki::ids::{HolderId, Key, Pseudonyms};
+use kiki::pb::syncflow::v1::sync_flow_service_server::SyncFlowServiceServer;
+use kiki::runtime::{self, Listeners};
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+
+pub use config::Config;
+pub use error::Error;
+
+use clients::leases::Leases;
+use clients::predictor::Predictor;
+use clients::recorder::Recorder;
+use clients::replicas::Replicas;
+use domain::breaker::{Breaker, Settings};
+use domain::receipt::ReceiptKeys;
+use engine::Engine;
+use notices::Notices;
+
+/// The service's full name, for health checks.
+pub const SERVICE: &str = "kiki.syncflow.v1.SyncFlowService";
+
+/// How long the last decisions and leases may take to reach the log at the end: two calls with their timeout.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// Serves until `shutdown`; then hands the last decisions to the log and gives the leases back.
+///
+/// # Errors
+/// A configuration that cannot be, or a listener that failed.
+pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
+    let metrics = runtime::Metrics::new();
+    // What runs beside the listeners stops after them, so that it can finish what they left.
+    let stop = CancellationToken::new();
+    let parts = start(&config, clock, &metrics, &stop)?;
+    let public_url: Arc<str> = config.public_url.trim_end_matches('/').into();
+    let (engine, notices) = (parts.engine.clone(), parts.notices);
+    let service = rpc::Service { engine: engine.clone(), notices: notices.clone(), public_url: public_url.clone() };
+    let grpc = SyncFlowServiceServer::new(service)
+        .max_decoding_message_size(runtime::MAX_MESSAGE)
+        .max_encoding_message_size(runtime::MAX_MESSAGE);
+    let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
+    let web = http::router(http::Web { engine, notices, public_url });
+    let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;
+    stop.cancel();
+    for task in parts.tasks {
+        drop(task.await); // a task that panicked has said so
+    }
+    if tokio::time::timeout(FLUSH, parts.engine.leases.give_all_back()).await.is_err() {
+        tracing::warn!("leases were not given back within {} s and will expire", FLUSH.as_secs());
+    }
+    Ok(served?)
+}
+
+struct Parts {
+    engine: Arc<Engine>,
+    notices: Notices,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &CancellationToken) -> Result<Parts, Error> {
+    let exchanges = config::Exchanges::new(config).map_err(Error::Config)?;
+    let boot = boot_id()?;
+    let holder = config.holder.clone().unwrap_or_else(|| format!("flow-{boot}"));
+    HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
+    let metrics = metrics::Metrics::new(registry);
+    let shield = clients::shield(&config.shield)?;
+    let breaker = Breaker::new(Settings::default());
+    let value = runtime::channel(&config.value)?;
+    let (predictor, predicting) = Predictor::new(value, breaker, clock.clone(), metrics.clone(), stop.clone());
+    let skew = Duration::from_millis(config.clock_skew_ms);
+    let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, metrics.clone());
+    let (replicas, recorder) = (Replicas::new(), Recorder::new());
+    // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
+    let source = format!("{holder:.46}.{boot}");
+    let tasks = vec![
+        tokio::spawn(predicting),
+        tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
+        tokio::spawn(recorder.clone().run(shield.clone(), source, stop.clone(), FLUSH)),
+    ];
+    let receipts = ReceiptKeys::new(&config.receipt_key, &[]);
+    let pseudonyms = Pseudonyms::new(&config.pseudonym_key);
+    let notices = Notices {
+        shield,
+        receipts: receipts.clone(),
+        exchanges: exchanges.clone(),
+        pseudonyms: pseudonyms.clone(),
+        leases: leases.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    let engine = Arc::new(Engine {
+        exchanges,
+        replicas,
+        leases,
+        predictor,
+        recorder,
+        receipts,
+        pseudonyms,
+        clock,
+        metrics,
+        notice_window: Duration::from_secs(config.notice_window_secs),
+        network_allowance: Duration::from_millis(config.network_allowance_ms),
+        deadline_max: Duration::from_millis(config.deadline_max_ms),
+        memo: engine::memo(),
+    });
+    Ok(Parts { engine, notices, tasks })
+}
+
+/// Sixteen random hexadecimal digits: this life of the process.
+fn boot_id() -> Result<String, Error> {
+    let random = Key::random().map_err(|error| Error::Config(format!("no randomness: {error}")))?;
+    Ok(random.bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -10,7 +10,7 @@ use crate::domain::predictor::MAX_HORIZON_DAYS;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
     /// Folder for the events that were observed; made where it is missing.
-    #[arg(long, env = "KIKI_VALUE_DATA", default_value = "kiki-data")]
+    #[arg(long, env = "KIKI_VALUE_DATA", default_value = "kiki-data/syncvalue")]
     pub data: PathBuf,
     /// The key of the customers' pseudonyms, 64 hexadecimal digits: the same for all services.
     #[arg(long, env = "KIKI_PSEUDONYM_KEY", hide_env_values = true)]

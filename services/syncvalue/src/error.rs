@@ -34,12 +34,6 @@ pub enum Error {
         /// How many fit.
         limit: usize,
     },
-    /// The queue of the event log is full.
-    #[error("{waiting} messages of events are waiting to be written; try again later")]
-    Overloaded {
-        /// How many are waiting.
-        waiting: usize,
-    },
     /// The event log failed once, and takes nothing more until a restart.
     #[error("the event log takes no more records: {0}")]
     LogFailed(String),
@@ -119,7 +113,7 @@ impl From<Error> for Status {
         let reason = match &error {
             Error::Field { path, problem } => return status::field(path, problem),
             Error::TooMany { .. } => Reason::TooMany,
-            Error::Full { .. } | Error::Overloaded { .. } => Reason::Overloaded,
+            Error::Full { .. } => Reason::Overloaded,
             Error::LogFailed(_) => Reason::LogUnavailable,
             Error::NotFollowed { .. } => Reason::NotReady,
             Error::LogInconsistent(_) => Reason::LogInconsistent,

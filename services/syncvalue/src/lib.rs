@@ -1,6 +1,74 @@
 //! SyncValue: what is this customer worth?
+//!
+//! Customers' events come in by Observe, and their outcomes from SyncShield's log; Predict answers what a customer is expected to
+//! spend over a horizon, how sure that is, and by which estimate. Until a trained model is loaded it is the
+//! recency-frequency-value estimate of [`domain::predictor`], and every answer says so.
+//!
+//! - An event is durable before it is acknowledged, and counts once.
+//! - The same events in the same order give the same answers, also after a restart.
+//! - A prediction is never negative and never not a number.
+//!
+//! Not here: prices and P(conversion), which are SyncFlow's, and money that anyone is billed for.
 
+mod clients;
 pub mod config;
 pub mod domain;
 pub mod error;
+mod follower;
+mod metrics;
+mod rpc;
 pub mod store;
+
+use std::sync::Arc;
+
+use kiki::clock::Clock;
+use kiki::ids::Pseudonyms;
+use kiki::pb::syncvalue::v1::sync_value_service_server::SyncValueServiceServer;
+use kiki::runtime::{self, Listeners, MAX_MESSAGE};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+
+pub use config::Config;
+pub use error::Error;
+
+use follower::Follower;
+use metrics::Metrics;
+use rpc::Rpc;
+use store::Store;
+
+/// The service's name, for health.
+pub const SERVICE: &str = "kiki.syncvalue.v1.SyncValueService";
+
+/// Serves until `shutdown`. The event log in `config.data` is read back first, and let go of before this returns.
+///
+/// # Errors
+/// The event log cannot be used, or a listener failed.
+pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
+    let folder = config.data.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
+    let store = Arc::new(opened.map_err(|e| Error::LogFailed(e.to_string()))??);
+    let metrics = runtime::Metrics::new();
+    let own = Metrics::new(&metrics);
+    own.observed(&store::Applied::default(), &store);
+    let follower = config.shield.clone().map(|shield| Follower::new(shield, store.clone(), own.clone()).run(shutdown.clone()));
+    let follower = follower.map(tokio::spawn);
+    let rpc = Rpc {
+        store: store.clone(),
+        names: Pseudonyms::new(&config.pseudonym_key),
+        horizon_days: config.horizon_days,
+        clock,
+        metrics: own,
+        follows: config.shield.is_some(),
+        shutdown: shutdown.clone(),
+    };
+    let service = SyncValueServiceServer::new(rpc).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let routes = Routes::new(InterceptedService::new(service, kiki::caller::intercept));
+    let served = runtime::serve(listeners, SERVICE, routes, axum::Router::new(), metrics, shutdown.clone()).await;
+    shutdown.cancel(); // a listener that failed ends the follower too
+    if let Some(follower) = follower {
+        drop(follower.await);
+    }
+    store.close().await;
+    served.map_err(Error::io("cannot serve"))
+}

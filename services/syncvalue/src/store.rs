@@ -19,10 +19,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::domain::customer::{Effect, Event};
-use crate::domain::market::Market;
+use crate::domain::market::{Market, MarketId, Observed};
 use crate::domain::predictor::Prediction;
 use crate::error::Error;
-use record::{Followed, MAX_EVENTS, MarketId, Observed, Record};
+use record::{Followed, MAX_EVENTS, Record};
 use wal::Wal;
 
 /// Clients times currencies. A market is 40 kB of sums and up to 190 kB of tables: 235 MB for all of them.
@@ -43,6 +43,12 @@ pub struct Applied {
     pub duplicates: u32,
     /// Events of new customers for whom there was no room (from the log alone; a call is refused instead).
     pub dropped: u32,
+}
+
+enum Work {
+    Take(Job),
+    /// Let go of the log, and say so.
+    Close(oneshot::Sender<()>),
 }
 
 struct Job {
@@ -69,7 +75,7 @@ impl Pending {
 #[derive(Debug)]
 pub struct Store {
     state: Arc<State>,
-    jobs: mpsc::Sender<Job>,
+    work: mpsc::Sender<Work>,
 }
 
 #[derive(Debug)]
@@ -99,35 +105,47 @@ impl Store {
             state.follow(record.followed);
             Ok(())
         })?;
-        let (jobs, waiting) = mpsc::channel(MAX_WAITING);
+        let (work, waiting) = mpsc::channel(MAX_WAITING);
         let writer = Writer { state: state.clone(), wal, waiting, failed: None };
         let thread = std::thread::Builder::new().name("syncvalue-log".into());
         thread.spawn(move || writer.run()).map_err(Error::io("cannot start the writer"))?;
-        Ok(Self { state, jobs })
+        Ok(Self { state, work })
     }
 
-    /// Hands events to the writer. Their order is that of these calls.
+    /// Hands events to the writer, waiting while its queue is full. Their order is that of these calls.
     ///
     /// # Errors
-    /// The queue is full, or the writer has stopped.
-    pub fn observe(&self, events: Vec<Observed>) -> Result<Pending, Error> {
-        let (done, pending) = oneshot::channel();
-        self.jobs.try_send(Job { events, followed: None, done }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded { waiting: MAX_WAITING },
-            mpsc::error::TrySendError::Closed(_) => Error::LogFailed("the writer has stopped".into()),
-        })?;
-        Ok(Pending(pending))
+    /// The writer has stopped.
+    pub async fn observe(&self, events: Vec<Observed>) -> Result<Pending, Error> {
+        self.take(events, None).await
     }
 
     /// Takes events of SyncShield's log in together with the position behind them; at most [`MAX_EVENTS`].
     ///
     /// # Errors
-    /// The log failed.
+    /// The event log failed.
     pub async fn follow(&self, events: Vec<Observed>, followed: Followed) -> Result<Applied, Error> {
+        self.take(events, Some(followed)).await?.applied().await
+    }
+
+    /// Says that SyncShield's log held nothing to take in up to here. It is not written: after a restart it is read again.
+    pub fn passed(&self, followed: Followed) {
+        self.state.follow(Some(followed));
+    }
+
+    async fn take(&self, events: Vec<Observed>, followed: Option<Followed>) -> Result<Pending, Error> {
         let (done, pending) = oneshot::channel();
-        let job = Job { events, followed: Some(followed), done };
-        self.jobs.send(job).await.map_err(|_| Error::LogFailed("the writer has stopped".into()))?;
-        Pending(pending).applied().await
+        let job = Job { events, followed, done };
+        self.work.send(Work::Take(job)).await.map_err(|_| Error::LogFailed("the writer has stopped".into()))?;
+        Ok(Pending(pending))
+    }
+
+    /// Finishes what was handed over, and lets go of the event log. Nothing more is taken.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.work.send(Work::Close(done)).await.is_ok() {
+            drop(closed.await); // an error says that the writer is gone already
+        }
     }
 
     /// Up to where SyncShield's log has been read; changes are seen through it.
@@ -217,16 +235,29 @@ impl State {
 struct Writer {
     state: Arc<State>,
     wal: Wal,
-    waiting: mpsc::Receiver<Job>,
+    waiting: mpsc::Receiver<Work>,
     failed: Option<String>,
 }
 
 impl Writer {
-    /// Until every sender is gone.
+    /// Until it is closed, or every sender is gone.
     fn run(mut self) {
-        let mut group = Vec::new();
-        while self.waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
-            self.commit(std::mem::take(&mut group));
+        let mut work = Vec::new();
+        while self.waiting.blocking_recv_many(&mut work, MAX_GROUP) > 0 {
+            let (mut group, mut closing) = (Vec::new(), None);
+            for work in work.drain(..) {
+                match work {
+                    Work::Take(job) if closing.is_none() => group.push(job),
+                    Work::Take(_) => {} // whoever waits for it sees its sender gone
+                    Work::Close(done) => closing = Some(done),
+                }
+            }
+            self.commit(group);
+            if let Some(done) = closing {
+                drop(self);
+                done.send(()).ok();
+                return;
+            }
         }
     }
 
@@ -251,22 +282,28 @@ impl Writer {
             records.extend(split(&job));
             taken.push((job, outcome));
         }
-        if let Err(error) = if records.is_empty() { Ok(()) } else { self.wal.append(&records) } {
+        if !records.is_empty()
+            && let Err(error) = self.wal.append(&records)
+        {
             tracing::error!(%error, "the event log failed; nothing more is taken until a restart");
             self.failed = Some(error.to_string());
         }
         for (job, outcome) in taken {
-            answer(job.done, self.failed.as_ref().map_or_else(|| Ok(self.state.apply(job.events, job.followed, outcome)), |reason| Err(Error::LogFailed(reason.clone()))));
+            let result = match &self.failed {
+                None => Ok(self.state.apply(&job.events, job.followed, outcome)),
+                Some(reason) => Err(Error::LogFailed(reason.clone())),
+            };
+            answer(job.done, result);
         }
     }
 }
 
 impl State {
-    fn apply(&self, events: Vec<Observed>, followed: Option<Followed>, mut outcome: Applied) -> Applied {
-        for event in &events {
+    fn apply(&self, events: &[Observed], followed: Option<Followed>, mut outcome: Applied) -> Applied {
+        for event in events {
             match self.observe(event) {
                 Effect::Duplicate => outcome.duplicates += 1,
-                Effect::Acquired | Effect::Returned { .. } | Effect::Adjusted => outcome.applied += 1,
+                Effect::Acquired | Effect::Returned | Effect::Adjusted => outcome.applied += 1,
             }
         }
         self.follow(followed);

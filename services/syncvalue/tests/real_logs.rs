@@ -30,7 +30,8 @@ const LOGS: [Log; 2] = [
 
 #[test]
 fn ranks_customers_and_hits_the_total_on_real_logs() {
-    let Some(data) = std::env::var_os("KIKI_CONFORMANCE_DATA").map(|data| PathBuf::from(data).join("ltv")).filter(|data| data.exists()) else {
+    let Some(data) = std::env::var_os("KIKI_CONFORMANCE_DATA").map(|data| PathBuf::from(data).join("ltv")).filter(|data| data.exists())
+    else {
         println!("did not run: KIKI_CONFORMANCE_DATA names no folder with ltv/");
         return;
     };

@@ -50,10 +50,10 @@ pub struct Page {
 }
 
 impl Store {
-    /// Keeps a draft; where there is one of its id already, that one stays.
-    pub async fn keep_draft(&self, row: &InvoiceRow) -> Result<InvoiceRow, StoreError> {
+    /// Keeps a draft; where there is one of its id already, that one stays. Also says whether it is new.
+    pub async fn keep_draft(&self, row: &InvoiceRow) -> Result<(InvoiceRow, bool), StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query(
+        let inserted = sqlx::query(
             "INSERT INTO invoice (draft_id, client, currency, month, document, period_closed_seq)
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (draft_id) DO NOTHING",
         )
@@ -67,22 +67,24 @@ impl Store {
         .await?;
         let kept = find(&mut tx, &row.draft_id).await?;
         tx.commit().await?;
-        kept.ok_or_else(|| corrupt("invoice")("it is gone"))
+        let kept = kept.ok_or_else(|| corrupt("invoice")("it is gone"))?;
+        Ok((kept, inserted.rows_affected() > 0))
     }
 
     /// Gives a draft the next number of `year` and the bytes that `finish` makes of it, at once: a
     /// number is taken only with the invoice that uses it. One that is final already stays as it is.
+    /// Also says whether it is new.
     pub async fn finalize(
         &self,
         id: &str,
         year: i16,
         issued_at: UnixMicros,
         finish: impl FnOnce(Invoice, String) -> Result<Invoice, StoreError>,
-    ) -> Result<Option<InvoiceRow>, StoreError> {
+    ) -> Result<Option<(InvoiceRow, bool)>, StoreError> {
         let mut tx = self.write().await?;
         let Some(mut row) = find(&mut tx, id).await? else { return Ok(None) };
         if row.number.is_some() {
-            return Ok(Some(row));
+            return Ok(Some((row, false)));
         }
         let ordinal: i64 = sqlx::query_scalar(
             "INSERT INTO invoice_number (year, last) VALUES ($1, 1)
@@ -103,7 +105,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
-        Ok(Some(row))
+        Ok(Some((row, true)))
     }
 
     /// Notes that the log holds an invoice's leaf.

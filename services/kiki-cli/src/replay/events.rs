@@ -113,6 +113,11 @@ pub(crate) fn noon(date: Date) -> UnixMicros {
     UnixMicros(days * DAY + DAY / 2)
 }
 
+/// The first 12:00:00 UTC at or after an instant.
+pub(crate) fn noon_at_or_after(at: UnixMicros) -> UnixMicros {
+    UnixMicros(at.0 + (DAY / 2 - at.0).rem_euclid(DAY))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -7,11 +7,17 @@
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
-use kiki::money::{Micros, Nanos};
+use kiki::money::{Micros, NANOS_PER_MICRO, Nanos};
 
 /// A mark is moved by an eighth of the lease: a crash then leaves at most that much held for nothing,
 /// and a lease costs at most nine writes to the log.
 const MARKS: i128 = 8;
+/// Slots of the first mark: an eighth of the 65,536 that the log gives a lease.
+const OPENING_SLOTS: u32 = 8_192;
+const LEASES_A_BUDGET: i64 = 64;
+const BIDS_A_LEASE: i128 = 64;
+/// 9,000 million of a currency: below what 64 bits of nanos hold, so that a mark always fits.
+const MAX_LEASE_MICROS: i64 = 9_000_000_000_000_000;
 
 /// A lease as it was granted, or renewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +152,12 @@ impl Lease {
     /// Where the mark should go so that a slot of `max` fits: an eighth of the lease further, within the lease.
     #[must_use]
     pub fn next_mark(&self, max: Nanos) -> Mark {
-        first_mark(&self.grant, self.used, max)
+        let (grant, used) = (&self.grant, self.used);
+        let chunk = (grant.amount.nanos() / MARKS).max(max.wide());
+        let nanos = (i128::from(used.nanos) + chunk).min(grant.amount.nanos()).max(i128::from(grant.mark.nanos));
+        let slots = grant.slots.div_ceil(MARKS as u32);
+        let sequence = used.sequence.saturating_add(slots).min(grant.slots).max(grant.mark.sequence);
+        Mark { sequence, nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
     }
 
     /// The log has acknowledged a mark. A mark never goes back, so that answers may come in any order.
@@ -156,13 +167,27 @@ impl Lease {
     }
 }
 
-fn first_mark(grant: &Grant, used: Mark, max: Nanos) -> Mark {
-    let amount = grant.amount.nanos();
-    let chunk = (amount / MARKS).max(max.wide());
-    let nanos = (i128::from(used.nanos) + chunk).min(amount).max(i128::from(grant.mark.nanos));
-    let slots = grant.slots.div_ceil(MARKS as u32).max(1);
-    let sequence = used.sequence.saturating_add(slots).min(grant.slots).max(grant.mark.sequence);
-    Mark { sequence, nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
+/// How much to ask for: a 64th of the budget that binds, and room for 64 bids at this price, so that a lease neither
+/// locks up the budget nor costs a call for every few bids.
+#[must_use]
+pub fn amount_to_ask(limit_total: Micros, limit_daily: Micros, price: Nanos) -> Micros {
+    let limit = if limit_daily > Micros::ZERO { limit_total.min(limit_daily) } else { limit_total };
+    let bids = i64::try_from(price.wide() * BIDS_A_LEASE / NANOS_PER_MICRO + 1).unwrap_or(i64::MAX);
+    Micros::new((limit.get() / LEASES_A_BUDGET).max(bids).min(MAX_LEASE_MICROS))
+}
+
+/// The least that a bid of this price can use.
+#[must_use]
+pub fn least_to_ask(price: Nanos) -> Micros {
+    let micros = (price.wide() + NANOS_PER_MICRO - 1) / NANOS_PER_MICRO;
+    Micros::new(i64::try_from(micros).unwrap_or(i64::MAX).max(1))
+}
+
+/// The mark to begin a lease of that amount with. Its slots are the log's to bound.
+#[must_use]
+pub fn opening_mark(amount: Micros, price: Nanos) -> Mark {
+    let nanos = (amount.nanos() / MARKS).max(price.wide());
+    Mark { sequence: OPENING_SLOTS, nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
 }
 
 #[cfg(test)]
@@ -224,6 +249,18 @@ mod tests {
         let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
         lease.grant.day_end = NOW.plus(Duration::from_secs(5));
         assert_eq!(lease.take(Nanos::ZERO, NOW.plus(Duration::from_secs(5))), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn asks_for_a_share_of_the_budget_and_room_for_some_bids() {
+        let ask = |total, daily, price| amount_to_ask(Micros::new(total), Micros::new(daily), Nanos::new(price)).get();
+        assert_eq!(ask(6_400, 0, 0), 100);
+        assert_eq!(ask(6_400, 640, 0), 10);
+        assert_eq!(ask(6_400, 0, 1_000_000), 64_001);
+        assert_eq!(ask(i64::MAX, 0, i64::MAX), MAX_LEASE_MICROS);
+        assert_eq!(least_to_ask(Nanos::new(1)), Micros::new(1));
+        assert_eq!(least_to_ask(Nanos::new(1_001)), Micros::new(2));
+        assert_eq!(opening_mark(Micros::new(80), Nanos::new(1)).nanos, 10_000);
     }
 
     proptest! {

@@ -113,7 +113,7 @@ impl Campaign {
     }
 
     fn seat_allowed(&self, opportunity: &Opportunity) -> bool {
-        let listed = |seats: &[String]| seats.iter().any(|seat| *seat == self.client);
+        let listed = |seats: &[String]| seats.contains(&self.client);
         (opportunity.seats.is_empty() || listed(&opportunity.seats)) && !listed(&opportunity.blocked_seats)
     }
 

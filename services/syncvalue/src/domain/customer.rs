@@ -57,11 +57,8 @@ pub enum Effect {
     Duplicate,
     /// The first purchase.
     Acquired,
-    /// A purchase on a later day; the day of the one before is given.
-    Returned {
-        /// The UTC day of the purchase before.
-        from_day: i64,
-    },
+    /// A purchase on a later day.
+    Returned,
     /// Value or count changed, and the recency did not: the same day again, a late event, or a refund.
     Adjusted,
 }
@@ -125,7 +122,7 @@ impl Customer {
             return Effect::Adjusted;
         }
         self.last_day_micros = value;
-        Effect::Returned { from_day: last_day }
+        Effect::Returned
     }
 
     /// The UTC day of the last purchase.

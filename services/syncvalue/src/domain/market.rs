@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kiki::clock::UnixMicros;
-use kiki::ids::CustomerKey;
+use kiki::ids::{ClientId, CustomerKey};
+use kiki::money::Currency;
 
 use super::customer::{Customer, Effect, Event, day_of};
 use super::fit::{Fit, Table};
@@ -18,6 +19,26 @@ use super::predictor::{self, MIN_POPULATION, Prediction};
 /// 9 classes x 105 weeks x 24 B = 23 kB.
 const MAX_TABLES: usize = 8;
 
+/// A market's name: a client and a currency.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MarketId {
+    /// The client.
+    pub client: ClientId,
+    /// The currency of its values.
+    pub currency: Currency,
+}
+
+/// An event with the customer and market that it is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The client and currency.
+    pub market: MarketId,
+    /// The customer.
+    pub customer: CustomerKey,
+    /// What happened.
+    pub event: Event,
+}
+
 /// One client's customers in one currency.
 #[derive(Debug, Default)]
 pub struct Market {
@@ -25,8 +46,6 @@ pub struct Market {
     population: Option<Population>,
     fit: Option<Fit>,
     tables: Vec<Arc<Table>>,
-    /// Events that had an effect.
-    pub events: u64,
 }
 
 impl Market {
@@ -58,13 +77,12 @@ impl Market {
         if effect == Effect::Duplicate {
             return effect;
         }
-        self.events += 1;
         let (after, first_micros) = (Standing::of(customer), customer.spend_micros - first_micros);
         if event.value_micros >= 0 {
             self.begin_day(day);
         }
         let Some(population) = &mut self.population else { return effect };
-        if let Effect::Returned { .. } = effect {
+        if effect == Effect::Returned {
             population.returned(&before, day);
         }
         if effect == Effect::Acquired {

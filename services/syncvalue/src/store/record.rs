@@ -8,6 +8,7 @@ use kiki::money::Currency;
 use prost::Message;
 
 use crate::domain::customer::{Event, EventId};
+use crate::domain::market::{MarketId, Observed};
 
 /// The most events in one record. The largest event is 129 bytes (client 65, currency 5, customer 18, event id 9, at and value
 /// 11 each, and its head 3, with room); 256 of them and a position are 33 kB of the 65 kB that a frame holds.
@@ -56,26 +57,6 @@ pub struct Followed {
     /// The next index to be read.
     #[prost(uint64, tag = "2")]
     pub next_index: u64,
-}
-
-/// A market's name: a client and a currency.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct MarketId {
-    /// The client.
-    pub client: ClientId,
-    /// The currency of its values.
-    pub currency: Currency,
-}
-
-/// An event with the customer and market that it is of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
-    /// The client and currency.
-    pub market: MarketId,
-    /// The customer.
-    pub customer: CustomerKey,
-    /// What happened.
-    pub event: Event,
 }
 
 impl From<&Observed> for Observation {

@@ -1,0 +1,297 @@
+//! Drafting, finalising and proving invoices: the ledger, the log and the pure domain put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiki::clock::{Clock, UnixMicros};
+use kiki::tlog::note::VerifyingKey;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, watch};
+
+use crate::bundle::{self, BUNDLE_BYTES_MAX};
+use crate::clients::{self, Issued, Shield};
+use crate::domain::accounting::{self, Closing, billable_from};
+use crate::domain::bundle::{Bundle, verify};
+use crate::domain::invoice::{self, Basis, Completeness, Facts, Invoice, Terms};
+use crate::domain::period::{Month, due_date, issue_date, resolve};
+use crate::error::{Error, Postponed};
+use crate::follower::Progress;
+use crate::metrics::Metrics;
+use crate::store::{InvoiceRow, Page, Store, StoreError};
+
+/// How long a call waits for the fold: SyncShield signs at once when asked, and 65,536 leaves are folded in a second or two.
+const FOLD_WAIT: Duration = Duration::from_secs(30);
+
+/// Bundles made at once: each may hold its leaves three times over (read, decoded, encoded).
+const BUNDLES_AT_ONCE: usize = 2;
+
+/// Billing.
+#[derive(Debug, Clone)]
+pub struct Billing {
+    /// The ledger.
+    pub store: Store,
+    /// The log.
+    pub shield: Shield,
+    /// The log's key; its name is the log's id.
+    pub key: VerifyingKey,
+    /// What "now" is.
+    pub clock: Clock,
+    /// How far the fold has come.
+    pub progress: watch::Receiver<Progress>,
+    /// What is counted.
+    pub metrics: Metrics,
+    bundles: Arc<Semaphore>,
+}
+
+/// What a month's drafting gave.
+#[derive(Debug, Default)]
+pub struct Drafted {
+    /// Drafts, and invoices that were final already.
+    pub invoices: Vec<InvoiceRow>,
+    /// Who has to wait.
+    pub postponed: Vec<Postponed>,
+}
+
+impl Billing {
+    /// From its parts.
+    pub fn new(
+        store: Store,
+        shield: Shield,
+        key: VerifyingKey,
+        clock: Clock,
+        progress: watch::Receiver<Progress>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { store, shield, key, clock, progress, metrics, bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)) }
+    }
+
+    /// Closes the month in the log and drafts an invoice for each client and currency that had
+    /// activity; of one client, or (empty) of all. A repeat gives the same drafts.
+    pub async fn draft(&self, month: Month, client: &str) -> Result<Drafted, Error> {
+        let (_, signed) = self.shield.checkpoint(0).await?;
+        self.folded(signed).await?;
+        let mut drafted = Drafted::default();
+        for (client, newest) in self.store.newest_terms(client).await? {
+            match self.draft_one(month, &client, newest).await? {
+                Ok(invoice) => drafted.invoices.extend(invoice),
+                Err(postponed) => drafted.postponed.push(postponed),
+            }
+        }
+        Ok(drafted)
+    }
+
+    async fn draft_one(
+        &self,
+        month: Month,
+        client: &str,
+        newest: Terms,
+    ) -> Result<Result<Option<InvoiceRow>, Postponed>, Error> {
+        let currency = newest.currency.clone();
+        let closed = self.closing(client, &currency, month).await?;
+        let (span, terms) = match &closed {
+            Some((closing, _)) => (closing.span, self.terms_of(client, closing).await?),
+            None => (resolve(month, &newest.zone)?, newest),
+        };
+        let until = billable_from(span, terms.basis, terms.horizon_days);
+        if self.clock.now() < until {
+            let reason = match terms.basis {
+                Basis::Predicted => "the month has not ended",
+                Basis::Realised => "the horizon of the month's customers has not passed",
+            };
+            return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until }));
+        }
+        if closed.is_none() {
+            let leaf = self.shield.close_period(client, &currency, month, span).await?;
+            self.shield.checkpoint(leaf + 1).await?;
+            self.folded(leaf + 1).await?;
+        }
+        let (closing, earlier) =
+            self.closing(client, &currency, month).await?.ok_or(Error::Answer("a closing that is not in the log"))?;
+        let terms = self.terms_of(client, &closing).await?;
+        Ok(Ok(self.draw_up(client, &closing, &earlier, terms).await?))
+    }
+
+    /// Draws up the draft of a closing; nothing where there was no activity.
+    async fn draw_up(
+        &self,
+        client: &str,
+        closing: &Closing,
+        earlier: &[Closing],
+        terms: Terms,
+    ) -> Result<Option<InvoiceRow>, Error> {
+        let records = self.store.records(client, &closing.currency, closing.last_seq).await?;
+        let lines = accounting::lines(records.iter(), closing, earlier, &terms);
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        let (checkpoint_size, root) =
+            self.store.believed(self.key.name()).await?.ok_or(Error::Behind { have: 0, need: closing.leaf + 1 })?;
+        let draft_id = format!("draft-{client}-{}-{}", closing.currency, closing.month);
+        let document = invoice::build(Facts {
+            invoice_id: draft_id.clone(),
+            client: client.to_owned(),
+            month: closing.month,
+            span: closing.span,
+            issued_at: self.clock.now(),
+            terms,
+            lines,
+            completeness: Completeness {
+                log_id: self.key.name().to_owned(),
+                first_client_seq: closing.first_seq,
+                last_client_seq: closing.last_seq,
+                checkpoint_size,
+                checkpoint_root: hex::encode(root),
+                period_closed_leaf: closing.leaf,
+            },
+        })?;
+        let row = InvoiceRow {
+            draft_id,
+            number: None,
+            client: client.to_owned(),
+            currency: closing.currency.clone(),
+            month: closing.month.to_string(),
+            document: document.to_json(),
+            period_closed_seq: closing.client_seq,
+            issued_at: None,
+            leaf: None,
+        };
+        let (kept, fresh) = self.store.keep_draft(&row).await?;
+        if fresh {
+            self.metrics.drafted();
+        }
+        Ok(Some(kept))
+    }
+
+    /// The closing of a month, and those of the same client and currency before it.
+    async fn closing(&self, client: &str, currency: &str, month: Month) -> Result<Option<(Closing, Vec<Closing>)>, Error> {
+        let mut closings = self.store.closings(client, currency).await?;
+        let Some(at) = closings.iter().position(|closing| closing.month == month) else { return Ok(None) };
+        closings.truncate(at + 1);
+        Ok(closings.pop().map(|closing| (closing, closings)))
+    }
+
+    async fn terms_of(&self, client: &str, closing: &Closing) -> Result<Terms, Error> {
+        let terms = self.store.terms(client, &closing.currency, closing.terms_version).await?;
+        Ok(terms.ok_or(Error::Answer("a closing under terms that are not in the log"))?)
+    }
+
+    /// Gives a draft its number and fixes its bytes, then records it in the log. A repeat gives the
+    /// same invoice, and records it if that had failed.
+    pub async fn finalize(&self, id: &str) -> Result<InvoiceRow, Error> {
+        if let Some(fault) = self.progress.borrow().fault.clone() {
+            return Err(Error::Fault(fault));
+        }
+        let draft = self.invoice(id).await?.invoice().map_err(Error::Store)?;
+        let now = self.clock.now();
+        let year = Month::containing(now, &draft.terms.zone)?.year();
+        let finish = |invoice: Invoice, number: String| finished(invoice, number, now);
+        let finalized = self.store.finalize(id, year, now, finish).await?;
+        let (row, fresh) = finalized.ok_or_else(|| Error::NotFound { id: id.to_owned() })?;
+        if fresh {
+            self.metrics.finalized(&row.invoice()?);
+        }
+        self.record(row).await
+    }
+
+    /// Records an invoice in the log unless it is there.
+    async fn record(&self, mut row: InvoiceRow) -> Result<InvoiceRow, Error> {
+        if let (None, Some(number), Some(at)) = (row.leaf, &row.number, row.issued_at) {
+            let document_sha256 = Sha256::digest(&row.document).into();
+            let issued = Issued { document_sha256, at, period_closed_seq: row.period_closed_seq };
+            let leaf = clients::invoice_leaf(number, &row.invoice()?, issued)?;
+            let index = self.shield.record_invoice(&row.client, leaf).await?;
+            self.store.recorded(&row.draft_id, index).await?;
+            row.leaf = Some(index);
+        }
+        Ok(row)
+    }
+
+    /// Records what became final and did not reach the log before an end of the process.
+    pub async fn record_rest(&self) -> Result<(), Error> {
+        for row in self.store.unrecorded().await? {
+            self.record(row).await?;
+        }
+        Ok(())
+    }
+
+    /// By a draft's id or an invoice's number.
+    pub async fn invoice(&self, id: &str) -> Result<InvoiceRow, Error> {
+        self.store.invoice(id).await?.ok_or_else(|| Error::NotFound { id: id.to_owned() })
+    }
+
+    /// A page of drafts and invoices.
+    pub async fn list(&self, page: &Page) -> Result<Vec<InvoiceRow>, Error> {
+        Ok(self.store.list(page).await?)
+    }
+
+    /// An invoice's proof bundle. It is checked before it is handed out.
+    pub async fn bundle(&self, row: InvoiceRow) -> Result<Vec<u8>, Error> {
+        if row.number.is_none() {
+            return Err(Error::Draft { id: row.draft_id });
+        }
+        let _one_of_few = self.bundles.acquire().await.map_err(|_| Error::Stopped)?;
+        let row = self.record(row).await?;
+        let last = row.leaf.ok_or(Error::Answer("an invoice without a leaf"))?;
+        let (checkpoint, size) = self.shield.checkpoint(last + 1).await?;
+        let mut leaves = self.shield.client_leaves(&row.client, last, BUNDLE_BYTES_MAX).await?;
+        if let Some(evidence) = row.invoice()?.terms.evidence_leaf
+            && let Err(at) = leaves.binary_search_by_key(&evidence, |leaf| leaf.index)
+        {
+            leaves.insert(at, self.shield.leaf(evidence).await?);
+        }
+        let proof = self.shield.proof(leaves.iter().map(|leaf| leaf.index).collect(), size).await?;
+        let bundle = Bundle { invoice_json: row.document, checkpoint, leaves, proof };
+        let key = self.key.clone();
+        let made = tokio::task::spawn_blocking(move || match verify(&bundle, &key) {
+            Ok(_) => Ok(bundle::encode(bundle)),
+            Err(findings) => Err(Error::Fault(findings.first().map(ToString::to_string).unwrap_or_default())),
+        });
+        made.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Waits until the fold covers `size` leaves.
+    async fn folded(&self, size: u64) -> Result<(), Error> {
+        let mut progress = self.progress.clone();
+        let there = progress.wait_for(|progress| progress.folded >= size || progress.fault.is_some());
+        let waited = tokio::time::timeout(FOLD_WAIT, there).await;
+        let reached = match waited {
+            Ok(Ok(progress)) => progress.clone(),
+            Ok(Err(_)) => return Err(Error::Stopped),
+            Err(_) => self.progress.borrow().clone(),
+        };
+        match reached.fault {
+            Some(fault) => Err(Error::Fault(fault)),
+            None if reached.folded < size => Err(Error::Behind { have: reached.folded, need: size }),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts what the ledger holds, at a start.
+    pub async fn count(&self) -> Result<(), Error> {
+        /// Rows of one page: a few hundred KiB of documents.
+        const PAGE: u32 = 100;
+        let mut page = Page { limit: PAGE, ..Page::default() };
+        loop {
+            let rows = self.store.list(&page).await?;
+            for row in &rows {
+                self.metrics.drafted();
+                if row.number.is_some() {
+                    self.metrics.finalized(&row.invoice()?);
+                }
+            }
+            match rows.last() {
+                Some(last) if rows.len() == PAGE as usize => page.after.clone_from(&last.draft_id),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// A draft's document as the final invoice: its number and its dates, and nothing else, are new.
+fn finished(mut invoice: Invoice, number: String, now: UnixMicros) -> Result<Invoice, StoreError> {
+    let date = |e: crate::domain::period::PeriodError| StoreError::Corrupt { what: "draft", problem: e.to_string() };
+    invoice.issue_date = issue_date(now, &invoice.terms.zone).map_err(date)?;
+    invoice.due_date = due_date(now, &invoice.terms.zone, invoice.terms.payment_days).map_err(date)?;
+    invoice.invoice_id = number;
+    Ok(invoice)
+}

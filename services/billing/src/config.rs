@@ -1,0 +1,37 @@
+//! Billing's configuration.
+
+use std::path::{Path, PathBuf};
+
+use kiki::tlog::note::VerifyingKey;
+
+use crate::error::Error;
+
+/// What Billing is told at its start.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Folder of the ledger.
+    #[arg(long, env = "KIKI_BILLING_DATA", default_value = "kiki-data/billing")]
+    pub data: PathBuf,
+    /// Where SyncShield answers gRPC.
+    #[arg(long, env = "KIKI_SHIELD", default_value = "http://127.0.0.1:50053")]
+    pub shield: String,
+    /// The log's public key, `name+hash+base64`, or the path of a file that holds it. Its name is the log's id.
+    #[arg(long, env = "KIKI_LOG_KEY", default_value = "kiki-data/syncshield/log.pub")]
+    pub log_key: String,
+}
+
+impl Config {
+    /// The log's public key.
+    ///
+    /// # Errors
+    /// Neither a key nor a file that holds one.
+    pub fn key(&self) -> Result<VerifyingKey, Error> {
+        let given = self.log_key.trim();
+        if let Ok(key) = given.parse() {
+            return Ok(key);
+        }
+        let text = std::fs::read_to_string(Path::new(given))
+            .map_err(|e| Error::Key(format!("log_key is neither a key nor a file to read: {e}")))?;
+        text.trim().parse().map_err(|e| Error::Key(format!("log_key: {given}: {e}")))
+    }
+}

@@ -1,0 +1,244 @@
+//! Checking an invoice offline, from its proof bundle and the log's public key alone.
+//!
+//! Nothing in the bundle is believed but what the key signed. From the checkpoint's root down:
+//! the proof shows that the leaves are in the log, the gapless `client_seq` that none of the
+//! client's was left out, the attribution rule that the conversions are those that the leaves
+//! give, and then the whole invoice is drawn up again and compared with the document, figure by
+//! figure. The document's digest stands in the log, in the last of the leaves.
+//!
+//! What it cannot show: that the log's owner never wrote another history for somebody else. That
+//! is what witnesses of the checkpoints are for.
+
+mod compare;
+mod history;
+
+use std::fmt;
+
+use kiki::leaf::{self, leaf::Body};
+use kiki::tlog::note::VerifyingKey;
+use kiki::tlog::{self, Checkpoint, Hash};
+use sha2::{Digest as _, Sha256};
+
+use super::invoice::Invoice;
+use history::History;
+
+/// The bundle, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// The invoice's JSON, byte for byte.
+    pub invoice_json: Vec<u8>,
+    /// A signed checkpoint that covers all the leaves.
+    pub checkpoint: String,
+    /// Every leaf of the client up to the invoice's own, and the evidence that its terms name; indices rise.
+    pub leaves: Vec<BundleLeaf>,
+    /// The multiproof of them all.
+    pub proof: Vec<Hash>,
+}
+
+/// A leaf of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleLeaf {
+    /// Its index in the log.
+    pub index: u64,
+    /// Its bytes.
+    pub leaf: Vec<u8>,
+    /// Its hash, so that a changed leaf is named rather than only noticed.
+    pub hash: Hash,
+}
+
+/// What was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The invoice, which is as the log gives it.
+    pub invoice: Invoice,
+    /// Leaves that were checked.
+    pub leaves: u64,
+    /// Size of the checkpoint that they were checked against.
+    pub checkpoint_size: u64,
+}
+
+/// Where something is off.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The bundle as a file.
+    File,
+    /// Its checkpoint.
+    Checkpoint,
+    /// Its proof.
+    Proof,
+    /// The leaf of this index.
+    Leaf(u64),
+    /// The invoice's line of this campaign.
+    Line(String),
+    /// A field of the invoice.
+    Field(String),
+}
+
+/// Something that is off.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub problem: String,
+}
+
+/// Most findings that are listed: a person reads the first few, and a hostile file should not fill a disk.
+pub const FINDINGS_MAX: usize = 1_000;
+
+/// Findings so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, place: Place, problem: impl fmt::Display) {
+        if self.0.len() < FINDINGS_MAX {
+            self.0.push(Finding { place, problem: problem.to_string() });
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problem = &self.problem;
+        match &self.place {
+            Place::File => write!(f, "bundle: {problem}"),
+            Place::Checkpoint => write!(f, "checkpoint: {problem}"),
+            Place::Proof => write!(f, "proof: {problem}"),
+            Place::Leaf(index) => write!(f, "leaf {index}: {problem}"),
+            Place::Line(campaign) => write!(f, "line {campaign}: {problem}"),
+            Place::Field(field) => write!(f, "invoice {field}: {problem}"),
+        }
+    }
+}
+
+/// Checks a bundle under the log's key. The key comes from elsewhere, never with the bundle; its
+/// name is the log that it speaks for.
+pub fn verify(bundle: &Bundle, key: &VerifyingKey) -> Result<Report, Vec<Finding>> {
+    let mut findings = Findings::default();
+    let outcome = check(bundle, key, &mut findings);
+    match outcome {
+        Some(report) if findings.0.is_empty() => Ok(report),
+        _ => Err(findings.0),
+    }
+}
+
+fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option<Report> {
+    let opened = Checkpoint::open(bundle.checkpoint.as_bytes(), key.name(), key);
+    let checkpoint = opened.map_err(|e| findings.add(Place::Checkpoint, e)).ok();
+    check_tree(bundle, checkpoint.as_ref(), findings);
+    let document = Invoice::from_json(&bundle.invoice_json);
+    let document = document.map_err(|e| findings.add(Place::Field("json".into()), e)).ok()?;
+    let checkpoint = checkpoint?;
+    let (own, others) = decode(bundle, &checkpoint.origin, &document.client, findings);
+    let history = History::replay(&own, findings);
+    let recomputed = recompute(&history, &document, &checkpoint, findings)?;
+    check_evidence(&recomputed, &own, &others, findings);
+    compare::documents(&document, &recomputed, findings);
+    if findings.0.is_empty() && recomputed.to_json() != bundle.invoice_json {
+        findings.add(Place::Field("json".into()), "is not written in its one form");
+    }
+    check_digest(&history, bundle, findings);
+    Some(Report { invoice: recomputed, leaves: bundle.leaves.len() as u64, checkpoint_size: checkpoint.size })
+}
+
+/// The leaves are what their hashes say, and their hashes lead to the signed root.
+fn check_tree(bundle: &Bundle, checkpoint: Option<&Checkpoint>, findings: &mut Findings) {
+    let mut hashes = Vec::with_capacity(bundle.leaves.len());
+    for leaf in &bundle.leaves {
+        let hash = tlog::leaf_hash(&leaf.leaf);
+        if hash != leaf.hash {
+            let (is, said) = (hex::encode(hash), hex::encode(leaf.hash));
+            findings.add(Place::Leaf(leaf.index), format!("its bytes hash to {is} but its hash is given as {said}"));
+        }
+        hashes.push((leaf.index, hash));
+    }
+    let Some(checkpoint) = checkpoint else { return };
+    match tlog::multiproof_root(checkpoint.size, &hashes, &bundle.proof) {
+        Err(e) => findings.add(Place::Proof, e),
+        Ok(root) if root != checkpoint.root => {
+            let (is, signed) = (hex::encode(root), hex::encode(checkpoint.root));
+            findings.add(Place::Proof, format!("leaves and proof give root {is} but {signed} was signed"));
+        }
+        Ok(_) => {}
+    }
+}
+
+/// A leaf, decoded.
+type Decoded = (leaf::Leaf, Body);
+
+/// The client's own leaves, and the others.
+fn decode(bundle: &Bundle, log_id: &str, client: &str, findings: &mut Findings) -> (Vec<Decoded>, Vec<Decoded>) {
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for leaf in &bundle.leaves {
+        let place = Place::Leaf(leaf.index);
+        match leaf::decode(&leaf.leaf) {
+            Err(e) => findings.add(place, e),
+            Ok((header, _)) if header.index != leaf.index => {
+                findings.add(place, format!("says that it is leaf {}", header.index));
+            }
+            Ok((header, _)) if header.log_id != log_id => {
+                findings.add(place, format!("is of log {:?}, not of {log_id:?}", header.log_id));
+            }
+            Ok(decoded) if decoded.0.client == client => own.push(decoded),
+            Ok(decoded) => others.push(decoded),
+        }
+    }
+    (own, others)
+}
+
+/// Draws the invoice up again. Of the document it takes its number, to find the leaf that issued
+/// it, and the checkpoint that it was drawn up at, which its digest in the log vouches for.
+fn recompute(
+    history: &History,
+    document: &Invoice,
+    checkpoint: &Checkpoint,
+    findings: &mut Findings,
+) -> Option<Invoice> {
+    let stated = &document.completeness;
+    let Some(issued) = history.issued.as_ref().filter(|issued| issued.invoice.number == document.invoice_id) else {
+        findings.add(Place::Field("invoice_id".into()), "the client's last leaf does not issue this number");
+        return None;
+    };
+    if !(issued.closed_leaf < stated.checkpoint_size && stated.checkpoint_size <= issued.leaf) {
+        let problem = format!("{} does not lie between closing and invoice", stated.checkpoint_size);
+        findings.add(Place::Field("completeness.checkpoint_size".into()), problem);
+    }
+    if stated.checkpoint_size == checkpoint.size && stated.checkpoint_root != hex::encode(checkpoint.root) {
+        findings.add(Place::Field("completeness.checkpoint_root".into()), "is not the signed root of that size");
+    }
+    match history.invoice(&checkpoint.origin, stated) {
+        Ok(invoice) => Some(invoice),
+        Err(problem) => {
+            findings.add(Place::Leaf(issued.leaf), problem);
+            None
+        }
+    }
+}
+
+/// The baseline's evidence is among the leaves, and nothing else of others is.
+fn check_evidence(invoice: &Invoice, own: &[Decoded], others: &[Decoded], findings: &mut Findings) {
+    let wanted = invoice.terms.evidence_leaf;
+    if let Some(index) = wanted {
+        let found = own.iter().chain(others).find(|(header, _)| header.index == index);
+        match found {
+            None => findings.add(Place::Leaf(index), "is the baseline's evidence and is missing"),
+            Some((_, Body::Evidence(_))) => {}
+            Some(_) => findings.add(Place::Leaf(index), "is named as the baseline's evidence but is none"),
+        }
+    }
+    for (header, _) in others.iter().filter(|(header, _)| Some(header.index) != wanted) {
+        findings.add(Place::Leaf(header.index), format!("is of {:?}, whom this invoice does not concern", header.client));
+    }
+}
+
+/// The log vouches for the document's bytes.
+fn check_digest(history: &History, bundle: &Bundle, findings: &mut Findings) {
+    let Some(issued) = &history.issued else { return };
+    let digest = Sha256::digest(&bundle.invoice_json);
+    if digest[..] != issued.invoice.document_sha256[..] {
+        let (is, logged) = (hex::encode(digest), hex::encode(&issued.invoice.document_sha256));
+        let problem = format!("has SHA-256 {is} but leaf {} of the log says {logged}", issued.leaf);
+        findings.add(Place::Field("json".into()), problem);
+    }
+}

@@ -1,0 +1,238 @@
+//! A client's leaves, replayed: whether they follow from each other, and what an invoice needs of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kiki::attribution::{Attribution, Slot};
+use kiki::clock::UnixMicros;
+use kiki::leaf::{self, leaf::Body};
+
+use super::{Decoded, Findings, Place};
+use crate::domain::accounting::{self, Closing};
+use crate::domain::invoice::{self, Completeness, Facts, Invoice, Terms};
+use crate::domain::record::{self, Record};
+
+/// What the replay found.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// The leaf that issued the invoice: the client's last.
+    pub(super) issued: Option<Issued>,
+    client: String,
+    records: Vec<Record>,
+    closings: Vec<Closing>,
+    terms: BTreeMap<(String, u64), Terms>,
+}
+
+/// An invoice's leaf.
+#[derive(Debug)]
+pub(super) struct Issued {
+    /// Its index.
+    pub(super) leaf: u64,
+    /// Index of the closing that it is computed from.
+    pub(super) closed_leaf: u64,
+    /// What it says.
+    pub(super) invoice: leaf::Invoice,
+}
+
+/// Running totals in one currency.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Totals {
+    settled_nanos: i128,
+    settlements: u64,
+    conversions: u64,
+    outcome_micros: i128,
+    outcomes: u64,
+}
+
+/// The replay as it goes.
+#[derive(Default)]
+struct Replay {
+    history: History,
+    seq: u64,
+    recorded_at: UnixMicros,
+    attribution: Attribution,
+    settled: BTreeSet<Slot>,
+    totals: BTreeMap<String, Totals>,
+    newest_terms: BTreeMap<String, (u64, Duration)>,
+    /// The conversion that the last leaf, an outcome, calls for: with the outcome's index.
+    due: Option<(u64, leaf::Conversion)>,
+}
+
+impl History {
+    /// Replays a client's leaves in the log's order.
+    pub(super) fn replay(leaves: &[Decoded], findings: &mut Findings) -> Self {
+        let mut replay = Replay::default();
+        for (i, (header, body)) in leaves.iter().enumerate() {
+            replay.sequence(header, findings);
+            replay.due_conversion(header, body, findings);
+            replay.take_in(header, body, findings);
+            match record::of(header, body) {
+                Ok(record) => replay.history.records.extend(record),
+                Err(e) => findings.add(Place::Leaf(header.index), e),
+            }
+            if let (Body::Invoice(invoice), true) = (body, i + 1 == leaves.len()) {
+                replay.issue(header, invoice, findings);
+            }
+        }
+        replay.history
+    }
+
+    /// The invoice that the leaves give.
+    pub(super) fn invoice(&self, log_id: &str, stated: &Completeness) -> Result<Invoice, String> {
+        let issued = self.issued.as_ref().ok_or("no leaf issues the invoice")?;
+        let at = self.closings.iter().position(|closing| closing.leaf == issued.closed_leaf).ok_or("no closing")?;
+        let closing = &self.closings[at];
+        let terms_key = (closing.currency.clone(), closing.terms_version);
+        let terms = self.terms.get(&terms_key).ok_or_else(|| format!("no terms of version {}", closing.terms_version))?;
+        let earlier: Vec<Closing> =
+            self.closings[..at].iter().filter(|earlier| earlier.currency == closing.currency).cloned().collect();
+        let issued_at = UnixMicros::from_pb(issued.invoice.issued_at.as_ref()).ok_or("issued_at is absent")?;
+        let completeness = Completeness {
+            log_id: log_id.to_owned(),
+            first_client_seq: closing.first_seq,
+            last_client_seq: closing.last_seq,
+            checkpoint_size: stated.checkpoint_size,
+            checkpoint_root: stated.checkpoint_root.clone(),
+            period_closed_leaf: closing.leaf,
+        };
+        invoice::build(Facts {
+            invoice_id: issued.invoice.number.clone(),
+            client: self.client.clone(),
+            month: closing.month,
+            span: closing.span,
+            issued_at,
+            lines: accounting::lines(self.records.iter(), closing, &earlier, terms),
+            terms: terms.clone(),
+            completeness,
+        })
+        .map_err(|e| e.to_string())
+    }
+}
+
+impl Replay {
+    /// No leaf of the client is left out, and time does not run back.
+    fn sequence(&mut self, header: &leaf::Leaf, findings: &mut Findings) {
+        let place = Place::Leaf(header.index);
+        if header.client_seq != self.seq + 1 {
+            let (due, found) = (self.seq + 1, header.client_seq);
+            findings.add(place.clone(), format!("client_seq {due} was due but this is {found}: leaves are missing"));
+        }
+        self.seq = header.client_seq;
+        self.history.client.clone_from(&header.client);
+        match UnixMicros::from_pb(header.recorded_at.as_ref()) {
+            Some(at) if at >= self.recorded_at => self.recorded_at = at,
+            _ => findings.add(place, "recorded_at is absent or runs back"),
+        }
+    }
+
+    /// The conversion that attribution gives follows its outcome at once, and no other ever comes.
+    fn due_conversion(&mut self, header: &leaf::Leaf, body: &Body, findings: &mut Findings) {
+        let place = Place::Leaf(header.index);
+        match (self.due.take(), body) {
+            (Some((_, due)), Body::Conversion(found)) if due == *found => {}
+            (Some((_, due)), Body::Conversion(found)) => {
+                let (is, was) = (&found.campaign, &due.campaign);
+                let figures = (found.predicted_ltv_micros, due.predicted_ltv_micros);
+                let problem = format!("conversion of {is} at {} but attribution gives {was} at {}", figures.0, figures.1);
+                findings.add(place, problem);
+            }
+            (Some((outcome, due)), _) => {
+                findings.add(Place::Leaf(outcome), format!("acquires a customer for {} but no conversion follows", due.campaign));
+            }
+            (None, Body::Conversion(_)) => findings.add(place, "conversion that attribution does not give"),
+            (None, _) => {}
+        }
+    }
+
+    fn take_in(&mut self, header: &leaf::Leaf, body: &Body, findings: &mut Findings) {
+        let place = || Place::Leaf(header.index);
+        match body {
+            Body::Settlements(batch) => {
+                self.attribution.settled(batch);
+                let totals = self.totals.entry(batch.currency.clone()).or_default();
+                for settlement in &batch.settlements {
+                    let slot = Slot { lease_id: batch.lease_id, sequence: settlement.sequence };
+                    if !self.settled.insert(slot) {
+                        findings.add(place(), format!("slot {} of lease {} is settled a second time", slot.sequence, slot.lease_id));
+                    }
+                    totals.settled_nanos += i128::from(settlement.price_nanos);
+                    totals.settlements += 1;
+                }
+            }
+            Body::Outcome(outcome) => {
+                if let Some(first) = self.attribution.index_of(&outcome.event_id) {
+                    findings.add(place(), format!("repeats the outcome of leaf {first}"));
+                }
+                let lookback = self.newest_terms.get(&outcome.currency).map(|(_, lookback)| *lookback);
+                let conversion = lookback.and_then(|lookback| self.attribution.conversion(outcome, lookback));
+                self.due = conversion.map(|conversion| (header.index, conversion));
+                self.attribution.observed(outcome, header.index);
+                let totals = self.totals.entry(outcome.currency.clone()).or_default();
+                totals.outcome_micros += i128::from(outcome.value_micros);
+                totals.outcomes += 1;
+            }
+            Body::Conversion(conversion) => {
+                self.attribution.converted(conversion);
+                self.totals.entry(conversion.currency.clone()).or_default().conversions += 1;
+            }
+            Body::Terms(terms) => self.terms(header, terms, findings),
+            Body::PeriodClosed(closed) => self.close(header, closed, findings),
+            _ => {}
+        }
+    }
+
+    fn terms(&mut self, header: &leaf::Leaf, terms: &leaf::Terms, findings: &mut Findings) {
+        let before = self.newest_terms.get(&terms.currency).map_or(0, |(version, _)| *version);
+        if terms.version != before + 1 {
+            findings.add(Place::Leaf(header.index), format!("terms of version {} after {before}", terms.version));
+        }
+        let lookback = Duration::from_secs(terms.lookback_seconds.into());
+        self.newest_terms.insert(terms.currency.clone(), (terms.version, lookback));
+        match Terms::of(header.index, terms) {
+            Ok(read) => drop(self.history.terms.insert((terms.currency.clone(), terms.version), read)),
+            Err(e) => findings.add(Place::Leaf(header.index), e),
+        }
+    }
+
+    /// A closing covers everything before it, and its totals are those of the leaves.
+    fn close(&mut self, header: &leaf::Leaf, closed: &leaf::PeriodClosed, findings: &mut Findings) {
+        let place = || Place::Leaf(header.index);
+        if (closed.first_seq, closed.last_seq + 1) != (1, header.client_seq) {
+            let problem = format!("closes client_seq {} to {} at {}", closed.first_seq, closed.last_seq, header.client_seq);
+            findings.add(place(), problem);
+        }
+        let totals = Totals {
+            settled_nanos: closed.settled_nanos.as_ref().map_or(0, i128::from),
+            settlements: closed.settlements,
+            conversions: closed.conversions,
+            outcome_micros: closed.outcome_micros.as_ref().map_or(0, i128::from),
+            outcomes: closed.outcomes,
+        };
+        let counted = self.totals.entry(closed.currency.clone()).or_default();
+        if totals != *counted {
+            findings.add(place(), format!("says {totals:?} but its client's leaves give {counted:?}"));
+        }
+        let newest = self.newest_terms.get(&closed.currency).map_or(0, |(version, _)| *version);
+        if closed.terms_version != newest {
+            findings.add(place(), format!("names terms {} but {newest} were in force", closed.terms_version));
+        }
+        match Closing::of(header, closed) {
+            Ok(closing) => self.history.closings.push(closing),
+            Err(e) => findings.add(place(), e),
+        }
+    }
+
+    fn issue(&mut self, header: &leaf::Leaf, invoice: &leaf::Invoice, findings: &mut Findings) {
+        let of_closing = |closing: &&Closing| {
+            closing.client_seq == invoice.period_closed_seq
+                && closing.currency == invoice.currency
+                && closing.month.to_string() == invoice.month
+        };
+        let Some(closing) = self.history.closings.iter().find(of_closing) else {
+            let problem = format!("invoice of a closing at client_seq {} that is not there", invoice.period_closed_seq);
+            findings.add(Place::Leaf(header.index), problem);
+            return;
+        };
+        self.history.issued = Some(Issued { leaf: header.index, closed_leaf: closing.leaf, invoice: invoice.clone() });
+    }
+}

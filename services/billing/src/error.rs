@@ -1,0 +1,133 @@
+//! Why Billing refused or failed, and the only place where that becomes a gRPC status.
+
+use kiki::clock::UnixMicros;
+use kiki::status::Reason;
+use tonic::{Code, Status};
+
+use crate::domain::accounting::ClosingError;
+use crate::domain::invoice::InvoiceError;
+use crate::domain::period::PeriodError;
+use crate::store::StoreError;
+
+/// Why Billing refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// SyncShield refused, or did not answer.
+    #[error("syncshield: {}", .0.message())]
+    Shield(Box<Status>),
+    /// SyncShield answered with what no request asked for.
+    #[error("syncshield answered {0}")]
+    Answer(&'static str),
+    /// The log does not follow from what was seen before, or is not as signed.
+    #[error("the log can no longer be followed: {0}")]
+    Fault(String),
+    /// The fold has not come as far as is needed.
+    #[error("the fold is at leaf {have} of the {need} that are needed; try again")]
+    Behind {
+        /// Leaves folded.
+        have: u64,
+        /// Leaves needed.
+        need: u64,
+    },
+    /// No such draft or invoice.
+    #[error("no draft or invoice {id:?}")]
+    NotFound {
+        /// What was asked for.
+        id: String,
+    },
+    /// A field of the request is wrong.
+    #[error("{field}: {problem}")]
+    Field {
+        /// Its path.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The invoice is not final.
+    #[error("{id} is a draft: only an invoice has a proof")]
+    Draft {
+        /// The draft's id.
+        id: String,
+    },
+    /// A bundle above its limit.
+    #[error("the client's leaves are more than {max} bytes: a bundle cannot hold them")]
+    TooLarge {
+        /// The limit, bytes.
+        max: usize,
+    },
+    /// The invoice cannot be drawn up.
+    #[error(transparent)]
+    Invoice(#[from] InvoiceError),
+    /// The month cannot be resolved.
+    #[error(transparent)]
+    Period(#[from] PeriodError),
+    /// A closing in the log that cannot be read.
+    #[error(transparent)]
+    Closing(#[from] ClosingError),
+    /// The log's key.
+    #[error("{0}")]
+    Key(String),
+    /// A file or socket.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The address of SyncShield.
+    #[error("shield: {0}")]
+    Address(#[from] tonic::transport::Error),
+    /// A task of ours died.
+    #[error("a task ended before its time")]
+    Stopped,
+}
+
+/// Why a client's month is not invoiced yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postponed {
+    /// Client id.
+    pub client: String,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Why.
+    pub reason: &'static str,
+    /// Until when.
+    pub until: UnixMicros,
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        Self::Shield(Box::new(status))
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Shield(status) => match status.code() {
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                    Reason::DependencyUnavailable.status(text)
+                }
+                _ => *status,
+            },
+            Error::Fault(_) => Reason::LogInconsistent.status(text),
+            Error::Behind { .. } => Reason::NotReady.status(text),
+            Error::NotFound { .. } => Reason::NotFound.status(text),
+            Error::Field { .. } => Reason::FieldInvalid.status(text),
+            Error::Draft { .. } => Reason::PeriodOpen.status(text),
+            Error::TooLarge { .. } => Reason::TooMany.status(text),
+            Error::Store(_)
+            | Error::Answer(_)
+            | Error::Invoice(_)
+            | Error::Period(_)
+            | Error::Closing(_)
+            | Error::Key(_)
+            | Error::Io(_)
+            | Error::Address(_)
+            | Error::Stopped => {
+                tracing::error!(error = %text, "internal error");
+                Reason::Internal.status(text)
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The task that follows the log into the ledger.
+//!
+//! A lost connection is taken up again from the ledger's own cursor. A log that contradicts itself,
+//! its signature or what was believed before is not: the task stops for good and says why, and
+//! nothing is drafted or finalised on such a log.
+
+use std::time::Duration;
+
+use kiki::status::Reason;
+use kiki::tlog::Checkpoint;
+use kiki::tlog::note::VerifyingKey;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::billing::Billing;
+use crate::clients::Shield;
+use crate::domain::follow::Follower;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+/// Waits between attempts to connect: doubled from the first to the last, so that a restart of
+/// SyncShield is noticed within a tenth of a second and an outage costs one attempt in 5 s.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How far the ledger has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Leaves that a signed checkpoint covers and that are folded.
+    pub folded: u64,
+    /// Why the log is followed no longer.
+    pub fault: Option<String>,
+}
+
+/// The follower's parts.
+#[derive(Debug)]
+pub struct Following {
+    /// Where it folds into.
+    pub store: Store,
+    /// Whom it follows.
+    pub shield: Shield,
+    /// The log's key; its name is the log's id.
+    pub key: VerifyingKey,
+    /// Whom it tells.
+    pub progress: watch::Sender<Progress>,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// Whose unrecorded invoices it sees to once SyncShield answers.
+    pub billing: Billing,
+}
+
+impl Following {
+    /// Follows until `shutdown` or a fault of the log.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut wait = BACKOFF.0;
+        loop {
+            let before = self.progress.borrow().folded;
+            match shutdown.run_until_cancelled(self.follow()).await {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(error)) => match fault(&error) {
+                    Some(fault) => return self.stop(fault),
+                    None => tracing::warn!(%error, "tail broke off"),
+                },
+            }
+            wait = if self.progress.borrow().folded > before { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
+            if shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Follows one stream to its end.
+    async fn follow(&self) -> Result<(), Error> {
+        let cursor = self.store.cursor(self.key.name()).await?;
+        self.tell(cursor.frontier.size());
+        let mut follower = Follower::new(self.key.name(), cursor.frontier, cursor.heads);
+        let mut stream = self.shield.tail(follower.next_index(), "", true).await?;
+        self.billing.record_rest().await?;
+        while let Some(message) = stream.message().await? {
+            for entry in &message.entries {
+                follower.push(entry.index, &entry.leaf).map_err(broken)?;
+            }
+            if !message.checkpoint.is_empty() {
+                self.believe(&mut follower, &message.checkpoint).await?;
+            }
+            if follower.wants_checkpoint() {
+                // What it signs comes down the stream like any other.
+                self.shield.checkpoint(follower.next_index()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn believe(&self, follower: &mut Follower, note: &str) -> Result<(), Error> {
+        let checkpoint = Checkpoint::open(note.as_bytes(), self.key.name(), &self.key).map_err(broken)?;
+        let believed = follower.checkpoint(&checkpoint).map_err(broken)?;
+        self.store.fold(self.key.name(), &believed).await?;
+        self.tell(believed.frontier.size());
+        Ok(())
+    }
+
+    fn tell(&self, folded: u64) {
+        self.metrics.folded.set(i64::try_from(folded).unwrap_or(i64::MAX));
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.folded, folded) != folded);
+    }
+
+    fn stop(&self, fault: String) {
+        tracing::error!(fault, "the log is followed no longer");
+        self.metrics.fault.set(1);
+        self.progress.send_modify(|progress| progress.fault = Some(fault));
+    }
+}
+
+fn broken(fault: impl std::fmt::Display) -> Error {
+    Error::Fault(fault.to_string())
+}
+
+/// Whether an error is the log's own, which no further attempt mends.
+fn fault(error: &Error) -> Option<String> {
+    match error {
+        Error::Fault(fault) => Some(fault.clone()),
+        Error::Store(StoreError::Corrupt { .. } | StoreError::CursorMoved { .. }) => Some(error.to_string()),
+        // The log no longer reaches, or no longer keeps, what was believed.
+        Error::Shield(status) if Reason::PositionOutOfRange.is(status) => Some(error.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! What Prometheus sees of Billing. Money is counted when an invoice becomes final, and counted
+//! again from the ledger at each start.
+
+use kiki::runtime;
+use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+use crate::domain::invoice::Invoice;
+
+/// The metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Leaves folded.
+    pub folded: IntGauge,
+    /// 1 once the log contradicted itself.
+    pub fault: IntGauge,
+    revenue: IntGaugeVec,
+    margin: IntGaugeVec,
+    generated: IntCounterVec,
+    share: GaugeVec,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn new(registry: &runtime::Metrics) -> Self {
+        let opts = |name: &str, help: &str| Opts::new(name, help);
+        Self {
+            folded: registry.add(IntGauge::new("kiki_billing_folded_leaves", "leaves of the log that are folded")),
+            fault: registry.add(IntGauge::new("kiki_billing_log_fault", "1 once the log contradicted itself")),
+            revenue: registry.add(IntGaugeVec::new(
+                opts("kiki_ooaS_revenue_total_micros", "fees of final invoices, micros of the currency"),
+                &["month", "currency"],
+            )),
+            margin: registry.add(IntGaugeVec::new(
+                opts("kiki_ooaS_margin_recovered_micros", "margin above the baseline on final invoices, micros of the currency"),
+                &["campaign_id", "currency"],
+            )),
+            generated: registry.add(IntCounterVec::new(
+                opts("kiki_ooaS_invoices_generated_total", "drafts and final invoices"),
+                &["status"],
+            )),
+            share: registry.add(GaugeVec::new(
+                opts("kiki_ooaS_profit_share_percentage", "profit share on the client's newest invoice, percent"),
+                &["client", "currency"],
+            )),
+        }
+    }
+
+    /// A draft was kept.
+    pub fn drafted(&self) {
+        self.generated.with_label_values(&["draft"]).inc();
+    }
+
+    /// An invoice became final.
+    pub fn finalized(&self, invoice: &Invoice) {
+        self.generated.with_label_values(&["finalized"]).inc();
+        let currency = invoice.currency.as_str();
+        let fee = micros(invoice.total_invoice_amount.units(), invoice.total_invoice_amount.places());
+        self.revenue.with_label_values(&[&invoice.period, currency]).add(fee);
+        for line in &invoice.line_items {
+            let margin = micros(line.margin_recovered.units().max(0), line.margin_recovered.places());
+            self.margin.with_label_values(&[&line.campaign_id, currency]).add(margin);
+        }
+        let share: Gauge = self.share.with_label_values(&[&invoice.client, currency]);
+        share.set(invoice.terms.profit_share_percentage.parse().unwrap_or(f64::NAN));
+    }
+}
+
+/// Units of `10^-places` in micros; a metric that would overflow stands at its end.
+fn micros(units: i128, places: u32) -> i64 {
+    let micros = units.saturating_mul(10_i128.pow(6_u32.saturating_sub(places)));
+    i64::try_from(micros).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,40 @@
+//! `kiki bench`: what the platform does, and what that costs beside the least that the same traffic could cost.
+//!
+//! The servers are a process of their own, so that their CPU time is theirs alone; in the same run a bare tonic echo of
+//! the same message sizes is measured by the same driver. CPU seconds are the honest unit: wall-clock figures of a
+//! shared machine move by a factor of two.
+
+mod bids;
+mod child;
+mod drive;
+mod echo;
+mod machine;
+
+use crate::error::Failure;
+
+/// Measures the platform.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum What {
+    /// Bids over gRPC, each counted once its decision is durable.
+    Bids(bids::Args),
+    /// The bare echo that the others are compared with.
+    #[command(hide = true)]
+    EchoServer(echo::Args),
+}
+
+/// Runs a measurement and prints what it found.
+///
+/// # Errors
+/// Servers that did not start, a call that failed, or bids that were not made.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    match args.what {
+        What::Bids(args) => bids::run(args).await,
+        What::EchoServer(args) => echo::serve(args).await,
+    }
+}

@@ -1,0 +1,145 @@
+//! `kiki bench bids`: BidStream from this process against a platform in another.
+
+mod report;
+mod scene;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kiki::pb::syncflow::v1::bid_response::Result as Either;
+use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
+use kiki::pb::syncflow::v1::{BidStreamRequest, BidStreamResponse};
+use prost::Message as _;
+use tonic::transport::Channel;
+
+use super::child::Server;
+use super::drive::{self, Heard, Load, Measured};
+use super::{echo, machine};
+use crate::error::{Doing as _, Failure};
+use crate::out;
+use report::Report;
+use scene::Scene;
+
+/// How the bids are driven.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Args {
+    /// How long to measure, seconds; a fifth more is spent warming up, and as long again on the echo.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    /// Opportunities in a message, 1 to 256.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
+    batch: u16,
+    /// Streams, each on a connection of its own.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    streams: u16,
+    /// Messages of one stream that are sent and whose decisions are not durable yet.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    window: u16,
+    /// Customers that the bids are for; each has bought before.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    customers: u32,
+    /// Where the servers' data folder is made, and removed afterwards: the disk that is measured.
+    #[arg(long, default_value = ".")]
+    scratch: PathBuf,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3_600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("from 0.1 to 3600".to_owned()),
+    }
+}
+
+/// Removed when the measurement is over, however it ends.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Measures, and prints the figures.
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let folder = Folder(args.scratch.join(format!("kiki-bench-{}", std::process::id())));
+    std::fs::create_dir(&folder.0).doing(format_args!("making {}", folder.0.display()))?;
+    let load = Load { batch: args.batch.into(), window: args.window.into(), duration: Duration::from_secs_f64(args.seconds) };
+    let warm_up = Load { duration: load.duration / 5, ..load };
+    let progress = out::bar("bench bids", 4);
+
+    let (servers, lines) = Server::start(&["up", "--ports", "auto", "--data", &folder.0.display().to_string()])?;
+    let scene = Scene::set(&lines, args.customers).await?;
+    progress.inc(1);
+    bids(&scene, args.streams, warm_up, &NoBids::default()).await?;
+    progress.inc(1);
+    let no_bids = NoBids::default();
+    let before = machine::cpu_time(servers.pid())?;
+    let bids = bids(&scene, args.streams, load, &no_bids).await?;
+    let cpu = machine::cpu_time(servers.pid())?.saturating_sub(before);
+    drop(servers);
+    progress.inc(1);
+
+    let request_bytes = scene.request(0, args.batch.into()).encoded_len();
+    let messages = (bids.items + bids.others).div_ceil(args.batch.into()).max(1);
+    let answer_bytes = usize::try_from(bids.received_bytes / messages).doing("the size of an answer")?;
+    let (echo, address) = echo::start(answer_bytes)?;
+    echo::drive(channels(&address, args.streams)?, warm_up, request_bytes).await?;
+    let before = machine::cpu_time(echo.pid())?;
+    let echoes = echo::drive(channels(&address, args.streams)?, load, request_bytes).await?;
+    let echo_cpu = machine::cpu_time(echo.pid())?.saturating_sub(before);
+    progress.finish_and_clear();
+
+    let report = Report::new(&args, [request_bytes, answer_bytes], (&bids, cpu), (&echoes, echo_cpu), no_bids.by_reason());
+    report.print(args.json)?;
+    if bids.items == 0 { Err(Failure::new("no bid was made")) } else { Ok(()) }
+}
+
+fn channels(address: &str, count: u16) -> Result<Vec<Channel>, Failure> {
+    (0..count).map(|_| kiki::runtime::channel(address).doing(address)).collect()
+}
+
+/// How many opportunities were answered without a bid, by reason.
+#[derive(Debug, Clone, Default)]
+struct NoBids(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+
+impl NoBids {
+    fn count(&self, reason: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    fn by_reason(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn bids(scene: &Scene, streams: u16, load: Load, no_bids: &NoBids) -> Result<Measured, Failure> {
+    let number = Arc::new(AtomicU64::new(0));
+    let run = scene.next_run();
+    let streams = channels(&scene.flow, streams)?.into_iter().map(|channel| {
+        let (scene, number, no_bids) = (run.clone(), number.clone(), no_bids.clone());
+        let batch = move |_| scene.request(number.fetch_add(load.batch as u64, Ordering::Relaxed), load.batch);
+        let mut flow = SyncFlowServiceClient::new(channel).max_decoding_message_size(kiki::runtime::MAX_MESSAGE);
+        let open = |requests| async move { flow.bid_stream(requests).await };
+        tokio::spawn(drive::stream::<BidStreamRequest, _, _>(load, open, batch, move |answer| hear(answer, &no_bids)))
+    });
+    drive::together(streams.collect()).await
+}
+
+/// A bid counts; a refusal is an answer that does not.
+fn hear(answer: &BidStreamResponse, no_bids: &NoBids) -> Heard {
+    let mut counted = 0;
+    for response in &answer.responses {
+        match &response.result {
+            Some(Either::Bid(_)) => counted += 1,
+            Some(Either::NoBid(no)) => no_bids.count(no.reason().as_str_name().trim_start_matches("NO_BID_REASON_")),
+            None => no_bids.count("NO_ANSWER"),
+        }
+    }
+    Heard { answered: answer.responses.len(), counted, acknowledged: answer.acknowledged, bytes: answer.encoded_len() }
+}

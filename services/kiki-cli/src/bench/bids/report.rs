@@ -1,0 +1,139 @@
+//! The figures of one run: a table, or one JSON object with the units in its keys.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::Args;
+use crate::bench::drive::Measured;
+use crate::bench::machine;
+use crate::error::{Doing as _, Failure};
+use crate::out;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Bids whose decisions were durable, a second.
+    items_per_second: f64,
+    server_cpu_s_per_million: f64,
+    echo_items_per_second: f64,
+    echo_server_cpu_s_per_million: f64,
+    /// How many times the CPU time of a bare echo a bid takes at the servers.
+    cpu_ratio: f64,
+    /// From a batch's request to its answer.
+    latency_us_p50: u64,
+    latency_us_p99: u64,
+    latency_us_p999: u64,
+    /// From a batch's request until its decisions are durable.
+    durable_latency_us_p50: u64,
+    durable_latency_us_p99: u64,
+    durable_latency_us_p999: u64,
+    echo_latency_us_p50: u64,
+    echo_latency_us_p99: u64,
+    echo_latency_us_p999: u64,
+    bids: u64,
+    no_bids: u64,
+    no_bids_by_reason: BTreeMap<&'static str, u64>,
+    elapsed_s: f64,
+    streams: u16,
+    batch_items: u16,
+    window_batches: u16,
+    customers: u32,
+    request_bytes: usize,
+    answer_bytes: usize,
+    cores: usize,
+    machine: String,
+}
+
+type Run<'a> = (&'a Measured, Duration);
+
+impl Report {
+    pub(super) fn new(
+        args: &Args,
+        [request_bytes, answer_bytes]: [usize; 2],
+        (bids, cpu): Run<'_>,
+        (echo, echo_cpu): Run<'_>,
+        no_bids_by_reason: BTreeMap<&'static str, u64>,
+    ) -> Self {
+        let (machine, cores) = machine::describe();
+        let per_million = |cpu: Duration, items: u64| cpu.as_secs_f64() * 1e6 / (items.max(1) as f64);
+        let server = per_million(cpu, bids.items);
+        let echo_server = per_million(echo_cpu, echo.items);
+        let [latency_us_p50, latency_us_p99, latency_us_p999] = percentiles(&bids.answer_us);
+        let [durable_latency_us_p50, durable_latency_us_p99, durable_latency_us_p999] = percentiles(&bids.final_us);
+        let [echo_latency_us_p50, echo_latency_us_p99, echo_latency_us_p999] = percentiles(&echo.answer_us);
+        Self {
+            items_per_second: rounded(bids.items_per_second()),
+            server_cpu_s_per_million: rounded(server),
+            echo_items_per_second: rounded(echo.items_per_second()),
+            echo_server_cpu_s_per_million: rounded(echo_server),
+            cpu_ratio: rounded(server / echo_server.max(f64::MIN_POSITIVE)),
+            latency_us_p50,
+            latency_us_p99,
+            latency_us_p999,
+            durable_latency_us_p50,
+            durable_latency_us_p99,
+            durable_latency_us_p999,
+            echo_latency_us_p50,
+            echo_latency_us_p99,
+            echo_latency_us_p999,
+            bids: bids.items,
+            no_bids: bids.others,
+            no_bids_by_reason,
+            elapsed_s: rounded(bids.elapsed.as_secs_f64()),
+            streams: args.streams,
+            batch_items: args.batch,
+            window_batches: args.window,
+            customers: args.customers,
+            request_bytes,
+            answer_bytes,
+            cores,
+            machine,
+        }
+    }
+
+    pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
+        if json {
+            out::say(serde_json::to_string(self).doing("writing the figures")?);
+            return Ok(());
+        }
+        let us = |p: [u64; 3]| p.map(|us| format!("{:>9} us", out::grouped(us))).join("");
+        let rate = |items: f64| format!("{}/s", out::grouped(items as u64));
+        out::say(out::table(
+            "kiki bench bids",
+            &[
+                ("bids, durable", format!("{}  ({} in {:.1} s)", rate(self.items_per_second), out::grouped(self.bids), self.elapsed_s)),
+                ("no-bids", reasons(&self.no_bids_by_reason)),
+                ("servers' CPU", format!("{:.2} s per million bids", self.server_cpu_s_per_million)),
+                ("latency p50 p99 p99.9", us([self.latency_us_p50, self.latency_us_p99, self.latency_us_p999])),
+                ("  until durable", us([self.durable_latency_us_p50, self.durable_latency_us_p99, self.durable_latency_us_p999])),
+                ("bare echo", rate(self.echo_items_per_second)),
+                ("  its CPU", format!("{:.2} s per million", self.echo_server_cpu_s_per_million)),
+                ("  latency", us([self.echo_latency_us_p50, self.echo_latency_us_p99, self.echo_latency_us_p999])),
+                ("CPU, bid : echo", format!("{:.1}", self.cpu_ratio)),
+                ("load", format!("{} streams, {} batches of {} in flight on each", self.streams, self.window_batches, self.batch_items)),
+                (
+                    "messages",
+                    format!("{} bytes out, {} bytes back", out::grouped(self.request_bytes as u64), out::grouped(self.answer_bytes as u64)),
+                ),
+                ("machine", format!("{}, {} cores", self.machine, self.cores)),
+            ],
+        ));
+        Ok(())
+    }
+}
+
+fn reasons(of: &BTreeMap<&'static str, u64>) -> String {
+    let each: Vec<String> = of.iter().map(|(reason, count)| format!("{} {reason}", out::grouped(*count))).collect();
+    if each.is_empty() { "none".to_owned() } else { each.join(", ") }
+}
+
+fn percentiles(of: &Histogram<u64>) -> [u64; 3] {
+    [0.5, 0.99, 0.999].map(|quantile| of.value_at_quantile(quantile))
+}
+
+/// To three places: more would be noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}

@@ -1,0 +1,217 @@
+//! A policy, terms, one campaign with more budget than a run can spend, and customers who have bought before.
+
+use std::time::Duration;
+
+use kiki::clock::{Clock, UnixMicros};
+use kiki::leaf::{self, AttributionRule, Basis, CreativeFormat, Netting};
+use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
+use kiki::pb::syncflow::v1::{BidRequest, BidStreamRequest, Opportunity, bid_response};
+use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::pb::syncshield::v1::{PutCampaignRequest, PutPolicyRequest, PutTermsRequest};
+use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
+use kiki::pb::syncvalue::v1::{Event, ObserveRequest, ObservedEvent};
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+
+use crate::error::{Doing as _, Failure, rpc};
+
+const CLIENT: &str = "bench";
+const CURRENCY: &str = "USD";
+/// Events in one message of Observe; 4,096 are allowed.
+const OBSERVED: usize = 2_048;
+/// How long the campaign may take to reach SyncFlow.
+const READY: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug, Clone)]
+pub(super) struct Scene {
+    /// SyncFlow's address.
+    pub(super) flow: String,
+    customers: u32,
+    /// What makes request ids of one run differ from those of another.
+    run: u64,
+}
+
+impl Scene {
+    /// Sets up a platform whose table of addresses is `lines`, and waits until it bids.
+    pub(super) async fn set(lines: &[String], customers: u32) -> Result<Self, Failure> {
+        let address = |name: &str| {
+            let row = lines.iter().map(|line| line.split_whitespace()).find_map(|mut row| (row.next()? == name).then(|| row.next())?);
+            row.map(|at| format!("http://{at}")).ok_or_else(|| Failure::new(format!("kiki up named no address of {name}")))
+        };
+        let channel = |at: String| kiki::runtime::channel(&at).doing(at);
+        // The events are observed first: the first bids are made on predictions already.
+        observe(SyncValueServiceClient::new(channel(address("syncvalue")?)?), customers).await?;
+        put(SyncShieldServiceClient::new(channel(address("syncshield")?)?)).await?;
+        let scene = Self { flow: address("syncflow")?, customers, run: 0 };
+        scene.until_it_bids().await?;
+        Ok(scene.next_run())
+    }
+
+    /// The same scene, with request ids that were not used yet.
+    pub(super) fn next_run(&self) -> Self {
+        // Four bytes of the clock would do: runs are seconds apart.
+        Self { run: Clock::System.now().0 as u64, ..self.clone() }
+    }
+
+    /// The opportunities `number` to `number + count`.
+    pub(super) fn request(&self, number: u64, count: usize) -> BidStreamRequest {
+        BidStreamRequest { opportunities: (number..).take(count).map(|n| self.opportunity(n)).collect() }
+    }
+
+    fn opportunity(&self, number: u64) -> Opportunity {
+        Opportunity {
+            request_id: format!("{:x}-{number:08x}", self.run),
+            imp_id: "1".to_owned(),
+            exchange: "bench-exchange".to_owned(),
+            customer: customer(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % u64::from(self.customers)),
+            country: "USA".to_owned(),
+            domain: "news.example".to_owned(),
+            categories: vec!["IAB12".to_owned()],
+            format: CreativeFormat::Banner.into(),
+            width: 300,
+            height: 250,
+            floor_nanos: 1_000,
+            currency: CURRENCY.to_owned(),
+            ..Opportunity::default()
+        }
+    }
+
+    async fn until_it_bids(&self) -> Result<(), Failure> {
+        let mut flow = SyncFlowServiceClient::new(kiki::runtime::channel(&self.flow).doing(&self.flow)?);
+        let end = Instant::now() + READY;
+        for number in 0.. {
+            let request = BidRequest { opportunity: Some(self.opportunity(number)), await_durable: true };
+            let answer = flow.bid(request).await.map_err(|status| rpc("the first bid", &status))?.into_inner().result;
+            match answer {
+                Some(bid_response::Result::Bid(_)) => break,
+                answer if Instant::now() > end => return Err(Failure::new(format!("no bid after {READY:?}: {}", why(answer)))),
+                _ => sleep(Duration::from_millis(50)).await, // polls: there is no call that waits for a campaign
+            }
+        }
+        Ok(())
+    }
+}
+
+fn why(answer: Option<bid_response::Result>) -> String {
+    match answer {
+        Some(bid_response::Result::NoBid(no)) => format!("{}: {}", no.reason().as_str_name(), no.detail),
+        _ => "an answer without a result".to_owned(),
+    }
+}
+
+fn customer(number: u64) -> String {
+    format!("customer-{number:07}")
+}
+
+/// Each customer bought one to four times in the last thirty days, the amounts spread from 5 to 104.
+async fn observe(mut value: SyncValueServiceClient<Channel>, customers: u32) -> Result<(), Failure> {
+    let now = Clock::System.now();
+    let mut events: Vec<ObservedEvent> = (0..u64::from(customers)).flat_map(|number| purchases(number, now)).collect();
+    events.sort_by_key(|event| event.event.as_ref().and_then(|event| event.occurred_at.map(|at| at.seconds)));
+    let messages: Vec<ObserveRequest> = events.chunks(OBSERVED).map(|events| ObserveRequest { events: events.to_vec() }).collect();
+    let (sent, mut acknowledged) = (messages.len(), 0);
+    let answers = value.observe(tokio_stream::iter(messages)).await.map_err(|status| rpc("observing purchases", &status))?;
+    let mut answers = answers.into_inner();
+    while answers.message().await.map_err(|status| rpc("observing purchases", &status))?.is_some() {
+        acknowledged += 1;
+    }
+    if acknowledged == sent { Ok(()) } else { Err(Failure::new(format!("{acknowledged} of {sent} messages of purchases were taken"))) }
+}
+
+fn purchases(number: u64, now: UnixMicros) -> impl Iterator<Item = ObservedEvent> {
+    (0..=number % 4).map(move |nth| {
+        let days = 1 + (number * 7 + nth * 23) % 30;
+        let at = UnixMicros(now.0 - (DAY * u32::try_from(days).unwrap_or(1)).as_micros() as i64);
+        let event = Event {
+            event_id: format!("{number}-{nth}"),
+            occurred_at: Some(at.into()),
+            value_micros: 5_000_000 + (number * 13 % 100) as i64 * 1_000_000,
+            items: 1,
+        };
+        ObservedEvent { client: CLIENT.to_owned(), customer: customer(number), currency: CURRENCY.to_owned(), event: Some(event) }
+    })
+}
+
+async fn put(mut shield: SyncShieldServiceClient<Channel>) -> Result<(), Failure> {
+    let policy = leaf::Policy {
+        bid_caps: vec![leaf::BidCap { currency: CURRENCY.to_owned(), cap_nanos: 20_000_000 }],
+        blocked_countries: vec!["PRK".to_owned()],
+        blocked_categories: vec!["IAB25".to_owned()],
+        blocked_domains: vec!["blocked.example".to_owned()],
+        ..leaf::Policy::default()
+    };
+    shield.put_policy(PutPolicyRequest { policy: Some(policy) }).await.map_err(|status| rpc("putting a policy", &status))?;
+    let terms = leaf::Terms {
+        currency: CURRENCY.to_owned(),
+        client_name: "Bench".to_owned(),
+        baseline_ppm: 3_000_000,
+        share_ppm: 100_000,
+        basis: Basis::Predicted.into(),
+        netting: Netting::Client.into(),
+        zone: "UTC".to_owned(),
+        payment_days: 30,
+        horizon_days: 90,
+        attribution: AttributionRule::LastBilledV1.into(),
+        lookback_seconds: 2_592_000,
+        ..leaf::Terms::default()
+    };
+    let terms = PutTermsRequest { client: CLIENT.to_owned(), terms: Some(terms) };
+    shield.put_terms(terms).await.map_err(|status| rpc("putting terms", &status))?;
+    let campaign = PutCampaignRequest { client: CLIENT.to_owned(), campaign: Some(campaign()) };
+    shield.put_campaign(campaign).await.map_err(|status| rpc("putting a campaign", &status))?;
+    Ok(())
+}
+
+/// At a price of about 1 per thousand, the budget of a billion lasts for a million million bids.
+fn campaign() -> leaf::Campaign {
+    let creative = leaf::Creative {
+        creative: "banner".to_owned(),
+        crid: "bench-1".to_owned(),
+        adomain: vec!["bench.example".to_owned()],
+        format: CreativeFormat::Banner.into(),
+        width: 300,
+        height: 250,
+        markup: "<a href=\"${KIKI_CLICK}\"><img src=\"https://bench.example/300x250.png\"></a>".to_owned(),
+        click_url: "https://bench.example/".to_owned(),
+        ..leaf::Creative::default()
+    };
+    leaf::Campaign {
+        campaign: "bench-campaign".to_owned(),
+        name: "Bench".to_owned(),
+        currency: CURRENCY.to_owned(),
+        limit_total_micros: 1_000_000_000_000_000,
+        target_roas_ppm: 3_000_000,
+        prior_p_conversion_ppb: 100_000,
+        prior_ltv_micros: 30_000_000,
+        creatives: vec![creative],
+        zone: "UTC".to_owned(),
+        ..leaf::Campaign::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opportunities_of_a_run_are_all_different_and_customers_are_spread() {
+        let scene = Scene { flow: String::new(), customers: 100, run: 7 };
+        let batch = [scene.request(0, 64), scene.request(64, 64)].map(|request| request.opportunities).concat();
+        let distinct = |of: fn(&Opportunity) -> &String| batch.iter().map(of).collect::<std::collections::BTreeSet<_>>().len();
+        assert_eq!(distinct(|o| &o.request_id), 128);
+        assert!(distinct(|o| &o.customer) > 50);
+        let other = Scene { run: 8, ..scene.clone() };
+        assert_ne!(scene.request(0, 1), other.request(0, 1));
+    }
+
+    #[test]
+    fn every_customer_has_bought() {
+        let now = UnixMicros(1_700_000_000_000_000);
+        for number in 0..8 {
+            let events: Vec<ObservedEvent> = purchases(number, now).collect();
+            assert_eq!(events.len() as u64, number % 4 + 1);
+            assert!(events.iter().all(|e| e.event.as_ref().is_some_and(|e| e.value_micros >= 5_000_000)));
+        }
+    }
+}

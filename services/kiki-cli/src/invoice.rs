@@ -1,0 +1,179 @@
+//! `kiki invoice` closes a month of a running platform; `kiki invoice verify` and `kiki audit verify` check what one left,
+//! on files alone.
+
+use std::path::{Path, PathBuf};
+
+use billing::domain::summary::Summary;
+use kiki::tlog::note::VerifyingKey;
+
+use crate::close::{Biller, summarise_month};
+use crate::error::{Doing as _, Failure};
+use crate::out;
+
+/// Closes a month, or verifies invoices offline.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Args {
+    #[command(subcommand)]
+    verify: Option<Command>,
+    /// The month to close, "2026-01", in each client's own zone.
+    #[arg(long, required = true)]
+    month: Option<String>,
+    /// Billing's address.
+    #[arg(long, env = "KIKI_BILLING", default_value = "http://127.0.0.1:50054")]
+    addr: String,
+    /// Folder for the files.
+    #[arg(long, default_value = "./kiki-data/invoices")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Command {
+    /// Recomputes invoices from their bundles, offline.
+    Verify(VerifyInvoices),
+}
+
+/// Which bundles are verified, and under which key.
+#[derive(Debug, Clone, clap::Args)]
+pub struct VerifyInvoices {
+    /// The log's public key, or a file that holds it. Default: `log.pub` in the bundle's folder or the one above; a key
+    /// that came with the bundle vouches for nothing, so name one from elsewhere where it matters.
+    #[arg(long)]
+    pub log_key: Option<String>,
+    /// The bundles.
+    #[arg(required = true)]
+    pub bundles: Vec<PathBuf>,
+}
+
+/// Verifies a log's folder offline.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AuditArgs {
+    #[command(subcommand)]
+    command: AuditCommand,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum AuditCommand {
+    /// Checks every leaf, the tree, the signature and the fold.
+    Verify(VerifyLog),
+}
+
+/// Which log is verified, and under which key.
+#[derive(Debug, Clone, clap::Args)]
+pub struct VerifyLog {
+    /// The log's public key, or a file that holds it. Default: `log.pub` in the folder, which vouches for nothing to a stranger.
+    #[arg(long)]
+    pub log_key: Option<String>,
+    /// The data folder.
+    pub dir: PathBuf,
+}
+
+/// Runs `kiki invoice`.
+///
+/// # Errors
+/// What Billing refused, a file that cannot be written, or a bundle with something off.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    if let Some(Command::Verify(verify)) = args.verify {
+        return verify_invoices(&verify);
+    }
+    let month = args.month.unwrap_or_default();
+    let mut biller = Biller::new(kiki::runtime::channel(&args.addr).doing(&args.addr)?);
+    let closed = biller.close(&month).await?;
+    std::fs::create_dir_all(&args.out).doing(format_args!("making {}", args.out.display()))?;
+    let mut invoices = Vec::new();
+    for number in &closed.numbers {
+        invoices.push(biller.save(&args.out, number).await?);
+    }
+    for postponed in &closed.postponed {
+        out::say(format_args!("postponed: {} {}: {}", postponed.client, postponed.currency, postponed.reason));
+    }
+    if invoices.is_empty() {
+        out::say(format_args!("{month}: nothing to invoice"));
+        return Ok(());
+    }
+    let summary = summarise_month(&args.out, &month, &invoices)?;
+    out::say(month_table(&summary));
+    out::say(format_args!("files in {}", args.out.display()));
+    Ok(())
+}
+
+/// Verifies bundles and says so for each.
+///
+/// # Errors
+/// How many are not right; each finding is printed.
+pub fn verify_invoices(args: &VerifyInvoices) -> Result<(), Failure> {
+    let mut wrong = 0;
+    for path in &args.bundles {
+        match verify_bundle(path, args.log_key.as_deref()) {
+            Ok(line) => out::say(format_args!("{}: {line}", path.display())),
+            Err(findings) => {
+                wrong += 1;
+                findings.iter().for_each(|finding| out::say(format_args!("{}: {finding}", path.display())));
+            }
+        }
+    }
+    if wrong > 0 { Err(Failure::new(format!("{wrong} of {} invoices are not right", args.bundles.len()))) } else { Ok(()) }
+}
+
+/// What is right about a bundle, or what is off.
+pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String, Vec<String>> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let above = folder.join("..");
+    let key = key(log_key, &[folder, &above]).map_err(|e| vec![e.to_string()])?;
+    let bytes = std::fs::read(path).map_err(|e| vec![e.to_string()])?;
+    let report = billing::verify_bundle(&bytes, &key).map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let invoice = &report.invoice;
+    let place = report.checkpoint_size;
+    Ok(format!("good: {} for {}, {} {}, from {} leaves of {place}", invoice.invoice_id, invoice.client_name, invoice.total_invoice_amount, invoice.currency, report.leaves))
+}
+
+/// Runs `kiki audit`.
+///
+/// # Errors
+/// The first thing in the log that is off.
+pub fn audit(args: &AuditArgs) -> Result<(), Failure> {
+    let AuditCommand::Verify(verify) = &args.command;
+    let key = key(verify.log_key.as_deref(), &[&verify.dir])?;
+    let report = syncshield::audit::verify(&verify.dir, &key).doing(verify.dir.display())?;
+    let mut rows = vec![
+        ("log", report.log_id.clone()),
+        ("leaves", out::grouped(report.leaves)),
+        ("signed", format!("{} under root {}", out::grouped(report.signed), report.root)),
+    ];
+    rows.extend(report.kinds.iter().map(|(kind, count)| (*kind, out::grouped(*count))));
+    let settled: Vec<String> = report.settled.iter().map(|((client, campaign, currency), nanos)| {
+        format!("{client}/{campaign}  {} {currency}", kiki::money::decimal(*nanos, 9))
+    }).collect();
+    rows.extend(settled.into_iter().map(|line| ("settled", line)));
+    out::say(out::table("good", &rows));
+    Ok(())
+}
+
+/// The key that was named, as text or as a file; else `log.pub` in one of these folders.
+pub(crate) fn key(named: Option<&str>, folders: &[&Path]) -> Result<VerifyingKey, Failure> {
+    let text = match named {
+        Some(text) if text.contains('+') => text.to_owned(),
+        Some(path) => std::fs::read_to_string(path).doing(format_args!("reading the log's key {path}"))?,
+        None => {
+            let found = folders.iter().map(|folder| folder.join("log.pub")).find(|path| path.exists());
+            let path = found.ok_or_else(|| Failure::new("there is no log.pub beside it; name the log's key with --log-key"))?;
+            std::fs::read_to_string(&path).doing(format_args!("reading {}", path.display()))?
+        }
+    };
+    text.trim().parse().doing("reading the log's key")
+}
+
+/// The month over all clients, to be read.
+#[must_use]
+pub fn month_table(summary: &Summary) -> String {
+    let (header, rows) = summary.table();
+    let rows: Vec<Vec<String>> = std::iter::once(header.map(str::to_owned).to_vec()).chain(rows.into_iter().map(|row| row.to_vec())).collect();
+    let widths: Vec<usize> = (0..header.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    // Names to the left, figures to the right.
+    let cell = |column: usize, text: &str| match column {
+        0..=2 => format!("{text:<width$}", width = widths[column]),
+        _ => format!("{text:>width$}", width = widths[column]),
+    };
+    let line = |row: &Vec<String>| row.iter().enumerate().map(|(column, text)| cell(column, text)).collect::<Vec<_>>().join("  ");
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}

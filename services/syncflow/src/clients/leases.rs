@@ -1,0 +1,320 @@
+//! The budget leases that this instance holds, one a campaign.
+//!
+//! A slot is taken in memory; only where the lease must grow, move its mark, live longer or be replaced does a bid wait
+//! for SyncShield. Such a step runs to its end even if the bid that wanted it gives up, so that what is held here and
+//! what the log says cannot drift apart. Steps depend on the order of bids and on the clock given, not on real time.
+//!
+//! A lease that is asked for and not answered is asked for again in the same words, under the same key: it is granted once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kiki::clock::UnixMicros;
+use kiki::money::{Micros, Nanos};
+use kiki::pb::syncshield::v1 as pb;
+use kiki::status::Reason;
+use parking_lot::Mutex;
+use tonic::Status;
+
+use super::Shield;
+use crate::domain::auction::Counts;
+use crate::domain::lease::{Grant, Lease, Mark, Refused, Slot, amount_to_ask, least_to_ask, opening_mark};
+use crate::domain::targeting::Campaign;
+use crate::error::unreachable;
+use crate::metrics::Metrics;
+
+/// A step waits this long for SyncShield; bids give up earlier by their own deadline.
+const RPC_TIMEOUT: Duration = Duration::from_secs(5);
+/// Steps of one bid: return, lease, mark, and each once more where another bid came between.
+const MAX_STEPS: usize = 8;
+/// How long an exhausted budget is not asked about again, unless money came back or the campaign changed.
+const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
+
+/// Why there is no slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoSlot {
+    /// The budget does not have the price.
+    Budget,
+    /// SyncShield gives no lease now, and why.
+    Unavailable(String),
+}
+
+/// The leases.
+#[derive(Debug)]
+pub struct Leases {
+    shield: Shield,
+    holder: String,
+    /// Random for each start, so that keys of an earlier life are not met again.
+    boot: String,
+    next_key: AtomicU64,
+    skew: Duration,
+    metrics: Metrics,
+    accounts: Mutex<HashMap<(String, String), Arc<Account>>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    counts: Mutex<Option<Counts>>,
+    /// How often money came back, by settlements and voids.
+    freed: AtomicU64,
+    held: Arc<tokio::sync::Mutex<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    lease: Option<Lease>,
+    asked: Option<pb::LeaseRequest>,
+    exhausted: Option<Exhausted>,
+}
+
+#[derive(Debug)]
+struct Exhausted {
+    least: Nanos,
+    at: UnixMicros,
+    freed: u64,
+    version: u64,
+}
+
+/// What a bid needs a step for.
+struct Want {
+    campaign: Arc<Campaign>,
+    price: Nanos,
+    now: UnixMicros,
+}
+
+enum Step {
+    Lease,
+    Mark,
+    Renew,
+    Return,
+}
+
+impl Leases {
+    /// No leases yet.
+    #[must_use]
+    pub fn new(shield: Shield, holder: String, boot: String, skew: Duration, metrics: Metrics) -> Arc<Self> {
+        let (next_key, accounts) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { shield, holder, boot, next_key, skew, metrics, accounts })
+    }
+
+    fn account(&self, client: &str, campaign: &str) -> Arc<Account> {
+        self.accounts.lock().entry((client.to_owned(), campaign.to_owned())).or_default().clone()
+    }
+
+    /// What the log had counted for the campaign when its lease was last granted or renewed.
+    #[must_use]
+    pub fn counts(&self, campaign: &Campaign) -> Option<Counts> {
+        *self.account(&campaign.client, &campaign.id).counts.lock()
+    }
+
+    /// Money of the campaign came back: an exhausted budget may be asked again.
+    pub fn freed(&self, client: &str, campaign: &str) {
+        self.account(client, campaign).freed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes a slot for a bid that may cost `price`.
+    ///
+    /// # Errors
+    /// [`NoSlot`], and then no slot was taken. Given up while waiting, none was taken either.
+    pub async fn take(self: &Arc<Self>, campaign: &Arc<Campaign>, price: Nanos, now: UnixMicros) -> Result<Slot, NoSlot> {
+        let account = self.account(&campaign.client, &campaign.id);
+        for _ in 0..MAX_STEPS {
+            let mut held = account.held.clone().lock_owned().await;
+            let exhausted = account.is_exhausted(&held, campaign, price, now);
+            let step = match &mut held.lease {
+                None if exhausted => return Err(NoSlot::Budget),
+                None => Step::Lease,
+                Some(lease) if lease.ageing(now) && !lease.expired(now) => Step::Renew,
+                Some(lease) => match lease.take(price, now) {
+                    Ok(slot) => return Ok(slot),
+                    Err(Refused::NeedsMark) => Step::Mark,
+                    Err(Refused::NeedsLease | Refused::Expired) => Step::Return,
+                },
+            };
+            let want = Want { campaign: campaign.clone(), price, now };
+            let (leases, owner) = (self.clone(), account.clone());
+            let step = tokio::spawn(async move { leases.step(&owner, &mut held, step, &want).await });
+            step.await.unwrap_or_else(|error| Err(NoSlot::Unavailable(error.to_string())))?;
+        }
+        Err(NoSlot::Unavailable(format!("no slot after {MAX_STEPS} steps")))
+    }
+
+    async fn step(&self, account: &Account, held: &mut Held, step: Step, want: &Want) -> Result<(), NoSlot> {
+        match step {
+            Step::Lease => self.lease(account, held, want).await,
+            Step::Mark => self.mark(held, want).await,
+            Step::Renew => self.renew(account, held, want).await,
+            Step::Return => self.give_back(&want.campaign.client, &want.campaign.id, held).await,
+        }
+    }
+
+    async fn lease(&self, account: &Account, held: &mut Held, want: &Want) -> Result<(), NoSlot> {
+        let freed = account.freed.load(Ordering::Acquire);
+        let request = held.asked.get_or_insert_with(|| self.ask(want)).clone();
+        let mut shield = self.shield.clone();
+        let answer = match call(shield.lease(request)).await {
+            Err(status) if unreachable(&status) => return Err(unavailable(&status)),
+            answer => answer,
+        };
+        held.asked = None;
+        match answer {
+            Ok(answer) => {
+                self.learn(account, answer.counts, answer.budget.as_ref());
+                let grant = answer.grant.as_ref().and_then(grant);
+                let grant = grant.ok_or_else(|| NoSlot::Unavailable("a grant without its bounds".to_owned()))?;
+                held.lease = Some(Lease::new(grant, self.skew));
+                held.exhausted = None;
+                Ok(())
+            }
+            Err(status) if Reason::BudgetExhausted.is(&status) => {
+                let version = want.campaign.version;
+                held.exhausted = Some(Exhausted { least: want.price, at: want.now, freed, version });
+                Err(NoSlot::Budget)
+            }
+            Err(status) => Err(unavailable(&status)),
+        }
+    }
+
+    fn ask(&self, want: &Want) -> pb::LeaseRequest {
+        let campaign = &want.campaign;
+        let least = least_to_ask(want.price);
+        let amount = amount_to_ask(campaign.limit_total, campaign.limit_daily, want.price).max(least);
+        let mark = opening_mark(amount, want.price);
+        pb::LeaseRequest {
+            key: format!("{}.{}", self.boot, self.next_key.fetch_add(1, Ordering::Relaxed)),
+            client: campaign.client.clone(),
+            campaign: campaign.id.clone(),
+            holder: self.holder.clone(),
+            amount_micros: amount.get(),
+            least_micros: least.get(),
+            mark_sequence: mark.sequence,
+            mark_nanos: mark.nanos,
+        }
+    }
+
+    async fn mark(&self, held: &mut Held, want: &Want) -> Result<(), NoSlot> {
+        let Some(lease) = &mut held.lease else { return Ok(()) };
+        let mark = lease.next_mark(want.price);
+        let mut shield = self.shield.clone();
+        let request = pb::MarkRequest {
+            client: want.campaign.client.clone(),
+            lease_id: lease.grant().lease_id,
+            epoch: lease.grant().epoch,
+            sequence: mark.sequence,
+            amount_nanos: mark.nanos,
+            campaign: want.campaign.id.clone(),
+        };
+        match call(shield.mark(request)).await {
+            Ok(answer) => lease.marked(Mark { sequence: answer.sequence, nanos: answer.amount_nanos }),
+            Err(status) => lost(held, &status)?,
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, account: &Account, held: &mut Held, want: &Want) -> Result<(), NoSlot> {
+        let Some(lease) = &mut held.lease else { return Ok(()) };
+        let mut shield = self.shield.clone();
+        let request = pb::RenewRequest {
+            client: want.campaign.client.clone(),
+            lease_id: lease.grant().lease_id,
+            epoch: lease.grant().epoch,
+            campaign: want.campaign.id.clone(),
+        };
+        match call(shield.renew(request)).await {
+            Ok(answer) => {
+                self.learn(account, answer.counts, answer.budget.as_ref());
+                let renewed = answer.grant.as_ref().and_then(grant);
+                let renewed = renewed.ok_or_else(|| NoSlot::Unavailable("a renewal without its bounds".to_owned()))?;
+                lease.renewed(renewed.epoch, renewed.expires_at, want.now);
+            }
+            Err(status) => lost(held, &status)?,
+        }
+        Ok(())
+    }
+
+    async fn give_back(&self, client: &str, campaign: &str, held: &mut Held) -> Result<(), NoSlot> {
+        let Some(lease) = &held.lease else { return Ok(()) };
+        let mut shield = self.shield.clone();
+        let request = pb::ReturnRequest {
+            client: client.to_owned(),
+            lease_id: lease.grant().lease_id,
+            epoch: lease.grant().epoch,
+            sequence: lease.used().sequence,
+            amount_nanos: lease.used().nanos,
+            campaign: campaign.to_owned(),
+        };
+        match call(shield.r#return(request)).await {
+            Ok(_) => held.lease = None,
+            Err(status) => lost(held, &status)?,
+        }
+        Ok(())
+    }
+
+    /// Gives every lease back; for the end of the process.
+    pub async fn give_all_back(&self) {
+        let accounts: Vec<_> = self.accounts.lock().iter().map(|(key, account)| (key.clone(), account.clone())).collect();
+        for ((client, campaign), account) in accounts {
+            let mut held = account.held.lock().await;
+            if let Err(why) = self.give_back(&client, &campaign, &mut held).await {
+                tracing::warn!("a lease of {campaign} of {client} was not given back and will expire: {why:?}");
+            }
+        }
+    }
+
+    fn learn(&self, account: &Account, counts: Option<pb::CampaignCounts>, budget: Option<&pb::Budget>) {
+        if let Some(counts) = counts {
+            *account.counts.lock() = Some(Counts { billed: counts.billed_impressions, conversions: counts.conversions });
+        }
+        if let Some(budget) = budget {
+            self.metrics.budget(budget);
+        }
+    }
+}
+
+impl Account {
+    fn is_exhausted(&self, held: &Held, campaign: &Campaign, price: Nanos, now: UnixMicros) -> bool {
+        held.exhausted.as_ref().is_some_and(|exhausted| {
+            price >= exhausted.least
+                && now.since(exhausted.at) < EXHAUSTED_FOR
+                && self.freed.load(Ordering::Acquire) == exhausted.freed
+                && campaign.version == exhausted.version
+        })
+    }
+}
+
+/// A refused step means that the lease is no longer ours; an unanswered one means nothing yet.
+fn lost(held: &mut Held, status: &Status) -> Result<(), NoSlot> {
+    if unreachable(status) || status.code() == tonic::Code::Unavailable {
+        return Err(unavailable(status));
+    }
+    tracing::warn!("a lease was lost: {}", status.message());
+    held.lease = None;
+    Ok(())
+}
+
+fn unavailable(status: &Status) -> NoSlot {
+    NoSlot::Unavailable(format!("syncshield: {}", status.message()))
+}
+
+async fn call<T>(rpc: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(RPC_TIMEOUT, rpc).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer for 5 s")),
+    }
+}
+
+fn grant(grant: &pb::Grant) -> Option<Grant> {
+    let time = |time: &Option<prost_types::Timestamp>| UnixMicros::from_pb(time.as_ref());
+    Some(Grant {
+        lease_id: grant.lease_id,
+        epoch: grant.epoch,
+        amount: Micros::new(grant.amount_micros),
+        granted_at: time(&grant.granted_at)?,
+        expires_at: time(&grant.expires_at)?,
+        day_end: time(&grant.day_end)?,
+        slots: grant.slots,
+        mark: Mark { sequence: grant.mark_sequence, nanos: grant.mark_nanos },
+    })
+}

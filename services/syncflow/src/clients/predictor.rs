@@ -1,0 +1,222 @@
+//! Predictions from SyncValue: asked by many bids, sent in batches over one stream, behind a circuit breaker.
+//!
+//! Whoever asks gets a [`Pending`] at once and waits as long as it can afford; no answer in time is no answer, and the
+//! campaign's prior stands in. Bounds: [`MAX_WAITING`] questions wait to be sent, [`MAX_IN_FLIGHT`] messages of at most
+//! [`MAX_BATCH`] are unanswered. A stream that stays silent for [`STALL`] is given up and opened anew.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use kiki::clock::{Clock, UnixMicros};
+use kiki::ids::{self, CustomerKey};
+use kiki::leaf;
+use kiki::money::Micros;
+use kiki::pb::syncvalue::v1 as pb;
+use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::Backoff;
+use crate::domain::auction::Prediction;
+use crate::domain::breaker::{Breaker, Permit};
+use crate::metrics::Metrics;
+
+/// Questions that may wait: 16 full messages.
+const MAX_WAITING: usize = 1_024;
+/// Questions of one message: enough to share its cost, few enough that nobody waits for the last.
+const MAX_BATCH: usize = 64;
+/// Unanswered messages: while some are computed, others are on their way.
+const MAX_IN_FLIGHT: usize = 8;
+/// Longer than any bid waits.
+const STALL: Duration = Duration::from_secs(5);
+
+/// Asks SyncValue.
+#[derive(Debug, Clone)]
+pub struct Predictor {
+    questions: mpsc::Sender<Question>,
+    breaker: Breaker,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+/// Whose value, in what, over how long, as of when.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The advertiser.
+    pub client: String,
+    /// Its customer.
+    pub customer: CustomerKey,
+    /// ISO 4217.
+    pub currency: String,
+    /// The horizon of the client's terms.
+    pub horizon_days: u16,
+    /// "Now" of the question.
+    pub at: UnixMicros,
+}
+
+#[derive(Debug)]
+struct Question {
+    subject: Subject,
+    answer: oneshot::Sender<pb::Prediction>,
+}
+
+/// A prediction that was asked for.
+#[derive(Debug)]
+pub struct Pending {
+    answer: oneshot::Receiver<pb::Prediction>,
+    permit: Permit,
+    clock: Clock,
+    metrics: Metrics,
+    breaker: Breaker,
+}
+
+impl Predictor {
+    /// A predictor, and the task that serves it until `stop`.
+    pub fn new(
+        channel: Channel,
+        breaker: Breaker,
+        clock: Clock,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> (Self, impl Future<Output = ()>) {
+        let (questions, waiting) = mpsc::channel(MAX_WAITING);
+        metrics.breaker(&breaker, clock.now());
+        let predictor = Self { questions, breaker, clock, metrics };
+        (predictor, async move {
+            let _ = stop.run_until_cancelled(serve(SyncValueServiceClient::new(channel), waiting)).await;
+        })
+    }
+
+    /// Asks; nothing where the breaker refuses or too many wait already.
+    #[must_use]
+    pub fn ask(&self, subject: Subject) -> Option<Pending> {
+        let now = self.clock.now();
+        let permit = self.breaker.admit(now);
+        self.metrics.breaker(&self.breaker, now);
+        let permit = permit.ok()?;
+        let (answer, pending) = oneshot::channel();
+        let (clock, metrics, breaker) = (self.clock.clone(), self.metrics.clone(), self.breaker.clone());
+        match self.questions.try_send(Question { subject, answer }) {
+            Ok(()) => Some(Pending { answer: pending, permit, clock, metrics, breaker }),
+            Err(_) => {
+                permit.failed(now);
+                None
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// The prediction, if it comes by `deadline` and says something of this customer.
+    pub async fn answer(self, deadline: Instant) -> Option<Prediction> {
+        let answer = tokio::time::timeout_at(deadline, self.answer).await;
+        let now = self.clock.now();
+        let answered = match answer {
+            Ok(Ok(prediction)) if ids::check("model", &prediction.model).is_ok() => Some(prediction),
+            Ok(_) => None,
+            Err(_) => {
+                self.metrics.predictions_late.inc();
+                None
+            }
+        };
+        if answered.is_some() { self.permit.succeeded(now) } else { self.permit.failed(now) }
+        self.metrics.breaker(&self.breaker, now);
+        answered.and_then(known)
+    }
+}
+
+/// Of a customer or a population that nobody has seen, the campaign's prior knows more.
+fn known(prediction: pb::Prediction) -> Option<Prediction> {
+    use pb::FallbackReason::{NoPopulation, UnknownCustomer};
+    if matches!(prediction.fallback_reason(), NoPopulation | UnknownCustomer) {
+        return None;
+    }
+    let status = match prediction.status() {
+        leaf::PredictionStatus::Ok => leaf::PredictionStatus::Ok,
+        _ => leaf::PredictionStatus::Fallback,
+    };
+    Some(Prediction { ltv: Micros::new(prediction.mean_micros), model: prediction.model, status })
+}
+
+async fn serve(mut client: SyncValueServiceClient<Channel>, mut waiting: mpsc::Receiver<Question>) {
+    let mut backoff = Backoff::new();
+    // A stream is opened for the first question, and anew for the first one after it broke.
+    while let Some(first) = waiting.recv().await {
+        match converse(&mut client, &mut waiting, first).await {
+            Ok(()) => backoff = Backoff::new(),
+            Err(status) => {
+                tracing::warn!("syncvalue: {}", status.message());
+                tokio::time::sleep(backoff.next()).await;
+            }
+        }
+    }
+}
+
+/// One stream's life. Questions that it leaves unanswered are dropped, which tells those who asked.
+async fn converse(
+    client: &mut SyncValueServiceClient<Channel>,
+    waiting: &mut mpsc::Receiver<Question>,
+    first: Question,
+) -> Result<(), Status> {
+    // The channel is as deep as the window, so that sending never waits.
+    let (requests, outgoing) = mpsc::channel(MAX_IN_FLIGHT);
+    let mut in_flight = VecDeque::with_capacity(MAX_IN_FLIGHT);
+    send(&requests, &mut in_flight, vec![first]);
+    let opened = tokio::time::timeout(STALL, client.predict_stream(ReceiverStream::new(outgoing))).await;
+    let mut answers = opened.map_err(|_| Status::deadline_exceeded("no stream for 5 s"))??.into_inner();
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            biased;
+            answer = next(&mut answers, in_flight.is_empty()) => {
+                let Some(answer) = answer? else { return Ok(()) };
+                let asked: Vec<oneshot::Sender<pb::Prediction>> = in_flight.pop_front().unwrap_or_default();
+                for (question, prediction) in asked.into_iter().zip(answer.predictions) {
+                    let _ = question.send(prediction); // whoever asked may have stopped waiting
+                }
+            }
+            got = waiting.recv_many(&mut batch, MAX_BATCH), if in_flight.len() < MAX_IN_FLIGHT => {
+                if got == 0 {
+                    return Ok(());
+                }
+                send(&requests, &mut in_flight, batch);
+            }
+        }
+    }
+}
+
+/// The next answer; without a limit where none is owed.
+async fn next(
+    answers: &mut Streaming<pb::PredictStreamResponse>,
+    idle: bool,
+) -> Result<Option<pb::PredictStreamResponse>, Status> {
+    if idle {
+        return answers.message().await;
+    }
+    let late = |_| Status::deadline_exceeded("no answer for 5 s");
+    tokio::time::timeout(STALL, answers.message()).await.map_err(late)?
+}
+
+type InFlight = VecDeque<Vec<oneshot::Sender<pb::Prediction>>>;
+
+fn send(requests: &mpsc::Sender<pb::PredictStreamRequest>, in_flight: &mut InFlight, batch: Vec<Question>) {
+    let (subjects, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.subject, one.answer)).unzip();
+    let requests_of = subjects.into_iter().map(request).collect();
+    if requests.try_send(pb::PredictStreamRequest { requests: requests_of }).is_ok() {
+        in_flight.push_back(answers);
+    }
+}
+
+fn request(subject: Subject) -> pb::PredictRequest {
+    pb::PredictRequest {
+        client: subject.client,
+        subject: Some(pb::predict_request::Subject::CustomerKey(subject.customer.0.to_vec().into())),
+        currency: subject.currency,
+        horizon_days: subject.horizon_days.into(),
+        at: Some(subject.at.into()),
+    }
+}

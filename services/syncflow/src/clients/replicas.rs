@@ -1,0 +1,191 @@
+//! Replicas of the campaigns and the policy, kept by two streams from SyncShield and read without a lock.
+//!
+//! Invariant: a replica that was not heard of for [`MAX_AGE`] of real time is no replica; heartbeats come each second.
+//! A policy whose digest is not its own is not taken, and the one before it is given up: without a policy there is no bid.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use kiki::guardrail::Policy;
+use kiki::pb::syncshield::v1 as shield;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{Backoff, Shield};
+use crate::domain::auction::Counts;
+use crate::domain::targeting::Campaign;
+
+/// How long a replica is good for without a word: ten heartbeats.
+pub const MAX_AGE: Duration = Duration::from_secs(10);
+
+/// A campaign with what the log had counted when it was first heard of.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The campaign.
+    pub campaign: Arc<Campaign>,
+    /// Counts to start with; those of its leases are newer.
+    pub counts: Counts,
+}
+
+/// All campaigns by client and id.
+pub type Table = BTreeMap<(String, String), Entry>;
+
+/// The replicas.
+#[derive(Debug)]
+pub struct Replicas {
+    campaigns: ArcSwap<Table>,
+    policy: ArcSwapOption<Policy>,
+    campaigns_heard: Mutex<Option<Instant>>,
+    policy_heard: Mutex<Option<Instant>>,
+}
+
+/// What decisions are made on.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The campaigns.
+    pub campaigns: Arc<Table>,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+}
+
+impl Replicas {
+    /// Empty replicas, which [`Replicas::run`] fills.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            campaigns: ArcSwap::default(),
+            policy: ArcSwapOption::empty(),
+            campaigns_heard: Mutex::new(None),
+            policy_heard: Mutex::new(None),
+        })
+    }
+
+    /// Campaigns and policy, where both are there and fresh; else what is missing.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn view(&self) -> Result<View, &'static str> {
+        let fresh = |heard: &Mutex<Option<Instant>>| heard.lock().is_some_and(|heard| heard.elapsed() < MAX_AGE);
+        if !fresh(&self.campaigns_heard) {
+            return Err("the campaigns were not heard of for 10 s");
+        }
+        if !fresh(&self.policy_heard) {
+            return Err("the policy was not heard of for 10 s");
+        }
+        let policy = self.policy.load_full().ok_or("no policy is in force")?;
+        Ok(View { campaigns: self.campaigns.load_full(), policy })
+    }
+
+    /// The campaign, however old the replica.
+    #[must_use]
+    pub fn campaign(&self, client: &str, campaign: &str) -> Option<Arc<Campaign>> {
+        let key = (client.to_owned(), campaign.to_owned());
+        self.campaigns.load().get(&key).map(|entry| entry.campaign.clone())
+    }
+
+    /// Follows both streams until `stop`.
+    pub async fn run(self: Arc<Self>, client: Shield, stop: CancellationToken) {
+        let both = async { tokio::join!(self.follow_campaigns(client.clone()), self.follow_policy(client)) };
+        let _ = stop.run_until_cancelled(both).await;
+    }
+
+    async fn follow_campaigns(&self, mut client: Shield) -> Status {
+        let mut backoff = Backoff::new();
+        loop {
+            let stream = client.watch_campaigns(shield::WatchCampaignsRequest { client: String::new() }).await;
+            let ended = match stream {
+                Err(status) => status,
+                Ok(stream) => {
+                    let mut stream = stream.into_inner();
+                    loop {
+                        match next(stream.message()).await {
+                            Ok(message) => self.take_campaigns(message),
+                            Err(status) => break status,
+                        }
+                        backoff = Backoff::new();
+                    }
+                }
+            };
+            tracing::warn!("campaigns: {}", ended.message());
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    async fn follow_policy(&self, mut client: Shield) -> Status {
+        let mut backoff = Backoff::new();
+        loop {
+            let ended = match client.watch_policy(shield::WatchPolicyRequest {}).await {
+                Err(status) => status,
+                Ok(stream) => {
+                    let mut stream = stream.into_inner();
+                    loop {
+                        match next(stream.message()).await {
+                            Ok(message) => self.take_policy(&message),
+                            Err(status) => break status,
+                        }
+                        backoff = Backoff::new();
+                    }
+                }
+            };
+            tracing::warn!("policy: {}", ended.message());
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    fn take_campaigns(&self, message: shield::WatchCampaignsResponse) {
+        if message.snapshot || !message.campaigns.is_empty() {
+            let before = self.campaigns.load();
+            let mut table = if message.snapshot { Table::new() } else { Table::clone(&before) };
+            for one in message.campaigns {
+                let Some(campaign) = one.campaign else { continue };
+                let key = (one.client.clone(), campaign.campaign.clone());
+                match Campaign::compile(&one.client, &campaign, one.horizon_days) {
+                    Ok(campaign) => {
+                        let counts = one.counts.unwrap_or_default();
+                        let counts = Counts { billed: counts.billed_impressions, conversions: counts.conversions };
+                        // Counts of later messages come at any moment; decisions would depend on when.
+                        let counts = before.get(&key).map_or(counts, |entry| entry.counts);
+                        table.insert(key, Entry { campaign: Arc::new(campaign), counts });
+                    }
+                    Err(error) => {
+                        tracing::error!("campaign {} of {} is not bid for: {error}", key.1, key.0);
+                        table.remove(&key);
+                    }
+                }
+            }
+            self.campaigns.store(Arc::new(table));
+        }
+        *self.campaigns_heard.lock() = Some(Instant::now());
+    }
+
+    fn take_policy(&self, message: &shield::WatchPolicyResponse) {
+        if let Some(document) = &message.policy {
+            let policy = Policy::compile(document).map_err(|error| error.to_string()).and_then(|policy| {
+                let same = message.digest.as_ref() == policy.digest;
+                if same { Ok(policy) } else { Err("its digest is another".to_owned()) }
+            });
+            match policy {
+                Ok(policy) => self.policy.store(Some(Arc::new(policy))),
+                Err(error) => {
+                    tracing::error!("policy version {} is not applied, and nothing is bid: {error}", document.version);
+                    self.policy.store(None);
+                }
+            }
+        }
+        *self.policy_heard.lock() = Some(Instant::now());
+    }
+}
+
+/// The stream's next message; an error where it ended or fell silent.
+async fn next<T>(message: impl Future<Output = Result<Option<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(MAX_AGE, message).await {
+        Ok(Ok(Some(message))) => Ok(message),
+        Ok(Ok(None)) => Err(Status::unavailable("the stream ended")),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded("no heartbeat for 10 s")),
+    }
+}

@@ -1,0 +1,85 @@
+//! SyncFlow's configuration.
+
+use kiki::ids::{ExchangeId, Key, PlatformId};
+
+/// What SyncFlow is told at its start.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// SyncShield's address.
+    #[arg(long, env = "KIKI_SHIELD", default_value = "http://127.0.0.1:50053")]
+    pub shield: String,
+    /// SyncValue's address.
+    #[arg(long, env = "KIKI_VALUE", default_value = "http://127.0.0.1:50051")]
+    pub value: String,
+    /// Key of the customers' pseudonyms, the same at all services: 64 hexadecimal digits.
+    #[arg(long, env = "KIKI_PSEUDONYM_KEY", hide_env_values = true)]
+    pub pseudonym_key: Key,
+    /// Key that receipts are made with, the same at all instances: 64 hexadecimal digits.
+    #[arg(long, env = "KIKI_RECEIPT_KEY", hide_env_values = true)]
+    pub receipt_key: Key,
+    /// This instance's name as the holder of leases; without one it makes one up.
+    #[arg(long, env = "KIKI_HOLDER")]
+    pub holder: Option<String>,
+    /// Where exchanges and browsers reach the HTTP side, without a slash at the end.
+    #[arg(long, env = "KIKI_PUBLIC_URL", default_value = "http://127.0.0.1:8080")]
+    pub public_url: String,
+    /// The platforms that exchanges belong to, as exchange=platform; one not named is a platform of its own.
+    #[arg(long, env = "KIKI_PLATFORMS", value_delimiter = ',')]
+    pub platforms: Vec<String>,
+    /// Exchanges that send no billing notice: the win notice settles.
+    #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
+    pub settle_on_win: Vec<String>,
+    /// How long after a bid its notices are taken, seconds.
+    #[arg(long, env = "KIKI_NOTICE_WINDOW_SECS", default_value_t = 604_800)]
+    pub notice_window_secs: u64,
+    /// By how much the clocks here and at SyncShield may differ, milliseconds.
+    #[arg(long, env = "KIKI_CLOCK_SKEW_MS", default_value_t = 1_000)]
+    pub clock_skew_ms: u64,
+    /// What of an exchange's deadline the network takes, milliseconds.
+    #[arg(long, env = "KIKI_NETWORK_ALLOWANCE_MS", default_value_t = 5)]
+    pub network_allowance_ms: u64,
+    /// The longest that a bid may take whatever the exchange allows, milliseconds.
+    #[arg(long, env = "KIKI_DEADLINE_MAX_MS", default_value_t = 1_000)]
+    pub deadline_max_ms: u64,
+}
+
+/// The exchanges' platforms, and how they settle.
+#[derive(Debug, Clone, Default)]
+pub struct Exchanges {
+    platforms: std::collections::HashMap<String, String>,
+    settle_on_win: std::collections::HashSet<String>,
+}
+
+impl Exchanges {
+    /// From the configuration.
+    ///
+    /// # Errors
+    /// An entry that is not exchange=platform with ids of their form.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        let mut exchanges = Self::default();
+        for entry in &config.platforms {
+            let (exchange, platform) =
+                entry.split_once('=').ok_or_else(|| format!("platforms: {entry:?} is not exchange=platform"))?;
+            let exchange = ExchangeId::parse(exchange).map_err(|error| error.to_string())?;
+            let platform = PlatformId::parse(platform).map_err(|error| error.to_string())?;
+            exchanges.platforms.insert(exchange.as_str().to_owned(), platform.as_str().to_owned());
+        }
+        for exchange in &config.settle_on_win {
+            let exchange = ExchangeId::parse(exchange).map_err(|error| error.to_string())?;
+            exchanges.settle_on_win.insert(exchange.as_str().to_owned());
+        }
+        Ok(exchanges)
+    }
+
+    /// The platform that the exchange belongs to.
+    #[must_use]
+    pub fn platform<'a>(&'a self, exchange: &'a str) -> &'a str {
+        self.platforms.get(exchange).map_or(exchange, String::as_str)
+    }
+
+    /// Whether its win notice is the one that charges.
+    #[must_use]
+    pub fn settles_on_win(&self, exchange: &str) -> bool {
+        self.settle_on_win.contains(exchange)
+    }
+}

@@ -1,0 +1,415 @@
+//! The bid path: an opportunity in, a bid or a reason out.
+//!
+//! Two halves, so that a stream can ask for many predictions at once and still decide in order: [`Engine::prepare`] finds
+//! the campaigns and asks for predictions without waiting; [`Engine::decide`] waits for them, prices, takes a slot and
+//! hands the decision to the recorder.
+//!
+//! Invariants: no bid without a fresh policy, fresh campaigns and a slot below an acknowledged mark; one opportunity has
+//! one answer and at most one slot, as long as it is among the last [`memo::MAX_ENTRIES`]; between taking a slot and
+//! handing on its decision nothing is awaited, so that a caller who gives up cannot lose a decision.
+
+mod memo;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiki::clock::{Clock, UnixMicros};
+use kiki::guardrail::{Policy, Refusals};
+use kiki::ids::{CustomerKey, Pseudonyms};
+use kiki::leaf;
+use tokio::time::Instant;
+
+use crate::clients::leases::{Leases, NoSlot};
+use crate::clients::predictor::{Pending, Predictor, Subject};
+use crate::clients::recorder::{Entry, Recorder};
+use crate::clients::replicas::{Replicas, View};
+use crate::config::Exchanges;
+use crate::domain::auction::{self, Candidate, Counts, Prediction};
+use crate::domain::creative::Creative;
+use crate::domain::lease::Slot;
+use crate::domain::opportunity::Opportunity;
+use crate::domain::receipt::{Receipt, ReceiptKeys};
+use crate::domain::targeting::Campaign;
+use crate::metrics::Metrics;
+use memo::Memo;
+
+/// Why there is no bid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No campaign fits.
+    NoMatch,
+    /// The value does not reach the floor.
+    BelowFloor,
+    /// A guardrail refused.
+    Policy,
+    /// The budget is used up.
+    Budget,
+    /// SyncShield is out of reach, a replica too old, or too many decisions wait.
+    NotReady,
+    /// Too late.
+    Deadline,
+    /// The exchange is testing.
+    Test,
+}
+
+impl Reason {
+    /// Its name on the wire and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoMatch => "NO_MATCH",
+            Self::BelowFloor => "BELOW_FLOOR",
+            Self::Policy => "POLICY",
+            Self::Budget => "BUDGET",
+            Self::NotReady => "NOT_READY",
+            Self::Deadline => "DEADLINE",
+            Self::Test => "TEST",
+        }
+    }
+
+    /// Whether asking again a moment later can have another answer.
+    const fn passing(self) -> bool {
+        matches!(self, Self::NotReady | Self::Deadline)
+    }
+}
+
+/// A bid.
+#[derive(Debug, Clone)]
+pub struct Bid {
+    /// The campaign that bids, what it shows and what it pays.
+    pub candidate: Candidate,
+    /// Its slot under the lease.
+    pub slot: Slot,
+    /// What its notices bring back.
+    pub receipt: String,
+}
+
+/// What an opportunity got.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A bid.
+    Bid(Box<Bid>),
+    /// None, why, and the detail for people.
+    NoBid(Reason, String),
+}
+
+/// An answer, and when its decisions are durable.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// The answer.
+    pub answer: Answer,
+    /// The recorder's ticket; 0 where nothing was recorded.
+    pub ticket: u64,
+}
+
+/// Until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    prediction: Instant,
+    all: Instant,
+}
+
+/// An opportunity with what it waits for.
+#[derive(Debug)]
+pub struct Prepared {
+    opportunity: Opportunity,
+    deadline: Deadline,
+    now: UnixMicros,
+    found: Result<Found, (Reason, String)>,
+}
+
+#[derive(Debug)]
+struct Found {
+    policy: Arc<Policy>,
+    matches: Vec<Match>,
+    asked: HashMap<Asked, Pending>,
+}
+
+#[derive(Debug)]
+struct Match {
+    campaign: Arc<Campaign>,
+    creative: Creative,
+    counts: Counts,
+    customer: Option<CustomerKey>,
+}
+
+/// One question serves all campaigns of a client that count in the same currency.
+type Asked = (String, String);
+
+/// Everything that a bid needs.
+#[derive(Debug)]
+pub struct Engine {
+    /// The exchanges.
+    pub exchanges: Exchanges,
+    /// Campaigns and policy.
+    pub replicas: Arc<Replicas>,
+    /// Budgets.
+    pub leases: Arc<Leases>,
+    /// Predictions.
+    pub predictor: Predictor,
+    /// The way to the log.
+    pub recorder: Arc<Recorder>,
+    /// The receipts' keys.
+    pub receipts: ReceiptKeys,
+    /// The customers' pseudonyms.
+    pub pseudonyms: Pseudonyms,
+    /// What "now" is.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// How long after a bid its notices are taken.
+    pub notice_window: Duration,
+    /// What of a deadline the network takes.
+    pub network_allowance: Duration,
+    /// The longest that a bid may take.
+    pub deadline_max: Duration,
+    /// What was answered lately.
+    pub memo: Memo,
+}
+
+/// An empty memory of answers.
+#[must_use]
+pub fn memo() -> Memo {
+    Memo::new()
+}
+
+impl Engine {
+    /// The deadline of a bid that came just now, by the exchange's limit and the caller's. Predictions get half of it.
+    #[must_use]
+    pub fn deadline(&self, tmax_ms: Option<u32>, call: Option<Duration>) -> Deadline {
+        let tmax = tmax_ms.map(|tmax| Duration::from_millis(tmax.into()));
+        let whole = [tmax, call].into_iter().flatten().fold(self.deadline_max, Duration::min);
+        let whole = whole.saturating_sub(self.network_allowance);
+        let now = Instant::now();
+        Deadline { prediction: now + whole / 2, all: now + whole }
+    }
+
+    /// Finds campaigns and asks for predictions; waits for nothing.
+    #[must_use]
+    pub fn prepare(&self, opportunity: Opportunity, deadline: Deadline) -> Prepared {
+        let now = self.clock.now();
+        let known = self.memo.known(&opportunity.key);
+        let found = if known { Err((Reason::NotReady, String::new())) } else { self.find(&opportunity, now) };
+        Prepared { opportunity, deadline, now, found }
+    }
+
+    fn find(&self, opportunity: &Opportunity, now: UnixMicros) -> Result<Found, (Reason, String)> {
+        let View { campaigns, policy } = self.replicas.view().map_err(|why| (Reason::NotReady, why.to_owned()))?;
+        if !self.recorder.has_room() {
+            return Err((Reason::NotReady, "too many decisions wait for the log".to_owned()));
+        }
+        if opportunity.test {
+            return Err((Reason::Test, "a test is not billed, and not bid on".to_owned()));
+        }
+        let mut matches = Vec::new();
+        let mut asked = HashMap::new();
+        for entry in campaigns.values() {
+            let Some(creative) = entry.campaign.fits(opportunity).cloned() else { continue };
+            let campaign = entry.campaign.clone();
+            let customer = opportunity.customer.as_ref().map(|customer| self.pseudonyms.of(&campaign.client, customer));
+            if let Some(customer) = customer {
+                let key = (campaign.client.clone(), campaign.currency.code().to_owned());
+                if !asked.contains_key(&key)
+                    && let Some(pending) = self.ask(&campaign, customer, now)
+                {
+                    asked.insert(key, pending);
+                }
+            }
+            matches.push(Match { campaign, creative, counts: entry.counts, customer });
+        }
+        if matches.is_empty() {
+            return Err((Reason::NoMatch, "no campaign fits".to_owned()));
+        }
+        Ok(Found { policy, matches, asked })
+    }
+
+    fn ask(&self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> Option<Pending> {
+        self.predictor.ask(Subject {
+            client: campaign.client.clone(),
+            customer,
+            currency: campaign.currency.code().to_owned(),
+            horizon_days: campaign.horizon_days,
+            at,
+        })
+    }
+
+    /// Decides; an opportunity that was answered before has the same answer again.
+    pub async fn decide(&self, prepared: Prepared) -> Answered {
+        let answered = self.memo.answer(prepared.opportunity.key, self.decide_once(prepared)).await;
+        match &answered.answer {
+            Answer::Bid(_) => {}
+            Answer::NoBid(reason, _) => self.metrics.no_bids.with_label_values(&[reason.as_str()]).inc(),
+        }
+        answered
+    }
+
+    async fn decide_once(&self, prepared: Prepared) -> Answered {
+        let Prepared { opportunity, deadline, now, found } = prepared;
+        let found = match found {
+            Ok(found) => found,
+            Err((reason, detail)) => return Answered { answer: Answer::NoBid(reason, detail), ticket: 0 },
+        };
+        let policy = found.policy.clone();
+        let customers: HashMap<String, Option<CustomerKey>> =
+            found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
+        let candidates = self.value(&opportunity, found, deadline).await;
+        let (may, may_not) = auction::rank(candidates);
+        let mut decided = Decided { opportunity: &opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
+        for candidate in &may_not {
+            decided.refused(candidate, candidate.refusals);
+        }
+        let mut stopped = None;
+        for candidate in may {
+            match tokio::time::timeout_at(deadline.all, self.leases.take(&candidate.campaign, candidate.price, now)).await {
+                // Nothing is awaited from here to the push.
+                Ok(Ok(slot)) => return self.bid(decided, candidate, slot),
+                Ok(Err(NoSlot::Budget)) => {
+                    decided.refused(&candidate, Refusals::NONE.with(leaf::Refusal::Budget));
+                    stopped = stopped.or(Some((Reason::Budget, "the budget does not have the price".to_owned())));
+                }
+                Ok(Err(NoSlot::Unavailable(why))) => {
+                    decided.refused(&candidate, Refusals::NONE.with(leaf::Refusal::NoLease));
+                    stopped = Some((Reason::NotReady, why));
+                }
+                Err(_) => {
+                    decided.refused(&candidate, Refusals::NONE.with(leaf::Refusal::Deadline));
+                    stopped = Some((Reason::Deadline, "the deadline passed before a slot was had".to_owned()));
+                    break;
+                }
+            }
+        }
+        let (reason, detail) = stopped.unwrap_or_else(|| refused(&may_not));
+        let ticket = self.recorder.push(decided.entries);
+        Answered { answer: Answer::NoBid(reason, detail), ticket }
+    }
+
+    /// Waits for the predictions and prices every campaign that fits.
+    async fn value(&self, opportunity: &Opportunity, found: Found, deadline: Deadline) -> Vec<Candidate> {
+        let mut predictions = HashMap::new();
+        for (asked, pending) in found.asked {
+            predictions.insert(asked, pending.answer(deadline.prediction).await);
+        }
+        let candidate = |one: Match| {
+            let key = (one.campaign.client.clone(), one.campaign.currency.code().to_owned());
+            let predicted = predictions.get(&key).cloned().flatten();
+            let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
+            self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
+            let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
+            auction::candidate(opportunity, one.campaign, one.creative, prediction, counts, &found.policy)
+        };
+        found.matches.into_iter().map(candidate).collect()
+    }
+
+    fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
+        let receipt = self.receipts.seal(&decided.receipt(&candidate, &slot, self.notice_window));
+        decided.took(&candidate, &slot);
+        let ticket = self.recorder.push(decided.entries);
+        let labels = [decided.opportunity.platform.as_str(), candidate.campaign.currency.code()];
+        self.metrics.bids.with_label_values(&labels).inc();
+        Answered { answer: Answer::Bid(Box::new(Bid { candidate, slot, receipt })), ticket }
+    }
+}
+
+/// The most telling reason of campaigns that all were refused: a floor that one alone failed by says more than the guardrails of others.
+fn refused(candidates: &[Candidate]) -> (Reason, String) {
+    let floor = Refusals::NONE.with(leaf::Refusal::BelowFloor);
+    let below_floor = candidates.iter().find(|candidate| candidate.refusals == floor);
+    let reason = if below_floor.is_some() { Reason::BelowFloor } else { Reason::Policy };
+    let shown = below_floor.or(candidates.first());
+    let detail = shown.map_or_else(String::new, |candidate| {
+        let why: Vec<&str> = candidate.refusals.iter().map(|refusal| refusal.as_str_name()).collect();
+        format!("{} at {} nanos: {}", candidate.campaign.id, candidate.price.get(), why.join(", "))
+    });
+    (reason, detail)
+}
+
+fn status(status: leaf::PredictionStatus) -> &'static str {
+    match status {
+        leaf::PredictionStatus::Ok => "ok",
+        leaf::PredictionStatus::Fallback => "fallback",
+        leaf::PredictionStatus::Prior | leaf::PredictionStatus::Unspecified => "prior",
+    }
+}
+
+/// The decisions of one opportunity.
+struct Decided<'a> {
+    opportunity: &'a Opportunity,
+    policy: &'a Policy,
+    customers: &'a HashMap<String, Option<CustomerKey>>,
+    now: UnixMicros,
+    entries: Vec<Entry>,
+}
+
+impl Decided<'_> {
+    fn customer(&self, candidate: &Candidate) -> Option<CustomerKey> {
+        self.customers.get(&candidate.campaign.client).copied().flatten()
+    }
+
+    fn refused(&mut self, candidate: &Candidate, refusals: Refusals) {
+        let decision = leaf::Decision { refusals: refusals.0, ..self.decision(candidate) };
+        self.push(candidate, decision);
+    }
+
+    fn took(&mut self, candidate: &Candidate, slot: &Slot) {
+        let decision = leaf::Decision {
+            lease_id: slot.lease_id,
+            epoch: slot.epoch,
+            sequence: slot.sequence,
+            ..self.decision(candidate)
+        };
+        self.push(candidate, decision);
+    }
+
+    fn push(&mut self, candidate: &Candidate, decision: leaf::Decision) {
+        self.entries.push(Entry {
+            client: candidate.campaign.client.clone(),
+            campaign: candidate.campaign.id.clone(),
+            currency: candidate.campaign.currency.code().to_owned(),
+            policy_digest: self.policy.digest,
+            decision,
+        });
+    }
+
+    fn decision(&self, candidate: &Candidate) -> leaf::Decision {
+        leaf::Decision {
+            at: Some(self.now.into()),
+            exchange: self.opportunity.exchange.clone(),
+            platform: self.opportunity.platform.clone(),
+            opportunity: self.opportunity.key.to_vec().into(),
+            customer: self.customer(candidate).map(|key| key.0.to_vec()).unwrap_or_default().into(),
+            price_nanos: candidate.price.get(),
+            p_conversion_ppb: candidate.p_conversion_ppb,
+            predicted_ltv_micros: candidate.prediction.ltv.get(),
+            model: candidate.prediction.model.clone(),
+            prediction_status: candidate.prediction.status.into(),
+            creative: candidate.creative.id.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn receipt(&self, candidate: &Candidate, slot: &Slot, window: Duration) -> Receipt {
+        let mut policy_digest = [0; 16];
+        policy_digest.copy_from_slice(&self.policy.digest[..16]);
+        Receipt {
+            client: candidate.campaign.client.clone(),
+            campaign: candidate.campaign.id.clone(),
+            exchange: self.opportunity.exchange.clone(),
+            platform: self.opportunity.platform.clone(),
+            model: candidate.prediction.model.clone(),
+            lease_id: slot.lease_id,
+            epoch: slot.epoch,
+            sequence: slot.sequence,
+            max_price: candidate.price,
+            currency: candidate.campaign.currency,
+            customer: self.customer(candidate),
+            predicted_ltv: candidate.prediction.ltv,
+            horizon_days: candidate.campaign.horizon_days,
+            p_conversion_ppb: candidate.p_conversion_ppb,
+            policy_digest,
+            bid_at: self.now,
+            deadline: self.now.plus(window),
+            granted_at: slot.granted_at,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `POST /openrtb2/{exchange}`.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use kiki::ids;
+
+use super::{Web, malformed};
+use crate::domain::click;
+use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
+use crate::domain::opportunity::Opportunity;
+use crate::engine::{Answer, Bid, Reason};
+
+/// Seconds that we wait between the auction and the impression: an hour holds the slowest of formats, audio.
+const EXPIRES_S: u32 = 3_600;
+/// The longest header value that says why: proxies take 8 kB of headers.
+const MAX_DETAIL: usize = 200;
+
+pub(super) async fn bid(State(web): State<Web>, Path(exchange): Path<String>, body: Result<Bytes, BytesRejection>) -> Response {
+    let parsed = ids::check("exchange", &exchange)
+        .map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })
+        .and_then(|()| body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() }))
+        .and_then(|body| BidRequest::parse(&body));
+    match parsed {
+        Ok(request) => answer(&web, &exchange, &request).await,
+        Err(error) => {
+            web.engine.metrics.malformed.inc();
+            malformed(error)
+        }
+    }
+}
+
+/// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
+async fn answer(web: &Web, exchange: &str, request: &BidRequest) -> Response {
+    let engine = &web.engine;
+    let platform = engine.exchanges.platform(exchange).to_owned();
+    let deadline = engine.deadline(request.tmax_ms, None);
+    let mut currency: Option<String> = None;
+    let mut seats: Vec<SeatBid> = Vec::new();
+    let mut why = request.set_aside.first().map(|fault| (Reason::NoMatch, fault.to_string()));
+    for imp in &request.imps {
+        let mut opportunity = Opportunity::of(request, imp, exchange, &platform);
+        if let Some(currency) = &currency {
+            opportunity.currencies.retain(|one| one == currency);
+        }
+        match engine.decide(engine.prepare(opportunity, deadline)).await.answer {
+            Answer::NoBid(reason, detail) => why = why.or(Some((reason, detail))),
+            Answer::Bid(bid) => {
+                currency.get_or_insert_with(|| bid.candidate.campaign.currency.code().to_owned());
+                add(&mut seats, &bid.candidate.campaign.client, render(web, &imp.id, &bid));
+            }
+        }
+    }
+    match currency {
+        Some(cur) => Json(BidResponse { id: request.id.clone(), cur, seatbid: seats }).into_response(),
+        None => no_bid(why.unwrap_or((Reason::NoMatch, String::new()))),
+    }
+}
+
+fn add(seats: &mut Vec<SeatBid>, client: &str, bid: openrtb::Bid) {
+    match seats.iter_mut().find(|seat| seat.seat == client) {
+        Some(seat) => seat.bid.push(bid),
+        None => seats.push(SeatBid { seat: client.to_owned(), bid: vec![bid] }),
+    }
+}
+
+fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {
+    let (campaign, creative) = (&bid.candidate.campaign, &bid.candidate.creative);
+    let sized = |pixels: u32| Some(pixels).filter(|pixels| *pixels > 0);
+    let notice = |kind: &str, rest: &str| format!("{}/notice/{kind}?r={}{rest}", web.public_url, bid.receipt);
+    openrtb::Bid {
+        id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
+        impid: imp_id.to_owned(),
+        price_nanos: bid.candidate.price.get(),
+        adm: creative.render(&click::address(&web.public_url, &bid.receipt, &creative.click_url)),
+        crid: creative.crid.clone(),
+        cid: campaign.id.clone(),
+        adomain: creative.adomain.clone(),
+        w: sized(creative.size.w),
+        h: sized(creative.size.h),
+        dur: sized(creative.duration_s),
+        nurl: notice("win", "&price=${AUCTION_PRICE}"),
+        burl: notice("bill", "&price=${AUCTION_PRICE}"),
+        lurl: notice("loss", "&loss=${AUCTION_LOSS}"),
+        exp: EXPIRES_S,
+        mtype: creative.markup_type(),
+    }
+}
+
+fn no_bid((reason, detail): (Reason, String)) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert("x-kiki-no-bid", HeaderValue::from_static(reason.as_str()));
+    let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
+    let detail: String = detail.chars().filter(printable).take(MAX_DETAIL).collect();
+    if let Ok(detail) = HeaderValue::from_str(&detail) {
+        response.headers_mut().insert("x-kiki-no-bid-detail", detail);
+    }
+    response
+}

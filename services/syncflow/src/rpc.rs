@@ -1,0 +1,149 @@
+//! The gRPC face: decode, one call, encode.
+
+mod convert;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiki::caller::Caller;
+use kiki::pb::syncflow::v1 as pb;
+use kiki::pb::syncflow::v1::sync_flow_service_server::SyncFlowService;
+use kiki::pb::syncshield::v1::GetBudgetRequest;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::notices::{MAX_ITEMS, Notices, Outcome, Why};
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) notices: Notices,
+    /// Where browsers reach the click redirect.
+    pub(crate) public_url: Arc<str>,
+}
+
+#[tonic::async_trait]
+impl SyncFlowService for Service {
+    async fn bid(&self, request: Request<pb::BidRequest>) -> Result<Response<pb::BidResponse>, Status> {
+        Caller::of(&request).act_for_all()?;
+        let call = grpc_timeout(&request);
+        let pb::BidRequest { opportunity, await_durable } = request.into_inner();
+        let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
+        let (opportunity, tmax) = convert::opportunity("opportunity", opportunity, &self.engine.exchanges)?;
+        let deadline = self.engine.deadline(tmax, call);
+        let answered = self.engine.decide(self.engine.prepare(opportunity, deadline)).await;
+        if await_durable {
+            self.engine.recorder.wait(answered.ticket).await;
+        }
+        Ok(Response::new(convert::answer(&answered.answer, &self.public_url)))
+    }
+
+    type BidStreamStream = ReceiverStream<Result<pb::BidStreamResponse, Status>>;
+
+    async fn bid_stream(
+        &self,
+        request: Request<Streaming<pb::BidStreamRequest>>,
+    ) -> Result<Response<Self::BidStreamStream>, Status> {
+        Caller::of(&request).act_for_all()?;
+        Ok(Response::new(stream::answer(self.engine.clone(), self.public_url.clone(), request.into_inner())))
+    }
+
+    async fn notify(&self, request: Request<pb::NotifyRequest>) -> Result<Response<pb::NotifyResponse>, Status> {
+        let caller = Caller::of(&request);
+        let notices = request.into_inner().notices;
+        bounded("notices", notices.len())?;
+        let mut results = vec![pb::NoticeResult::default(); notices.len()];
+        let (mut taken, mut places) = (Vec::new(), Vec::new());
+        for (at, notice) in notices.iter().enumerate() {
+            let word = convert::word(at, notice)?;
+            match self.notices.receipts.open(&notice.receipt) {
+                Ok(receipt) => {
+                    caller.act_for(&receipt.client)?;
+                    taken.push((receipt, word));
+                    places.push(at);
+                }
+                Err(error) => results[at] = convert::outcome(&Outcome::Refused(Why::Receipt(error))),
+            }
+        }
+        for (at, outcome) in places.into_iter().zip(self.notices.take(taken).await?) {
+            results[at] = convert::outcome(&outcome);
+        }
+        Ok(Response::new(pb::NotifyResponse { results }))
+    }
+
+    async fn report_conversions(
+        &self,
+        request: Request<pb::ReportConversionsRequest>,
+    ) -> Result<Response<pb::ReportConversionsResponse>, Status> {
+        let caller = Caller::of(&request);
+        let conversions = request.into_inner().conversions;
+        bounded("conversions", conversions.len())?;
+        conversions.iter().try_for_each(|conversion| caller.act_for(&conversion.client))?;
+        let purchases = conversions.into_iter().enumerate().map(convert::purchase).collect::<Result<_, _>>()?;
+        let results = self.notices.report(purchases).await?.into_iter().map(convert::conversion).collect();
+        Ok(Response::new(pb::ReportConversionsResponse { results }))
+    }
+
+    async fn get_budget(
+        &self,
+        request: Request<pb::GetBudgetRequest>,
+    ) -> Result<Response<pb::GetBudgetResponse>, Status> {
+        let caller = Caller::of(&request);
+        let pb::GetBudgetRequest { client, campaign } = request.into_inner();
+        caller.act_for(&client)?;
+        let mut shield = self.notices.shield.clone();
+        let answer = shield.get_budget(GetBudgetRequest { client, campaign }).await.map_err(Error::shield)?;
+        let budget = answer.into_inner().budget;
+        budget.iter().for_each(|budget| self.engine.metrics.budget(budget));
+        Ok(Response::new(pb::GetBudgetResponse { budget }))
+    }
+}
+
+fn bounded(path: &'static str, count: usize) -> Result<(), Error> {
+    if count > MAX_ITEMS { Err(Error::TooMany { path, count, limit: MAX_ITEMS }) } else { Ok(()) }
+}
+
+/// How long the caller will wait, by the header that gRPC has for it: at most eight digits and a unit.
+fn grpc_timeout<T>(request: &Request<T>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|number| *number < 100_000_000)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn reads_the_timeout_that_a_caller_sets() {
+        for (text, expected) in [
+            ("100m", Some(Duration::from_millis(100))),
+            ("2S", Some(Duration::from_secs(2))),
+            ("99999999H", Some(Duration::from_secs(359_999_996_400))),
+            ("", None),
+            ("5", None),
+            ("-1m", None),
+            ("123456789m", None),
+            ("1x", None),
+        ] {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("grpc-timeout", text.parse().unwrap());
+            assert_eq!(grpc_timeout(&request), expected, "{text:?}");
+        }
+    }
+}

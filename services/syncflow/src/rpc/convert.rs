@@ -1,0 +1,176 @@
+//! Between messages and domain values; every refusal names its field.
+
+use kiki::clock::UnixMicros;
+use kiki::ids;
+use kiki::leaf::CreativeFormat;
+use kiki::money::{Currency, Nanos};
+use kiki::pb::syncflow::v1 as pb;
+use kiki::pb::syncshield::v1 as shield;
+
+use crate::config::Exchanges;
+use crate::domain::click;
+use crate::domain::notice::Word;
+use crate::domain::openrtb::{Media, Native, Size};
+use crate::domain::opportunity::{Opportunity, Shape, key};
+use crate::engine::{Answer, Bid, Reason};
+use crate::error::Error;
+use crate::notices::{Outcome, Purchase};
+
+/// Bytes of a request's or impression's id.
+const MAX_KEY_BYTES: usize = 128;
+/// Entries of one list: block lists of exchanges have hundreds.
+const MAX_LIST: usize = 4_096;
+
+/// An opportunity, and the exchange's time limit in milliseconds.
+pub(super) fn opportunity(
+    path: &str,
+    message: pb::Opportunity,
+    exchanges: &Exchanges,
+) -> Result<(Opportunity, Option<u32>), Error> {
+    let field = |name: &str, problem: String| Error::field(format!("{path}.{name}"), problem);
+    for (name, id) in [("request_id", &message.request_id), ("imp_id", &message.imp_id)] {
+        if !(1..=MAX_KEY_BYTES).contains(&id.len()) {
+            return Err(field(name, format!("has {} bytes; 1 to {MAX_KEY_BYTES} are taken", id.len())));
+        }
+    }
+    ids::check("exchange", &message.exchange).map_err(|error| field("exchange", error.to_string()))?;
+    if !message.customer.is_empty() {
+        ids::check_customer(&message.customer).map_err(|error| field("customer", error.to_string()))?;
+    }
+    let country = message.country.as_bytes();
+    if !matches!(country, [] | [b'A'..=b'Z', b'A'..=b'Z', b'A'..=b'Z']) {
+        return Err(field("country", "is not three capital letters of ISO 3166-1".to_owned()));
+    }
+    if message.floor_nanos < 0 {
+        return Err(field("floor_nanos", format!("{} is negative", message.floor_nanos)));
+    }
+    for (name, list) in [
+        ("categories", &message.categories),
+        ("blocked_categories", &message.blocked_categories),
+        ("blocked_advertisers", &message.blocked_advertisers),
+    ] {
+        if list.len() > MAX_LIST {
+            return Err(field(name, format!("{} entries; at most {MAX_LIST} are taken", list.len())));
+        }
+    }
+    let currency = if message.currency.is_empty() { "USD" } else { &message.currency };
+    let currency = Currency::parse(currency).map_err(|error| field("currency", error.to_string()))?.code().to_owned();
+    let shape = shape(&message).ok_or_else(|| field("format", "is required".to_owned()))?;
+    let platform = exchanges.platform(&message.exchange).to_owned();
+    let opportunity = Opportunity {
+        key: key(&message.exchange, &message.request_id, &message.imp_id),
+        exchange: message.exchange,
+        platform,
+        customer: Some(message.customer).filter(|customer| !customer.is_empty()),
+        country: message.country,
+        places: Some(message.domain).filter(|domain| !domain.is_empty()).into_iter().collect(),
+        categories: message.categories,
+        shapes: vec![shape],
+        floor: Nanos::new(message.floor_nanos),
+        floor_currency: currency.clone(),
+        currencies: vec![currency],
+        blocked_categories: message.blocked_categories,
+        blocked_advertisers: message.blocked_advertisers.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+        ..Default::default()
+    };
+    Ok((opportunity, Some(message.tmax_ms).filter(|tmax| *tmax > 0)))
+}
+
+/// The message names no content types: its sender has seen to it that the formats it offers play what is common.
+fn shape(message: &pb::Opportunity) -> Option<Shape> {
+    let media = |mime: &str| Media {
+        mimes: vec![mime.to_owned()],
+        size: None,
+        min_duration_s: 0,
+        max_duration_s: Some(message.duration_seconds_max).filter(|longest| *longest > 0),
+    };
+    match message.format() {
+        CreativeFormat::Unspecified => None,
+        CreativeFormat::Banner => Some(Shape::Banner(vec![Size { w: message.width, h: message.height }])),
+        CreativeFormat::Video => Some(Shape::Video(media("video/mp4"))),
+        CreativeFormat::Audio => Some(Shape::Audio(media("audio/mpeg"))),
+        CreativeFormat::Native => Some(Shape::Native(Native::default())),
+    }
+}
+
+pub(super) fn answer(answer: &Answer, public_url: &str) -> pb::BidResponse {
+    use pb::bid_response::Result as Either;
+    let result = match answer {
+        Answer::Bid(bid) => Either::Bid(self::bid(bid, public_url)),
+        Answer::NoBid(reason, detail) => {
+            Either::NoBid(pb::NoBid { reason: no_bid_reason(*reason).into(), detail: detail.clone() })
+        }
+    };
+    pb::BidResponse { result: Some(result) }
+}
+
+fn bid(bid: &Bid, public_url: &str) -> pb::Bid {
+    let candidate = &bid.candidate;
+    pb::Bid {
+        bid_id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
+        client: candidate.campaign.client.clone(),
+        campaign: candidate.campaign.id.clone(),
+        currency: candidate.campaign.currency.code().to_owned(),
+        price_nanos: candidate.price.get(),
+        creative: candidate.creative.id.clone(),
+        receipt: bid.receipt.clone(),
+        predicted_ltv_micros: candidate.prediction.ltv.get(),
+        prediction_status: candidate.prediction.status.into(),
+        markup: candidate.creative.render(&click::address(public_url, &bid.receipt, &candidate.creative.click_url)),
+    }
+}
+
+fn no_bid_reason(reason: Reason) -> pb::NoBidReason {
+    match reason {
+        Reason::NoMatch => pb::NoBidReason::NoMatch,
+        Reason::BelowFloor => pb::NoBidReason::BelowFloor,
+        Reason::Policy => pb::NoBidReason::Policy,
+        Reason::Budget => pb::NoBidReason::Budget,
+        Reason::NotReady => pb::NoBidReason::NotReady,
+        Reason::Deadline => pb::NoBidReason::Deadline,
+        Reason::Test => pb::NoBidReason::Test,
+    }
+}
+
+pub(super) fn word(at: usize, notice: &pb::Notice) -> Result<Word, Error> {
+    let price = Nanos::new(notice.price_nanos);
+    match notice.kind() {
+        pb::NoticeKind::Win => Ok(Word::Win(price)),
+        pb::NoticeKind::Bill => Ok(Word::Bill(price)),
+        pb::NoticeKind::Loss => Ok(Word::Loss(notice.loss_reason)),
+        pb::NoticeKind::Unspecified => Err(Error::field(format!("notices[{at}].kind"), "is required")),
+    }
+}
+
+pub(super) fn outcome(outcome: &Outcome) -> pb::NoticeResult {
+    let (status, reason) = match outcome {
+        Outcome::Applied => (pb::NoticeStatus::Applied, String::new()),
+        Outcome::Duplicate => (pb::NoticeStatus::Duplicate, String::new()),
+        Outcome::Noted => (pb::NoticeStatus::Noted, String::new()),
+        Outcome::Refused(why) => (pb::NoticeStatus::Refused, why.to_string()),
+    };
+    pb::NoticeResult { status: status.into(), reason }
+}
+
+pub(super) fn purchase((at, message): (usize, pb::ReportedConversion)) -> Result<Purchase, Error> {
+    let path = format!("conversions[{at}].occurred_at");
+    let occurred_at = UnixMicros::from_pb(message.occurred_at.as_ref())
+        .ok_or_else(|| Error::field(path, "is required, and must be of the years 1 to 9999"))?;
+    Ok(Purchase {
+        client: message.client,
+        event_id: message.event_id,
+        customer: message.customer,
+        currency: message.currency,
+        value_micros: message.value_micros,
+        occurred_at: occurred_at.into(),
+        receipt: message.receipt,
+    })
+}
+
+pub(super) fn conversion(result: shield::RecordResult) -> pb::ConversionResult {
+    pb::ConversionResult {
+        duplicate: result.duplicate,
+        attributed_campaign: result.attributed_campaign,
+        position: result.position,
+    }
+}

@@ -1,0 +1,112 @@
+//! `BidStream`: messages of opportunities in, answers in order, and how many of them are final.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use kiki::pb::syncflow::v1 as pb;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::convert;
+use crate::engine::Engine;
+use crate::error::Error;
+
+/// Opportunities of one message.
+const MAX_OPPORTUNITIES: usize = 256;
+/// Answers that wait for a slow reader: 16 messages of 256 bids of 2 kB are 8 MB a stream.
+const MAX_UNREAD: usize = 16;
+/// Messages whose decisions are not durable yet. At this many no further one is read.
+const MAX_UNACKNOWLEDGED: usize = 256;
+
+type Answers = mpsc::Sender<Result<pb::BidStreamResponse, Status>>;
+
+/// Answers a stream until it ends or its reader goes.
+pub(super) fn answer(
+    engine: Arc<Engine>,
+    public_url: Arc<str>,
+    messages: Streaming<pb::BidStreamRequest>,
+) -> ReceiverStream<Result<pb::BidStreamResponse, Status>> {
+    let (answers, reader) = mpsc::channel(MAX_UNREAD);
+    tokio::spawn(async move {
+        let durable = engine.recorder.durable();
+        let mut conversation = Conversation { engine, public_url, durable, answered: 0, acknowledged: 0, waiting: VecDeque::new() };
+        if let Err(status) = conversation.run(messages, &answers).await {
+            let _ = answers.send(Err(status)).await; // a reader that is gone needs no reason
+        }
+    });
+    ReceiverStream::new(reader)
+}
+
+struct Conversation {
+    engine: Arc<Engine>,
+    public_url: Arc<str>,
+    durable: watch::Receiver<u64>,
+    answered: u64,
+    acknowledged: u64,
+    /// After which answer which ticket is due.
+    waiting: VecDeque<(u64, u64)>,
+}
+
+impl Conversation {
+    async fn run(&mut self, mut messages: Streaming<pb::BidStreamRequest>, answers: &Answers) -> Result<(), Status> {
+        let gone = |_| Status::cancelled("the reader is gone");
+        let mut open = true;
+        while open || !self.waiting.is_empty() {
+            tokio::select! {
+                biased;
+                message = messages.message(), if open && self.waiting.len() < MAX_UNACKNOWLEDGED => match message? {
+                    None => open = false,
+                    Some(message) => {
+                        let responses = self.answer(message).await?;
+                        let response = pb::BidStreamResponse { responses, acknowledged: self.acknowledge() };
+                        answers.send(Ok(response)).await.map_err(gone)?;
+                    }
+                },
+                changed = self.durable.changed(), if !self.waiting.is_empty() => {
+                    changed.map_err(|_| Status::unavailable("the service is stopping"))?;
+                    let before = self.acknowledged;
+                    if self.acknowledge() > before {
+                        let response = pb::BidStreamResponse { responses: vec![], acknowledged: self.acknowledged };
+                        answers.send(Ok(response)).await.map_err(gone)?;
+                    }
+                }
+                () = answers.closed() => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, message: pb::BidStreamRequest) -> Result<Vec<pb::BidResponse>, Error> {
+        let count = message.opportunities.len();
+        if count > MAX_OPPORTUNITIES {
+            return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES });
+        }
+        let mut prepared = Vec::with_capacity(count);
+        for (at, opportunity) in message.opportunities.into_iter().enumerate() {
+            let (opportunity, tmax) =
+                convert::opportunity(&format!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
+            let deadline = self.engine.deadline(tmax, None);
+            prepared.push(self.engine.prepare(opportunity, deadline));
+        }
+        let mut responses = Vec::with_capacity(count);
+        let mut ticket = 0;
+        for prepared in prepared {
+            let answered = self.engine.decide(prepared).await;
+            ticket = ticket.max(answered.ticket);
+            responses.push(convert::answer(&answered.answer, &self.public_url));
+        }
+        self.answered += count as u64;
+        self.waiting.push_back((self.answered, ticket));
+        Ok(responses)
+    }
+
+    /// How many answers are final by now.
+    fn acknowledge(&mut self) -> u64 {
+        let durable = *self.durable.borrow_and_update();
+        while let Some((answered, _)) = self.waiting.pop_front_if(|(_, ticket)| *ticket <= durable) {
+            self.acknowledged = answered;
+        }
+        self.acknowledged
+    }
+}

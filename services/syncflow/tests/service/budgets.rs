@@ -1,0 +1,124 @@
+//! Budgets and leases: what is bid never goes above what was granted and marked.
+
+use std::time::Duration;
+
+use kiki::leaf;
+
+use crate::world::{PREDICTED_PRICE, START, World, campaign};
+
+#[tokio::test]
+async fn a_budget_is_used_up_to_its_last_bid_and_not_beyond() {
+    // Room for ten bids, and all but a nano of an eleventh.
+    let world = World::new(11 * PREDICTED_PRICE - 1_000).await;
+    let mut bids = 0;
+    for n in 0..15 {
+        let answer = world.bid(&format!("r{n}")).await;
+        match answer.status {
+            200 => bids += 1,
+            _ => assert_eq!(answer.header("x-kiki-no-bid"), Some("BUDGET"), "{n}"),
+        }
+    }
+    assert_eq!(bids, 10);
+    assert_eq!(world.shield.state.lock().refusals, 1, "an exhausted budget is asked about once");
+    let shield = world.stop().await;
+    let state = shield.state.lock();
+    let budget = 1 << leaf::Refusal::Budget as u32;
+    assert_eq!(state.decisions.iter().filter(|(_, decision)| decision.refusals == budget).count(), 5);
+}
+
+#[tokio::test]
+async fn money_that_comes_back_is_bid_again() {
+    let world = World::new(PREDICTED_PRICE).await;
+    let bid = world.won("r1").await;
+    assert_eq!(world.bid("r2").await.header("x-kiki-no-bid"), Some("BUDGET"));
+    assert_eq!(world.notice(&bid, "lurl", "").await.status, 200);
+    assert_eq!(world.bid("r3").await.status, 200);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_raised_budget_is_bid_at_once() {
+    let world = World::new(PREDICTED_PRICE).await;
+    world.won("r1").await;
+    assert_eq!(world.bid("r2").await.header("x-kiki-no-bid"), Some("BUDGET"));
+    world.shield.state.lock().budget_nanos *= 2;
+    assert_eq!(world.bid("r3").await.header("x-kiki-no-bid"), Some("BUDGET"), "not asked again so soon");
+    world.clock.advance_to(START.plus(Duration::from_secs(61)));
+    assert_eq!(world.bid("r4").await.status, 200, "after a minute of the clock");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_in_its_last_third_and_replaced_after_its_end() {
+    let world = World::new(64_000_000_000).await;
+    world.won("r1").await;
+    world.clock.advance_to(START.plus(Duration::from_secs(30)));
+    world.won("r2").await;
+    assert_eq!(world.shield.state.lock().renewals, 0);
+    world.clock.advance_to(START.plus(Duration::from_secs(45)));
+    world.won("r3").await;
+    assert_eq!((world.shield.state.lock().renewals, world.shield.state.lock().grants), (1, 1));
+    world.clock.advance_to(START.plus(Duration::from_secs(45 + 59)));
+    world.won("r4").await;
+    let state = world.shield.state.lock();
+    assert_eq!((state.renewals, state.grants), (1, 2), "its end less the clock skew has come");
+    assert!(state.leases[&1].returned);
+    assert_eq!(state.leases[&1].mark, (3, 3 * PREDICTED_PRICE));
+}
+
+#[tokio::test]
+async fn bids_at_once_take_each_slot_once() {
+    let world = std::sync::Arc::new(World::new(200 * PREDICTED_PRICE).await);
+    let bids: Vec<_> = (0..100)
+        .map(|n| {
+            let world = world.clone();
+            tokio::spawn(async move { world.won(&format!("r{n}")).await["id"].as_str().unwrap().to_owned() })
+        })
+        .collect();
+    let mut ids = std::collections::BTreeSet::new();
+    for bid in bids {
+        assert!(ids.insert(bid.await.unwrap()), "a slot was given twice");
+    }
+}
+
+#[tokio::test]
+async fn what_the_log_has_counted_moves_the_price() {
+    let world = World::new(64_000_000_000).await;
+    {
+        // The prior of 1 in 1,000 weighs 1,000 impressions: with 4 of 1,000 more it is 5 in 2,000.
+        let counts = &mut world.shield.state.lock().counts;
+        (counts.billed_impressions, counts.conversions) = (1_000, 4);
+    }
+    assert_eq!(world.won("r1").await["price"], 15, "the first lease brings the counts");
+    assert_eq!(world.won("r2").await["price"], 37.5);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_paused_campaign_stops() {
+    let world = World::new(64_000_000_000).await;
+    world.won("r1").await;
+    world.put(leaf::Campaign { version: 2, paused: true, ..campaign() }).await;
+    for n in 0.. {
+        if world.bid(&format!("p{n}")).await.header("x-kiki-no-bid") == Some("NO_MATCH") {
+            break;
+        }
+        assert!(n < 500);
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn at_the_end_decisions_are_recorded_and_leases_given_back() {
+    let world = World::new(64_000_000_000).await;
+    for n in 0..5 {
+        world.won(&format!("r{n}")).await;
+    }
+    world.shield.state.lock().lose_answers = 1;
+    let shield = world.stop().await;
+    let state = shield.state.lock();
+    assert_eq!(state.decisions.len(), 5);
+    let sequences: Vec<_> = state.decisions.iter().map(|(_, decision)| decision.sequence).collect();
+    assert_eq!(sequences, [0, 1, 2, 3, 4]);
+    assert!(state.leases.values().all(|lease| lease.returned));
+}

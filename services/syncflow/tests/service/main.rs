@@ -1,0 +1,10 @@
+//! SyncFlow over its real ports, among fakes of SyncShield and SyncValue that check what it asks of them.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod bids;
+mod budgets;
+mod fakes;
+mod notices;
+mod predictions;
+mod streams;
+mod world;

@@ -1,0 +1,98 @@
+//! SyncValue's predictions, and what happens without them.
+
+use kiki::leaf::PredictionStatus;
+use kiki::pb::syncvalue::v1 as value;
+use serde_json::json;
+
+use crate::fakes::Manner;
+use crate::world::{PREDICTED_PRICE, PRIOR_PRICE, World, prediction, request};
+
+const PLENTY: i64 = 640_000_000_000;
+
+async fn world(manner: Manner) -> World {
+    let world = World::bare(PLENTY, manner).await;
+    world.open().await;
+    world
+}
+
+/// The price of the bid, nanos.
+async fn price(world: &World, id: &str) -> i64 {
+    (world.won(id).await["price"].as_f64().unwrap() * 1e6).round() as i64
+}
+
+#[tokio::test]
+async fn asks_for_the_pseudonym_in_the_campaigns_currency_and_horizon() {
+    let world = world(Manner::Answers(prediction())).await;
+    assert_eq!(price(&world, "r1").await, PREDICTED_PRICE);
+    let asked = world.value.asked.lock().clone();
+    let [one] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((one.client.as_str(), one.currency.as_str(), one.horizon_days), ("acme", "USD", 90));
+    assert!(matches!(&one.subject, Some(value::predict_request::Subject::CustomerKey(key)) if key.len() == 16));
+    assert!(one.at.is_some());
+    let shield = world.stop().await;
+    let status = shield.state.lock().decisions[0].1.prediction_status();
+    assert_eq!(status, PredictionStatus::Fallback);
+}
+
+#[tokio::test]
+async fn a_customer_that_nobody_knows_is_priced_by_the_prior() {
+    for reason in [value::FallbackReason::UnknownCustomer, value::FallbackReason::NoPopulation] {
+        let unknown = value::Prediction { fallback_reason: reason.into(), ..prediction() };
+        let world = world(Manner::Answers(unknown)).await;
+        assert_eq!(price(&world, "r1").await, PRIOR_PRICE);
+        world.stop().await;
+    }
+    let world = world(Manner::Answers(prediction())).await;
+    let mut anonymous = request("r2");
+    anonymous["user"] = json!({});
+    let bid = world.post("/openrtb2/x1", &anonymous).await.json();
+    assert_eq!(bid["seatbid"][0]["bid"][0]["price"], 10);
+    assert!(world.value.asked.lock().is_empty(), "nobody to ask about");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_late_prediction_is_counted_and_the_prior_stands_in_until_the_breaker_opens() {
+    let world = world(Manner::Hangs).await;
+    assert_eq!(price(&world, "late").await, PRIOR_PRICE);
+    assert_eq!(world.metric("syncflow_predictions_late_total").await, 1.0);
+    let world = std::sync::Arc::new(world);
+    let bids: Vec<_> = (0..30)
+        .map(|n| {
+            let world = world.clone();
+            tokio::spawn(async move { price(&world, &format!("r{n}")).await })
+        })
+        .collect();
+    for bid in bids {
+        assert_eq!(bid.await.unwrap(), PRIOR_PRICE);
+    }
+    let state = |state: &str| format!(r#"syncflow_circuit_breaker_state_count{{platform="syncvalue",state="{state}"}}"#);
+    assert_eq!((world.metric(&state("open")).await, world.metric(&state("closed")).await), (1.0, 0.0));
+    let asked = world.value.asked.lock().len();
+    assert_eq!(price(&world, "refused").await, PRIOR_PRICE);
+    assert_eq!(world.value.asked.lock().len(), asked, "an open breaker asks nothing");
+    let world = std::sync::Arc::into_inner(world).unwrap();
+    let shield = world.stop().await;
+    assert!(shield.state.lock().decisions.iter().all(|(_, one)| one.prediction_status() == PredictionStatus::Prior && one.model == "prior"));
+}
+
+#[tokio::test]
+async fn a_syncvalue_that_comes_back_is_asked_again() {
+    let world = world(Manner::Fails).await;
+    for n in 0..25 {
+        assert_eq!(price(&world, &format!("r{n}")).await, PRIOR_PRICE);
+    }
+    *world.value.manner.lock() = Manner::Answers(prediction());
+    world.clock.advance_to(crate::world::START.plus(std::time::Duration::from_secs(31)));
+    let mut last = 0;
+    for n in 0..200 {
+        last = price(&world, &format!("again{n}")).await;
+        if last == PREDICTED_PRICE {
+            break;
+        }
+        let now = kiki::clock::UnixMicros(crate::world::START.0 + (32 + n) * 31_000_000);
+        world.clock.advance_to(now); // each pause of the breaker is over
+    }
+    assert_eq!(last, PREDICTED_PRICE);
+    world.stop().await;
+}

@@ -1,0 +1,255 @@
+//! SyncShield over real gRPC, and its process on a disk that fails.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::io::BufRead as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use kiki::clock::{Clock, UnixMicros, VirtualClock};
+use kiki::leaf;
+use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::pb::syncshield::v1::*;
+use kiki::runtime::{Listeners, channel};
+use kiki::status::Reason;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+const NOON: i64 = 1_770_000_000_000_000;
+
+struct Shield {
+    client: SyncShieldServiceClient<Channel>,
+    http: String,
+    clock: VirtualClock,
+    shutdown: CancellationToken,
+    served: tokio::task::JoinHandle<Result<(), syncshield::Error>>,
+    _dir: tempfile::TempDir,
+}
+
+async fn shield() -> Shield {
+    let dir = tempfile::tempdir().unwrap();
+    let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+    let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
+    let clock = VirtualClock::at(UnixMicros(NOON));
+    let shutdown = CancellationToken::new();
+    let config = syncshield::Config { data: dir.path().to_owned(), log_id: "test.local/log".into(), lease_ttl_secs: 60 };
+    let served = tokio::spawn(syncshield::serve(listeners, config, Clock::Virtual(clock.clone()), shutdown.clone()));
+    let mut client = SyncShieldServiceClient::new(channel(&format!("http://{grpc}")).unwrap());
+    set_up(&mut client).await;
+    Shield { client, http: http.to_string(), clock, shutdown, served, _dir: dir }
+}
+
+async fn set_up(client: &mut SyncShieldServiceClient<Channel>) {
+    let policy = leaf::Policy {
+        bid_caps: vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 50_000_000 }],
+        blocked_countries: vec!["PRK".into()],
+        ..Default::default()
+    };
+    client.put_policy(PutPolicyRequest { policy: Some(policy) }).await.unwrap();
+    let campaign = leaf::Campaign {
+        campaign: "c".into(),
+        currency: "USD".into(),
+        zone: "UTC".into(),
+        limit_total_micros: 1_000_000,
+        target_roas_ppm: 3_000_000,
+        ..Default::default()
+    };
+    client.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();
+}
+
+fn lease(key: &str) -> LeaseRequest {
+    let (client, campaign) = ("acme".into(), "c".into());
+    LeaseRequest { key: key.into(), client, campaign, holder: "h".into(), amount_micros: 600_000, least_micros: 1, mark_sequence: 2, mark_nanos: 2_000 }
+}
+
+fn settle(lease_id: u64, sequence: u32) -> SettleRequest {
+    let time = Some(UnixMicros(NOON).into());
+    let settlement = leaf::Settlement { sequence, max_nanos: 1_000, price_nanos: 700, bid_at: time, noticed_at: time, ..Default::default() };
+    SettleRequest { items: vec![SettleItem { client: "acme".into(), campaign: "c".into(), lease_id, settlement: Some(settlement) }] }
+}
+
+#[tokio::test]
+async fn a_lease_is_marked_settled_renewed_and_returned() {
+    let Shield { mut client, clock, _dir, .. } = shield().await;
+    let leased = client.lease(lease("a")).await.unwrap().into_inner();
+    let grant = leased.grant.unwrap();
+    assert_eq!((grant.amount_micros, grant.mark_sequence, grant.mark_nanos), (600_000, 2, 2_000));
+    assert_eq!(i128::from(&leased.budget.unwrap().available_nanos.unwrap()), 400_000_000);
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        statuses.push(client.settle(settle(grant.lease_id, 0)).await.unwrap().into_inner().results[0].status());
+    }
+    assert_eq!(statuses, [SlotStatus::Applied, SlotStatus::Duplicate]);
+    clock.advance_to(UnixMicros(NOON + 30_000_000));
+    let renew = RenewRequest { client: "acme".into(), campaign: "c".into(), lease_id: grant.lease_id, epoch: 1 };
+    assert_eq!(client.renew(renew.clone()).await.unwrap().into_inner().grant.unwrap().epoch, 2);
+    assert!(Reason::StaleEpoch.is(&client.renew(renew).await.unwrap_err()));
+    let give_back =
+        ReturnRequest { client: "acme".into(), campaign: "c".into(), lease_id: grant.lease_id, epoch: 2, sequence: 2, amount_nanos: 2_000 };
+    assert_eq!(client.r#return(give_back).await.unwrap().into_inner().freed_nanos, 600_000_000 - 2_000);
+    let budget = client.get_budget(GetBudgetRequest { client: "acme".into(), campaign: "c".into() }).await.unwrap().into_inner().budget.unwrap();
+    let nanos = |n: Option<leaf::Int128>| i128::from(&n.unwrap());
+    assert_eq!((nanos(budget.settled_nanos), nanos(budget.held_nanos), nanos(budget.leased_nanos)), (700, 1_000, 0));
+}
+
+#[tokio::test]
+async fn a_reservation_holds_and_its_key_has_one_effect() {
+    let Shield { mut client, _dir, .. } = shield().await;
+    let (key, holder) = ("r1".to_owned(), "h".to_owned());
+    let reserve = ReserveRequest { key, client: "acme".into(), campaign: "c".into(), holder, max_nanos: 999_999_001 };
+    let first = client.reserve(reserve.clone()).await.unwrap().into_inner();
+    let again = client.reserve(reserve.clone()).await.unwrap().into_inner();
+    assert_eq!((first.duplicate, again.duplicate), (false, true));
+    assert_eq!(first.grant.as_ref().unwrap().amount_micros, 1_000_000);
+    let refused = client.reserve(ReserveRequest { key: "r2".into(), ..reserve }).await.unwrap_err();
+    assert!(Reason::BudgetExhausted.is(&refused), "{refused}");
+    let lease_id = first.grant.unwrap().lease_id;
+    let void = VoidItem { client: "acme".into(), campaign: "c".into(), lease_id, void: Some(leaf::Void { max_nanos: 1_000_000_000, ..Default::default() }) };
+    assert_eq!(client.void(VoidRequest { items: vec![void] }).await.unwrap().into_inner().results[0].status(), SlotStatus::Applied);
+    assert!(client.lease(lease("a")).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_gives_every_reason_over_grpc_and_http_alike() {
+    let Shield { mut client, http, _dir, .. } = shield().await;
+    let request =
+        CheckRequest { client: "acme".into(), campaign: "c".into(), currency: "USD".into(), price_nanos: 60_000_000, country: "PRK".into(), ..Default::default() };
+    let answer = client.check(request).await.unwrap().into_inner();
+    assert_eq!((answer.allowed, answer.reasons.len()), (false, 2));
+    let body = r#"{"client":"acme","campaign":"c","currency":"USD","price_nanos":60000000,"country":"PRK"}"#;
+    let text = post(&http, "/check", body);
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains(r#""reasons":["REFUSAL_BID_CAP","REFUSAL_GEO"]"#), "{text}");
+    let text = post(&http, "/check", r#"{"client":"acme","campaign":"c","currency":"ZZZ","price_nanos":1}"#);
+    assert!(text.starts_with("HTTP/1.1 400") && text.contains("currency"), "{text}");
+}
+
+fn post(address: &str, path: &str, body: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut tcp = std::net::TcpStream::connect(address).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    tcp.write_all((head + body).as_bytes()).unwrap();
+    let mut text = String::new();
+    tcp.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn tail_is_gapless_follows_and_ends_with_a_checkpoint_that_covers_it() {
+    let Shield { mut client, shutdown, served, _dir, .. } = shield().await;
+    let mut tail = client.tail(TailRequest { follow: true, ..Default::default() }).await.unwrap().into_inner();
+    client.lease(lease("a")).await.unwrap();
+    let mut indices = Vec::new();
+    let mut checkpoint = String::new();
+    while indices.len() < 4 || checkpoint.is_empty() {
+        let message = tail.message().await.unwrap().unwrap();
+        indices.extend(message.entries.iter().map(|entry| entry.index));
+        checkpoint = message.checkpoint;
+    }
+    assert_eq!(indices, [0, 1, 2, 3]);
+    let size = client.get_checkpoint(GetCheckpointRequest { min_size: 4 }).await.unwrap().into_inner().size;
+    assert_eq!(size, 4);
+    let beyond = TailRequest { from: Some(leaf::Position { log_id: String::new(), index: 5 }), ..Default::default() };
+    assert!(Reason::PositionOutOfRange.is(&client.tail(beyond).await.unwrap_err()));
+    // An open stream does not hold up the end.
+    shutdown.cancel();
+    served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn watchers_get_the_whole_and_then_each_change() {
+    let Shield { mut client, _dir, .. } = shield().await;
+    let mut campaigns = client.watch_campaigns(WatchCampaignsRequest::default()).await.unwrap().into_inner();
+    let first = campaigns.message().await.unwrap().unwrap();
+    assert_eq!((first.snapshot, first.campaigns.len(), first.campaigns[0].horizon_days), (true, 1, 0));
+    let terms = leaf::Terms {
+        currency: "USD".into(),
+        client_name: "Acme".into(),
+        baseline_ppm: 3_000_000,
+        basis: leaf::Basis::Predicted.into(),
+        netting: leaf::Netting::Client.into(),
+        zone: "UTC".into(),
+        horizon_days: 90,
+        attribution: leaf::AttributionRule::LastBilledV1.into(),
+        lookback_seconds: 1,
+        ..Default::default()
+    };
+    client.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(terms) }).await.unwrap();
+    let changed = loop {
+        let message = campaigns.message().await.unwrap().unwrap();
+        if !message.campaigns.is_empty() {
+            break message;
+        }
+    };
+    assert_eq!((changed.snapshot, changed.campaigns[0].horizon_days), (false, 90));
+    let mut policy = client.watch_policy(WatchPolicyRequest {}).await.unwrap().into_inner();
+    assert_eq!(policy.message().await.unwrap().unwrap().policy.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn a_tenant_sees_and_moves_its_own_money_alone() {
+    let Shield { mut client, _dir, .. } = shield().await;
+    let as_globex = |mut request: tonic::Request<LeaseRequest>| {
+        request.metadata_mut().insert("kiki-role", "tenant".parse().unwrap());
+        request.metadata_mut().insert("kiki-client", "globex".parse().unwrap());
+        request
+    };
+    assert!(Reason::NotYours.is(&client.lease(as_globex(tonic::Request::new(lease("a")))).await.unwrap_err()));
+}
+
+/// The server's process, with a limit on the size of its files where one is given (in KiB).
+fn process(data: &Path, file_limit_kib: Option<u32>) -> (Child, String) {
+    // Past the limit a write fails with EFBIG, as it fails with ENOSPC on a full disk.
+    let limit = file_limit_kib.map_or(String::new(), |kib| format!("trap '' XFSZ; ulimit -f {kib};"));
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = probe.local_addr().unwrap().to_string();
+    drop(probe);
+    let script = format!("{limit} exec \"$0\" --grpc {address} --http 127.0.0.1:0 --data \"$1\" --log-id test.local/log");
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_syncshield")]).arg(data).env("RUST_LOG", "error").stderr(Stdio::piped());
+    (command.spawn().unwrap(), address)
+}
+
+async fn connected(address: &str) -> SyncShieldServiceClient<Channel> {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    for _ in 0..2_000 {
+        if let Ok(channel) = endpoint.connect().await {
+            return SyncShieldServiceClient::new(channel);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await; // until the process listens
+    }
+    panic!("{address} does not answer");
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_denies_everything_and_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, address) = process(dir.path(), Some(8));
+    let mut client = connected(&address).await;
+    set_up(&mut client).await;
+    let mut acknowledged = 0;
+    let refused = loop {
+        match client.lease(LeaseRequest { amount_micros: 1, mark_sequence: 0, ..lease(&format!("k{acknowledged}")) }).await {
+            Ok(_) => acknowledged += 1,
+            Err(status) => break status,
+        }
+        assert!(acknowledged < 1_000, "the limit was never reached");
+    };
+    assert!(Reason::LogUnavailable.is(&refused), "{refused}");
+    for _ in 0..3 {
+        assert!(Reason::LogUnavailable.is(&client.lease(lease("later")).await.unwrap_err()));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let told: Vec<_> = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+    assert!(told.iter().any(|line| line.contains("cannot be written")), "{told:?}");
+    let (mut child, address) = process(dir.path(), None);
+    let mut client = connected(&address).await;
+    for key in 0..acknowledged {
+        let again = client.lease(LeaseRequest { amount_micros: 1, mark_sequence: 0, ..lease(&format!("k{key}")) }).await.unwrap().into_inner();
+        assert_eq!(again.grant.unwrap().lease_id, key + 1);
+    }
+    let next = client.lease(LeaseRequest { amount_micros: 1, ..lease("after") }).await.unwrap().into_inner();
+    assert_eq!(next.grant.unwrap().lease_id, acknowledged + 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,0 +1,107 @@
+//! SyncShield's client: its log, as far as SyncValue cares.
+
+use kiki::caller;
+use kiki::clock::UnixMicros;
+use kiki::ids::{ClientId, CustomerKey};
+use kiki::leaf::{self, Leaf, Outcome, Position, leaf::Body};
+use kiki::money::Currency;
+use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::pb::syncshield::v1::{TailRequest, TailResponse};
+use kiki::runtime::{self, MAX_MESSAGE};
+use tonic::Streaming;
+use tonic::metadata::MetadataValue;
+
+use crate::domain::customer::{DAY_MICROS, Event, EventId};
+use crate::domain::market::{MarketId, Observed};
+use crate::error::Error;
+
+/// A stream of the log's leaves, checked to be the next ones of one log.
+pub(crate) struct Tail {
+    stream: Streaming<TailResponse>,
+    log_id: String,
+    next_index: u64,
+}
+
+/// What one message of the stream brought.
+pub(crate) struct Stretch {
+    /// The log that it is of; empty while no leaf of it was seen.
+    pub(crate) log_id: String,
+    /// The index behind the stretch.
+    pub(crate) next_index: u64,
+    /// Outcomes, each with the index behind its leaf.
+    pub(crate) outcomes: Vec<(Observed, u64)>,
+    /// Currency and predicted value, micros, of the customers that were attributed.
+    pub(crate) attributed: Vec<(String, i64)>,
+}
+
+impl Tail {
+    /// Follows the log of the SyncShield at `shield` from an index on. An empty `log_id` takes whichever log is there.
+    pub(crate) async fn open(shield: &str, log_id: &str, next_index: u64) -> Result<Self, Error> {
+        let channel = runtime::channel(shield).map_err(|e| Error::Shield(format!("{shield}: {e}")))?;
+        let mut client = SyncShieldServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let from = Position { log_id: log_id.into(), index: next_index };
+        let mut request = tonic::Request::new(TailRequest { from: Some(from), client: String::new(), follow: true });
+        request.metadata_mut().insert(caller::ROLE, MetadataValue::from_static("service"));
+        let stream = client.tail(request).await.map_err(refused)?.into_inner();
+        Ok(Self { stream, log_id: log_id.into(), next_index })
+    }
+
+    /// The next stretch, or none at the stream's end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Stretch>, Error> {
+        let Some(message) = self.stream.message().await.map_err(refused)? else { return Ok(None) };
+        let (mut outcomes, mut attributed) = (Vec::new(), Vec::new());
+        for entry in &message.entries {
+            let (leaf, body) = self.checked(entry.index, &entry.leaf)?;
+            match body {
+                Body::Outcome(outcome) => {
+                    let observed = observed(&leaf, &outcome).map_err(|e| inconsistent(entry.index, e))?;
+                    outcomes.push((observed, self.next_index));
+                }
+                Body::Conversion(conversion) => attributed.push((conversion.currency, conversion.predicted_ltv_micros)),
+                _ => {}
+            }
+        }
+        if message.next_index < self.next_index {
+            return Err(inconsistent(message.next_index, "the stream went back"));
+        }
+        self.next_index = message.next_index;
+        Ok(Some(Stretch { log_id: self.log_id.clone(), next_index: self.next_index, outcomes, attributed }))
+    }
+
+    /// A leaf that is the next of this log.
+    fn checked(&mut self, index: u64, bytes: &[u8]) -> Result<(Leaf, Body), Error> {
+        let (leaf, body) = leaf::decode(bytes).map_err(|e| inconsistent(index, e))?;
+        if index != self.next_index || leaf.index != index {
+            return Err(inconsistent(index, format!("index {} was to come, and the leaf says {}", self.next_index, leaf.index)));
+        }
+        if self.log_id.is_empty() {
+            self.log_id.clone_from(&leaf.log_id);
+        }
+        if self.log_id != leaf.log_id {
+            return Err(inconsistent(index, format!("it is of {:?}, and {:?} was followed", leaf.log_id, self.log_id)));
+        }
+        self.next_index += 1;
+        Ok((leaf, body))
+    }
+}
+
+fn refused(status: tonic::Status) -> Error {
+    Error::Shield(format!("tail: {}", status.message()))
+}
+
+fn inconsistent(index: u64, why: impl std::fmt::Display) -> Error {
+    Error::LogInconsistent(format!("leaf {index}: {why}"))
+}
+
+/// The event of an Outcome leaf. One that says to be of later than a day after its record counts as of then, so that
+/// no mistaken date can age all other customers.
+fn observed(leaf: &Leaf, outcome: &Outcome) -> Result<Observed, String> {
+    let client = ClientId::parse(&leaf.client).map_err(|e| e.to_string())?;
+    let currency = Currency::parse(&outcome.currency).map_err(|e| e.to_string())?;
+    let customer = CustomerKey::from_bytes(&outcome.customer).ok_or("customer: not 16 bytes")?;
+    let occurred_at = UnixMicros::from_pb(outcome.occurred_at.as_ref()).ok_or("occurred_at: missing")?;
+    let recorded_at = UnixMicros::from_pb(leaf.recorded_at.as_ref()).ok_or("recorded_at: missing")?;
+    let at = occurred_at.min(UnixMicros(recorded_at.0.saturating_add(DAY_MICROS)));
+    let event = Event { id: EventId::of(&outcome.event_id), at, value_micros: outcome.value_micros };
+    Ok(Observed { market: MarketId { client, currency }, customer, event })
+}

@@ -1,0 +1,141 @@
+//! From messages to what the domain knows, with every limit that a field has.
+
+use kiki::caller::Caller;
+use kiki::clock::UnixMicros;
+use kiki::ids::{self, ClientId, CustomerKey, Pseudonyms};
+use kiki::money::Currency;
+use kiki::pb::syncvalue::v1 as pb;
+use tonic::Status;
+
+use crate::domain::customer::{self, DAY_MICROS, EventId, MAX_VALUE_MICROS};
+use crate::domain::market::{MarketId, Observed};
+use crate::domain::predictor::MAX_HORIZON_DAYS;
+use crate::error::Error;
+
+/// Questions in one message: 1,024 of about 100 bytes; what SyncFlow coalesces is 64.
+pub(super) const MAX_REQUESTS: usize = 1_024;
+/// Events in one message of Observe: 4,096 of at most 300 bytes are 1.2 MB of the 8 MiB that a message may have.
+pub(super) const MAX_EVENTS: usize = 4_096;
+/// Events of one history: a purchase a day for 270 years; 4 MB, 20 ms.
+const MAX_HISTORY: usize = 100_000;
+/// The longest event id, in bytes.
+const MAX_EVENT_ID: usize = 63;
+/// How far ahead of "now" an event may be: a day, for clocks that are wrong and zones that were mistaken for UTC.
+const MAX_AHEAD_MICROS: i64 = DAY_MICROS;
+
+/// A question, checked.
+pub(super) struct Question {
+    pub(super) market: MarketId,
+    pub(super) subject: Subject,
+    pub(super) horizon_days: u32,
+    pub(super) at: UnixMicros,
+}
+
+/// Whose value is asked for.
+pub(super) enum Subject {
+    Customer(CustomerKey),
+    History(Vec<customer::Event>),
+}
+
+/// What decoding needs to know of the service.
+pub(super) struct Decoder<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) names: &'a Pseudonyms,
+    pub(super) horizon_days: u32,
+    pub(super) now: UnixMicros,
+}
+
+impl Decoder<'_> {
+    /// The questions of one message.
+    pub(super) fn questions(&self, requests: Vec<pb::PredictRequest>) -> Result<Vec<Question>, Status> {
+        bounded("requests", requests.len(), MAX_REQUESTS)?;
+        let each = |(i, request)| self.question(request, &|e| e.within(&format!("requests[{i}]")));
+        requests.into_iter().enumerate().map(each).collect()
+    }
+
+    /// One question; `place` says where in the message it stands.
+    pub(super) fn question(&self, request: pb::PredictRequest, place: &dyn Fn(Error) -> Error) -> Result<Question, Status> {
+        self.caller.act_for(&request.client)?;
+        Ok(self.checked(request).map_err(place)?)
+    }
+
+    fn checked(&self, request: pb::PredictRequest) -> Result<Question, Error> {
+        let market = market(&request.client, &request.currency)?;
+        let at = match &request.at {
+            None => self.now,
+            at => UnixMicros::from_pb(at.as_ref()).ok_or_else(|| Error::field("at", "not a time in the years 1 to 9999"))?,
+        };
+        let horizon_days = if request.horizon_days == 0 { self.horizon_days } else { request.horizon_days };
+        if horizon_days > MAX_HORIZON_DAYS {
+            return Err(Error::field("horizon_days", format!("{horizon_days}; 1 to {MAX_HORIZON_DAYS} are taken")));
+        }
+        let subject = match request.subject {
+            None => return Err(Error::field("subject", "one of customer, customer_key and history is needed")),
+            Some(pb::predict_request::Subject::Customer(customer)) => Subject::Customer(self.named(&request.client, &customer)?),
+            Some(pb::predict_request::Subject::CustomerKey(key)) => Subject::Customer(
+                CustomerKey::from_bytes(&key).ok_or_else(|| Error::field("customer_key", format!("{} bytes; 16 are taken", key.len())))?,
+            ),
+            Some(pb::predict_request::Subject::History(history)) => Subject::History(history_of(&history, at)?),
+        };
+        Ok(Question { market, subject, horizon_days, at })
+    }
+
+    /// The events of one message of Observe.
+    pub(super) fn observed(&self, request: &pb::ObserveRequest) -> Result<Vec<Observed>, Status> {
+        bounded("events", request.events.len(), MAX_EVENTS)?;
+        let each = |(i, observed): (usize, &pb::ObservedEvent)| {
+            self.caller.act_for(&observed.client)?;
+            Ok(self.event(observed).map_err(|e| e.within(&format!("events[{i}]")))?)
+        };
+        request.events.iter().enumerate().map(each).collect()
+    }
+
+    fn event(&self, observed: &pb::ObservedEvent) -> Result<Observed, Error> {
+        let market = market(&observed.client, &observed.currency)?;
+        let event = observed.event.as_ref().ok_or_else(|| Error::field("event", "missing"))?;
+        let event = event_of(event, self.now).map_err(|e| e.within("event"))?;
+        Ok(Observed { market, customer: self.named(&observed.client, &observed.customer)?, event })
+    }
+
+    fn named(&self, client: &str, customer: &str) -> Result<CustomerKey, Error> {
+        // The error says `customer: ` itself.
+        ids::check_customer(customer).map_err(|e| Error::field("customer", e.to_string().trim_start_matches("customer: ")))?;
+        Ok(self.names.of(client, customer))
+    }
+}
+
+fn market(client: &str, currency: &str) -> Result<MarketId, Error> {
+    let id_error = |e: ids::IdError| Error::field(e.field, e.to_string().trim_start_matches("client: "));
+    Ok(MarketId {
+        client: ClientId::parse(client).map_err(id_error)?,
+        currency: Currency::parse(currency).map_err(|e| Error::field("currency", e))?,
+    })
+}
+
+fn history_of(history: &pb::History, at: UnixMicros) -> Result<Vec<customer::Event>, Error> {
+    bounded("history.events", history.events.len(), MAX_HISTORY)?;
+    let each = |(i, event)| event_of(event, at).map_err(|e| e.within(&format!("history.events[{i}]")));
+    history.events.iter().enumerate().map(each).collect()
+}
+
+fn event_of(event: &pb::Event, now: UnixMicros) -> Result<customer::Event, Error> {
+    let id = &event.event_id;
+    if !(1..=MAX_EVENT_ID).contains(&id.len()) || id.chars().any(char::is_control) {
+        return Err(Error::field("event_id", format!("{} bytes; 1 to {MAX_EVENT_ID} without control characters are taken", id.len())));
+    }
+    let at = UnixMicros::from_pb(event.occurred_at.as_ref())
+        .ok_or_else(|| Error::field("occurred_at", "missing, or not a time in the years 1 to 9999"))?;
+    if at.0 > now.0.saturating_add(MAX_AHEAD_MICROS) {
+        let ahead = (at.0 - now.0) / 1_000_000;
+        return Err(Error::field("occurred_at", format!("{ahead} s ahead of now; at most {} are taken", MAX_AHEAD_MICROS / 1_000_000)));
+    }
+    let value_micros = event.value_micros;
+    if !(-MAX_VALUE_MICROS..=MAX_VALUE_MICROS).contains(&value_micros) {
+        return Err(Error::field("value_micros", format!("{value_micros}; {MAX_VALUE_MICROS} either way are taken")));
+    }
+    Ok(customer::Event { id: EventId::of(id), at, value_micros })
+}
+
+fn bounded(path: &str, got: usize, limit: usize) -> Result<(), Error> {
+    if got <= limit { Ok(()) } else { Err(Error::TooMany { path: path.into(), got, limit }) }
+}

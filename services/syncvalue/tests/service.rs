@@ -1,0 +1,425 @@
+//! The service over gRPC, on free ports, with a real client.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kiki::caller;
+use kiki::clock::{Clock, UnixMicros, VirtualClock};
+use kiki::ids::{Key, Pseudonyms};
+use kiki::leaf::{Conversion, Leaf, Outcome, Position, PredictionStatus, Void, VoidBatch, leaf::Body};
+use kiki::pb::syncshield::v1::{TailEntry, TailRequest, TailResponse};
+use kiki::pb::syncvalue::v1::predict_request::Subject;
+use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
+use kiki::pb::syncvalue::v1::*;
+use kiki::runtime::{Listeners, channel};
+use kiki::status::Reason;
+use prost::Message as _;
+use syncvalue::Config;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tokio_stream::{Stream, StreamExt as _, iter};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+const DAY: i64 = 86_400_000_000;
+/// "Now" of the tests: 2026-01-01.
+const NOW: i64 = 20_454 * DAY;
+const KEY: Key = Key::new([7; 32]);
+
+struct Service {
+    client: SyncValueServiceClient<Channel>,
+    http: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), syncvalue::Error>>,
+}
+
+impl Service {
+    async fn start(data: &Path, shield: Option<String>) -> Self {
+        let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listeners.grpc.local_addr().unwrap());
+        let http = listeners.http.local_addr().unwrap().to_string();
+        let config = Config { data: data.into(), pseudonym_key: KEY, shield, horizon_days: 90 };
+        let shutdown = CancellationToken::new();
+        let clock = Clock::Virtual(VirtualClock::at(UnixMicros(NOW)));
+        let task = tokio::spawn(syncvalue::serve(listeners, config, clock, shutdown.clone()));
+        Self { client: SyncValueServiceClient::new(channel(&address).unwrap()), http, shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    async fn observe(&mut self, messages: Vec<ObserveRequest>) -> Result<Vec<ObserveResponse>, Status> {
+        self.client.observe(iter(messages)).await?.into_inner().collect().await
+    }
+
+    async fn predict(&mut self, customer: &str) -> Prediction {
+        let request = asking(Subject::Customer(customer.into()));
+        self.client.predict(request).await.unwrap().into_inner().prediction.unwrap()
+    }
+
+    async fn model(&mut self, index: u64) -> Result<GetModelResponse, Status> {
+        let followed_to = Some(Position { log_id: LOG.into(), index });
+        Ok(self.client.get_model(GetModelRequest { followed_to }).await?.into_inner())
+    }
+
+    async fn metrics(&self) -> String {
+        let mut tcp = TcpStream::connect(&self.http).await.unwrap();
+        tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).await.unwrap();
+        text
+    }
+}
+
+fn asking(subject: Subject) -> PredictRequest {
+    PredictRequest { client: "acme".into(), subject: Some(subject), currency: "USD".into(), horizon_days: 0, at: None }
+}
+
+fn event(id: impl ToString, days_ago: i64, value_micros: i64) -> Event {
+    Event { event_id: id.to_string(), occurred_at: Some(UnixMicros(NOW - days_ago * DAY).into()), value_micros, items: 1 }
+}
+
+fn of(customer: impl ToString, event: Event) -> ObservedEvent {
+    ObservedEvent { client: "acme".into(), customer: customer.to_string(), currency: "USD".into(), event: Some(event) }
+}
+
+/// Thirty customers who bought once, 100 days ago; the first ten of them every ten days since.
+fn shop() -> Vec<ObserveRequest> {
+    let message = |day: i64, customers: i64| {
+        let events = (0..customers).map(|c| of(format!("c{c}"), event(format!("{c}-{day}"), day, 10_000_000))).collect();
+        ObserveRequest { events }
+    };
+    (0..10).map(|i| message(100 - 10 * i, if i == 0 { 30 } else { 10 })).collect()
+}
+
+#[tokio::test]
+async fn answers_say_by_what_they_were_estimated() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    let nothing = service.predict("c1").await;
+    assert_eq!((nothing.fallback_reason(), nothing.mean_micros), (FallbackReason::NoPopulation, 0));
+    let acks = service.observe(shop()).await.unwrap();
+    assert_eq!(acks.iter().map(|ack| ack.applied).collect::<Vec<_>>(), [30, 10, 10, 10, 10, 10, 10, 10, 10, 10]);
+    let (regular, gone, unknown) = (service.predict("c1").await, service.predict("c20").await, service.predict("nobody").await);
+    assert_eq!((regular.status(), regular.fallback_reason()), (PredictionStatus::Fallback, FallbackReason::NoModel));
+    assert_eq!((regular.model.as_str(), regular.horizon_days), ("rfv-1", 90));
+    assert_eq!(unknown.fallback_reason(), FallbackReason::UnknownCustomer);
+    assert!(regular.mean_micros > 3 * gone.mean_micros && gone.mean_micros > 0, "{regular:?} {gone:?}");
+    assert!(regular.q05_micros <= regular.mean_micros && regular.mean_micros < regular.q95_micros);
+    let text = service.metrics().await;
+    assert!(text.contains("syncvalue_predictions_total{reason=\"no_model\"} 2"), "{text}");
+    assert!(text.contains("syncvalue_customers 30") && text.contains("syncvalue_events_total{effect=\"applied\"} 120"), "{text}");
+    assert!(text.contains("kiki_rpc_duration_seconds_count{rpc=\"/kiki.syncvalue.v1.SyncValueService/Predict\"} 4"), "{text}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn one_customer_by_name_key_or_history_has_one_value() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    service.observe(shop()).await.unwrap();
+    let key = Pseudonyms::new(&KEY).of("acme", "c3");
+    let history = History { events: (0..10).map(|i| event(i, 10 + 10 * i, 10_000_000)).collect() };
+    let requests = vec![
+        asking(Subject::Customer("c3".into())),
+        asking(Subject::CustomerKey(key.0.to_vec().into())),
+        asking(Subject::History(history)),
+        asking(Subject::Customer("c20".into())),
+    ];
+    let batch = service.client.predict_batch(PredictBatchRequest { requests: requests.clone() }).await.unwrap().into_inner().predictions;
+    assert_eq!((&batch[0], &batch[0]), (&batch[1], &batch[2]));
+    assert_ne!(batch[0], batch[3]);
+    let messages =
+        vec![PredictStreamRequest { requests: requests[..2].to_vec() }, PredictStreamRequest { requests: requests[2..].to_vec() }];
+    let stream = service.client.predict_stream(iter(messages)).await.unwrap().into_inner();
+    let answers: Vec<_> = stream.map(|message| message.unwrap().predictions).collect().await;
+    assert_eq!(answers, [&batch[..2], &batch[2..]]);
+    let mut other = asking(Subject::Customer("c3".into()));
+    other.currency = "EUR".into();
+    let other = service.client.predict(other).await.unwrap().into_inner().prediction.unwrap();
+    assert_eq!(other.fallback_reason(), FallbackReason::NoPopulation);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart_and_counts_once() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    service.observe(shop()).await.unwrap();
+    let before = (service.predict("c1").await, service.predict("c20").await, service.predict("nobody").await);
+    service.stop().await;
+    let mut service = Service::start(data.path(), None).await;
+    assert_eq!(before, (service.predict("c1").await, service.predict("c20").await, service.predict("nobody").await));
+    let again = service.observe(shop()).await.unwrap();
+    assert!(again.iter().all(|ack| ack.applied == 0 && ack.duplicates >= 10));
+    assert_eq!(before, (service.predict("c1").await, service.predict("c20").await, service.predict("nobody").await));
+    let model = service.model(0).await.unwrap();
+    assert_eq!((model.customers, model.events, model.followed_to), (30, 120, None));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_event_log_stops_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    service.observe(shop()).await.unwrap();
+    service.stop().await;
+    let file = data.path().join("events.wal");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let error = Service::start(data.path(), None).await.task.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("bad frame at byte 0") && error.contains("good record at byte"), "{error}");
+}
+
+#[tokio::test]
+async fn refusals_name_the_field_and_its_limit() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    let good = asking(Subject::Customer("c1".into()));
+    let at = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 });
+    let wrong = [
+        (PredictRequest { client: "Acme".into(), ..good.clone() }, "requests[1].client: \"Acme\" is not an id"),
+        (PredictRequest { currency: "usd".into(), ..good.clone() }, "requests[1].currency"),
+        (PredictRequest { subject: None, ..good.clone() }, "requests[1].subject"),
+        (PredictRequest { horizon_days: 3_651, ..good.clone() }, "requests[1].horizon_days: 3651; 1 to 3650"),
+        (PredictRequest { at, ..good.clone() }, "requests[1].at"),
+        (asking(Subject::Customer(String::new())), "requests[1].customer: an id of 0 bytes"),
+        (asking(Subject::CustomerKey(vec![1; 15].into())), "requests[1].customer_key: 15 bytes; 16"),
+        (asking(Subject::History(History { events: vec![event("", 1, 1)] })), "requests[1].history.events[0].event_id"),
+    ];
+    for (request, message) in wrong {
+        let status = service.client.predict_batch(PredictBatchRequest { requests: vec![good.clone(), request] }).await.unwrap_err();
+        assert!(Reason::FieldInvalid.is(&status) && status.message().starts_with(message), "{}", status.message());
+    }
+    let status = service.client.predict_batch(PredictBatchRequest { requests: vec![good; 1_025] }).await.unwrap_err();
+    assert!(Reason::TooMany.is(&status) && status.message().contains("at most 1024"), "{status}");
+    let wrong = [
+        (Event { event_id: "e".repeat(64), ..event(1, 1, 1) }, "events[1].event.event_id: 64 bytes"),
+        (Event { occurred_at: None, ..event(1, 1, 1) }, "events[1].event.occurred_at"),
+        (event(1, -2, 1), "events[1].event.occurred_at: 172800 s ahead of now"),
+        (event(1, 1, i64::MIN), "events[1].event.value_micros"),
+    ];
+    for (event_, message) in wrong {
+        let events = vec![of("c1", event(0, 1, 1)), of("c1", event_)];
+        let status = service.observe(vec![ObserveRequest { events }]).await.unwrap_err();
+        assert!(Reason::FieldInvalid.is(&status) && status.message().starts_with(message), "{}", status.message());
+    }
+    assert_eq!(service.model(0).await.unwrap().events, 0, "a message is taken whole or not at all");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_sees_itself_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    fn as_tenant<T>(client: &'static str, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(caller::ROLE, "tenant".parse().unwrap());
+        request.metadata_mut().insert(caller::CLIENT, client.parse().unwrap());
+        request
+    }
+    let question = || asking(Subject::Customer("c1".into()));
+    assert!(service.client.predict(as_tenant("acme", question())).await.is_ok());
+    assert!(Reason::NotYours.is(&service.client.predict(as_tenant("globex", question())).await.unwrap_err()));
+    let status = service.client.observe(as_tenant("globex", iter(shop()))).await.unwrap().into_inner().next().await.unwrap().unwrap_err();
+    assert!(Reason::NotYours.is(&status));
+    assert!(Reason::NotYours.is(&service.client.get_model(as_tenant("acme", GetModelRequest::default())).await.unwrap_err()));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_open_stream_does_not_hold_up_the_shutdown() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    let (sender, questions) = tokio::sync::mpsc::channel(1);
+    let mut answers = service.client.predict_stream(ReceiverStream::new(questions)).await.unwrap().into_inner();
+    sender.send(PredictStreamRequest { requests: vec![asking(Subject::Customer("c1".into()))] }).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().predictions.len(), 1);
+    let stopped = tokio::time::timeout(kiki::runtime::DRAIN / 2, service.stop()).await;
+    assert!(stopped.is_ok());
+    assert!(answers.message().await.is_ok_and(|answer| answer.is_none()));
+}
+
+// ---- following SyncShield's log
+
+const LOG: &str = "kiki.local/log-1";
+
+/// The leaves that a stand-in for SyncShield serves, through nothing but the Tail call's path.
+#[derive(Clone)]
+struct Shield {
+    leaves: watch::Sender<Vec<Leaf>>,
+    /// How many streams were opened, and where each began.
+    began: Arc<std::sync::Mutex<Vec<u64>>>,
+}
+
+impl Shield {
+    async fn start(leaves: Vec<Leaf>) -> (Self, String, CancellationToken) {
+        let shield = Self { leaves: watch::Sender::new(leaves), began: Arc::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, serving) = (CancellationToken::new(), shield.clone());
+        let stopped = stop.clone().cancelled_owned();
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        tokio::spawn(tonic::transport::Server::builder().add_service(serving).serve_with_incoming_shutdown(incoming, stopped));
+        (shield, address, stop)
+    }
+
+    fn tail(&self, from: u64) -> impl Stream<Item = Result<TailResponse, Status>> + Send + use<> {
+        self.began.lock().unwrap().push(from);
+        let mut next = from;
+        WatchStream::new(self.leaves.subscribe()).map(move |leaves| {
+            let new = leaves.iter().filter(|leaf| leaf.index >= next);
+            let entries: Vec<_> = new.map(|leaf| TailEntry { index: leaf.index, leaf: leaf.encode_to_vec().into() }).collect();
+            next += entries.len() as u64;
+            Ok(TailResponse { entries, next_index: next, checkpoint: String::new() })
+        })
+    }
+}
+
+impl tonic::server::NamedService for Shield {
+    const NAME: &'static str = "kiki.syncshield.v1.SyncShieldService";
+}
+
+/// A hand-written service, because the generated trait would ask for SyncShield's twenty other calls.
+impl tower::Service<http::Request<tonic::body::Body>> for Shield {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        assert_eq!(request.uri().path(), "/kiki.syncshield.v1.SyncShieldService/Tail");
+        let shield = self.clone();
+        Box::pin(async move {
+            let codec = tonic_prost::ProstCodec::<TailResponse, TailRequest>::default();
+            Ok(tonic::server::Grpc::new(codec).server_streaming(Tail(shield), request).await)
+        })
+    }
+}
+
+struct Tail(Shield);
+
+impl tonic::server::ServerStreamingService<TailRequest> for Tail {
+    type Response = TailResponse;
+    type ResponseStream = std::pin::Pin<Box<dyn Stream<Item = Result<TailResponse, Status>> + Send>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<TailRequest>) -> Self::Future {
+        let from = request.into_inner().from.unwrap();
+        assert!(from.log_id == LOG || from.index == 0);
+        std::future::ready(Ok(Response::new(Box::pin(self.0.tail(from.index)))))
+    }
+}
+
+fn leaf(index: u64, body: Body) -> Leaf {
+    Leaf {
+        log_id: LOG.into(),
+        index,
+        client: "acme".into(),
+        recorded_at: Some(UnixMicros(NOW).into()),
+        body: Some(body),
+        ..Leaf::default()
+    }
+}
+
+fn outcome(index: u64, customer: &str, event: &Event) -> Leaf {
+    leaf(
+        index,
+        Body::Outcome(Outcome {
+            event_id: event.event_id.clone(),
+            occurred_at: event.occurred_at,
+            customer: Pseudonyms::new(&KEY).of("acme", customer).0.to_vec().into(),
+            currency: "USD".into(),
+            value_micros: event.value_micros,
+            ..Outcome::default()
+        }),
+    )
+}
+
+fn other(index: u64) -> Leaf {
+    leaf(index, Body::Voids(VoidBatch { lease_id: 1, campaign: "c".into(), voids: vec![Void::default()] }))
+}
+
+/// Outcomes of 300 customers, more than fit one record, with other leaves in between.
+fn log() -> Vec<Leaf> {
+    let outcomes = (0..600).map(|i| if i % 2 == 0 { outcome(i, &format!("c{i}"), &event(i, 600 - i as i64, 5_000_000)) } else { other(i) });
+    outcomes.collect()
+}
+
+#[tokio::test]
+async fn outcomes_of_the_log_count_once_across_restarts_of_both_sides() {
+    let data = tempfile::tempdir().unwrap();
+    let (shield, address, stop) = Shield::start(log()).await;
+    let mut service = Service::start(data.path(), Some(address)).await;
+    let model = service.model(600).await.unwrap();
+    assert_eq!((model.customers, model.events, model.followed_to.unwrap().index), (300, 300, 600));
+    // The same purchase by Observe is the same purchase.
+    let again = ObserveRequest { events: vec![of("c0", event(0, 600, 5_000_000)), of("c0", event("new", 1, 5_000_000))] };
+    assert_eq!(service.observe(vec![again]).await.unwrap(), [ObserveResponse { applied: 1, duplicates: 1 }]);
+    service.stop().await;
+    stop.cancel();
+    assert_eq!(*shield.began.lock().unwrap(), [0]);
+
+    let mut longer = log();
+    longer.push(outcome(600, "c1000", &event("late", 1, 5_000_000)));
+    let (shield, address, stop) = Shield::start(longer).await;
+    let mut service = Service::start(data.path(), Some(address)).await;
+    let model = service.model(601).await.unwrap();
+    assert_eq!((model.customers, model.events), (301, 302));
+    // Leaf 599 is no outcome: its position was not written, and it was read again; nothing before it was.
+    assert_eq!(*shield.began.lock().unwrap(), [599]);
+    // A stream that goes on.
+    shield.leaves.send_modify(|leaves| leaves.extend([other(601), outcome(602, "c1000", &event("more", 0, 5_000_000))]));
+    assert_eq!(service.model(603).await.unwrap().events, 303);
+    service.stop().await;
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn attributed_value_counts_by_conversion() {
+    let data = tempfile::tempdir().unwrap();
+    let conversion = Conversion { currency: "USD".into(), predicted_ltv_micros: 12_500_000, ..Conversion::default() };
+    let leaves = vec![leaf(0, Body::Conversion(conversion.clone())), leaf(1, Body::Conversion(conversion))];
+    let (_, address, stop) = Shield::start(leaves).await;
+    let mut service = Service::start(data.path(), Some(address)).await;
+    service.model(2).await.unwrap();
+    let text = service.metrics().await;
+    assert!(text.contains("syncvalue_predicted_ltv_total{currency=\"USD\"} 25"), "{text}");
+    assert!(text.contains("syncvalue_followed_index 2"), "{text}");
+    service.stop().await;
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_log_with_a_gap_is_not_followed_beyond_it() {
+    let data = tempfile::tempdir().unwrap();
+    let (_, address, stop) = Shield::start(vec![other(0), outcome(2, "c1", &event(1, 1, 1))]).await;
+    let mut service = Service::start(data.path(), Some(address)).await;
+    let mut request = Request::new(GetModelRequest { followed_to: Some(Position { log_id: LOG.into(), index: 3 }) });
+    request.set_timeout(std::time::Duration::from_millis(300));
+    let status = service.client.get_model(request).await.unwrap_err();
+    assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status}");
+    assert_eq!(service.model(0).await.unwrap().events, 0);
+    service.stop().await;
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn waiting_for_a_log_that_nobody_follows_is_refused_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    assert!(Reason::NotReady.is(&service.model(1).await.unwrap_err()));
+    service.stop().await;
+}
