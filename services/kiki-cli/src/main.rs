@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{invoice, replay, up};
+use kiki_cli::{bench, invoice, replay, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,6 +23,8 @@ enum Command {
     Up(up::Args),
     /// Plays a month, from bid requests to invoices that verify.
     Replay(replay::Args),
+    /// Measures the platform.
+    Bench(bench::Args),
     /// Closes a month of a running platform; `verify` checks invoices offline.
     Invoice(invoice::Args),
     /// Checks a log offline.
@@ -35,6 +37,7 @@ async fn main() -> ExitCode {
     let result: Result<(), Failure> = match Cli::parse().command {
         Command::Up(args) => up::run(args).await,
         Command::Replay(args) => replay::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
         Command::Audit(args) => invoice::audit(&args),
     };

@@ -4,8 +4,9 @@
 //! its error is the platform's; SyncFlow stops first and SyncShield last, so that decisions are flushed and leases given
 //! back before the log closes.
 
+use std::fs::{File, TryLockError};
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use crate::keys::Keys;
 /// How long a service may take until it is ready. Most of it is for reading a long log: at the 500,000 leaves a second
 /// that a fold reads, a minute is 30 million.
 pub const START: Duration = Duration::from_secs(60);
+
+/// How long a service that does not answer may take to end with an error of its own.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Which ports the services listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,6 +137,7 @@ impl Platform {
     /// A port that is taken, keys or data that cannot be read, or the service that did not start.
     pub async fn start(config: PlatformConfig) -> Result<Self, Failure> {
         let keys = Keys::open(&config.data)?;
+        let lock = lock(&config.data)?;
         let (bound, endpoints) = bind(config.ports).await?;
         let [value, flow, shield, billing] = bound;
         let clock = config.clock.clone();
@@ -168,7 +173,12 @@ impl Platform {
         services.ready(BILLING, &endpoints.billing).await?;
 
         let shutdown = CancellationToken::new();
-        let join = tokio::spawn(services.supervise(shutdown.clone()));
+        let supervised = services.supervise(shutdown.clone());
+        let join = tokio::spawn(async move {
+            let ended = supervised.await;
+            drop(lock);
+            ended
+        });
         Ok(Self { endpoints, clock, shutdown, join })
     }
 
@@ -215,6 +225,20 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
 
 /// How long after a bid its notices are taken, seconds: a week.
 pub const NOTICE_WINDOW_SECS: u64 = 604_800;
+
+/// The file that a running platform holds locked.
+pub(crate) const LOCK: &str = "lock";
+
+/// One platform a folder: the lock is the operating system's, which a killed process gives up.
+pub(crate) fn lock(data: &Path) -> Result<File, Failure> {
+    let path = data.join(LOCK);
+    let file = File::create(&path).doing(format_args!("opening {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(format!("{} is in use by another process", data.display()))),
+        Err(TryLockError::Error(error)) => Err(error).doing(format_args!("locking {}", path.display())),
+    }
+}
 
 /// Binds all ports before any service starts: an address that is taken is known before anything was done.
 async fn bind(ports: Ports) -> Result<([Listeners; 4], Endpoints), Failure> {
@@ -280,7 +304,11 @@ impl Services {
             ended = self.running.join_next() => Err(early(ended)),
             answer = tokio::time::timeout(START, check) => match answer {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(status)) => Err(rpc(format_args!("{} is not ready", NAMES[which]), &status)),
+                // A service that ended while it was asked says best why.
+                Ok(Err(status)) => match tokio::time::timeout(LAST_WORD, self.running.join_next()).await {
+                    Ok(ended) => Err(early(ended)),
+                    Err(_) => Err(rpc(format_args!("{} is not ready", NAMES[which]), &status)),
+                },
                 Err(_) => Err(Failure::new(format!("{} was not ready after {} s", NAMES[which], START.as_secs()))),
             },
         };
@@ -342,5 +370,66 @@ fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> Failure {
         Some(Ok((_, Err(failure)))) => failure,
         Some(Err(panic)) => Failure::new(format!("a service failed: {panic}")),
         None => Failure::new("no service is running"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn config(data: &Path) -> PlatformConfig {
+        PlatformConfig { ports: Ports::Auto, ..PlatformConfig::new(data) }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn starts_stops_and_starts_again_on_the_same_folder() {
+        let data = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let platform = Platform::start(config(data.path())).await.unwrap();
+            let busy = Platform::start(config(data.path())).await.unwrap_err().to_string();
+            assert!(busy.contains("in use"), "{busy}");
+            platform.stop().await.unwrap();
+        }
+        assert!(data.path().join("log.pub").exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_that_cannot_start_is_named_and_stops_the_rest() {
+        let data = tempfile::tempdir().unwrap();
+        Platform::start(config(data.path())).await.unwrap().stop().await.unwrap();
+        std::fs::write(data.path().join("log.pub"), "no key").unwrap();
+        std::fs::remove_dir_all(data.path().join("billing")).unwrap();
+        std::fs::write(data.path().join("billing"), "no folder").unwrap();
+        let failure = Platform::start(config(data.path())).await.unwrap_err().to_string();
+        assert!(failure.contains("billing") || failure.contains("syncshield"), "{failure}");
+        // What had started let go of the folder.
+        drop(lock(data.path()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_ends_by_itself_ends_the_platform() {
+        let mut services = Services::new();
+        services.spawn(SHIELD, |stop| async move {
+            stop.cancelled().await;
+            Ok::<_, Failure>(())
+        });
+        services.spawn(FLOW, |_| async { Err::<(), _>(Failure::new("out of luck")) });
+        let shutdown = CancellationToken::new();
+        let failure = services.supervise(shutdown.clone()).await.unwrap_err().to_string();
+        assert_eq!(failure, "syncflow: out of luck");
+        assert!(shutdown.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_panics_does_not_leave_the_rest_running() {
+        let mut services = Services::new();
+        services.spawn(SHIELD, |stop| async move {
+            stop.cancelled().await;
+            Ok::<_, Failure>(())
+        });
+        services.spawn(VALUE, |_| async { if true { panic!("a fault") } else { Ok::<_, Failure>(()) } });
+        assert!(services.supervise(CancellationToken::new()).await.is_err());
     }
 }

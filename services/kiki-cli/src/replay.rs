@@ -30,7 +30,7 @@ use kiki::clock::{Clock, VirtualClock};
 use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
 use crate::out;
-use crate::platform::{Endpoints, Platform, PlatformConfig, Ports};
+use crate::platform::{self, Endpoints, LOCK, Platform, PlatformConfig, Ports};
 use account::{Account, Counters};
 use auction::{EXCHANGES, Rule};
 use drive::{Faces, Run, Tally};
@@ -79,6 +79,10 @@ pub struct Args {
 /// Input that cannot be read, a service that failed, or anything that the checks at the end find off.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let dir = std::path::absolute(&args.data).doing(format_args!("finding {}", args.data.display()))?;
+    if dir.is_dir() {
+        // A run that is still going on is neither resumed nor replaced.
+        drop(platform::lock(&dir)?);
+    }
     let plan = match args.resume.then(|| Plan::resume(&dir)).transpose()?.flatten() {
         Some(plan) => plan,
         None => {
@@ -96,6 +100,19 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// Empties a replay's folder but for its marker: cut off midway, it is still known as one.
+fn clear(dir: &Path) -> std::io::Result<()> {
+    for entry in dir.read_dir()? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false if entry.file_name() != MARKER && entry.file_name() != LOCK => std::fs::remove_file(entry.path())?,
+            false => {}
+        }
+    }
+    Ok(())
+}
+
 /// What a run leaves for the report.
 struct Played {
     tally: Tally,
@@ -110,7 +127,8 @@ struct Played {
 fn fresh(dir: &Path) -> Result<(), Failure> {
     let name = dir.display();
     if dir.join(MARKER).is_file() {
-        std::fs::remove_dir_all(dir).doing(format_args!("replacing {name}"))?;
+        let _lock = platform::lock(dir)?;
+        clear(dir).doing(format_args!("replacing {name}"))?;
     } else if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::new(format!("{name} is not empty and not an earlier replay's: name another folder with --data")));
     }

@@ -58,8 +58,7 @@ impl Exchanges {
     pub fn new(config: &Config) -> Result<Self, String> {
         let mut exchanges = Self::default();
         for entry in &config.platforms {
-            let (exchange, platform) =
-                entry.split_once('=').ok_or_else(|| format!("platforms: {entry:?} is not exchange=platform"))?;
+            let (exchange, platform) = entry.split_once('=').ok_or_else(|| format!("platforms: {entry:?} is not exchange=platform"))?;
             let exchange = ExchangeId::parse(exchange).map_err(|error| error.to_string())?;
             let platform = PlatformId::parse(platform).map_err(|error| error.to_string())?;
             exchanges.platforms.insert(exchange.as_str().to_owned(), platform.as_str().to_owned());

@@ -352,12 +352,7 @@ impl Decided<'_> {
     }
 
     fn took(&mut self, candidate: &Candidate, slot: &Slot) {
-        let decision = leaf::Decision {
-            lease_id: slot.lease_id,
-            epoch: slot.epoch,
-            sequence: slot.sequence,
-            ..self.decision(candidate)
-        };
+        let decision = leaf::Decision { lease_id: slot.lease_id, epoch: slot.epoch, sequence: slot.sequence, ..self.decision(candidate) };
         self.push(candidate, decision);
     }
 

@@ -51,10 +51,8 @@ impl Metrics {
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
             notices: counters("syncflow_notices_total", "notices by kind and result", &["kind", "status"]),
             receipts_refused: counter("syncflow_receipts_refused_total", "receipts of purchases that were not taken"),
-            spend: registry.add(CounterVec::new(
-                Opts::new("syncflow_spend_total", "settled spend, units of the currency"),
-                &["platform", "currency"],
-            )),
+            spend: registry
+                .add(CounterVec::new(Opts::new("syncflow_spend_total", "settled spend, units of the currency"), &["platform", "currency"])),
             spent: gauges("syncflow_budget_spent_micros", "settled spend of the campaign, micros", &budget),
             limit: gauges("syncflow_budget_limit_micros", "total budget of the campaign, micros", &budget),
             breaker_state: gauges(

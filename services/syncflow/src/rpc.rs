@@ -44,10 +44,7 @@ impl SyncFlowService for Service {
 
     type BidStreamStream = ReceiverStream<Result<pb::BidStreamResponse, Status>>;
 
-    async fn bid_stream(
-        &self,
-        request: Request<Streaming<pb::BidStreamRequest>>,
-    ) -> Result<Response<Self::BidStreamStream>, Status> {
+    async fn bid_stream(&self, request: Request<Streaming<pb::BidStreamRequest>>) -> Result<Response<Self::BidStreamStream>, Status> {
         Caller::of(&request).act_for_all()?;
         Ok(Response::new(stream::answer(self.engine.clone(), self.public_url.clone(), request.into_inner())))
     }
@@ -88,10 +85,7 @@ impl SyncFlowService for Service {
         Ok(Response::new(pb::ReportConversionsResponse { results }))
     }
 
-    async fn get_budget(
-        &self,
-        request: Request<pb::GetBudgetRequest>,
-    ) -> Result<Response<pb::GetBudgetResponse>, Status> {
+    async fn get_budget(&self, request: Request<pb::GetBudgetRequest>) -> Result<Response<pb::GetBudgetResponse>, Status> {
         let caller = Caller::of(&request);
         let pb::GetBudgetRequest { client, campaign } = request.into_inner();
         caller.act_for(&client)?;

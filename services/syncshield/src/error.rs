@@ -31,6 +31,9 @@ pub enum Error {
     /// No policy was put yet.
     #[error("no policy is in force")]
     NoPolicy,
+    /// Another process writes this log.
+    #[error("another process holds {0}")]
+    Locked(String),
     /// The log on disk is damaged.
     #[error("the log is damaged: {0}")]
     Damaged(String),
@@ -86,7 +89,7 @@ impl Error {
             Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
             Self::Damaged(_) => Reason::LogInconsistent,
-            Self::Key(_) | Self::Checkpoint(_) | Self::Io(_) => Reason::Internal,
+            Self::Key(_) | Self::Locked(_) | Self::Checkpoint(_) | Self::Io(_) => Reason::Internal,
         }
     }
 }

@@ -82,11 +82,14 @@ pub struct CatalogEntry {
 
 /// The log: clones share one writer.
 #[derive(Clone)]
-pub struct Log(Arc<Inner>);
+pub struct Log {
+    inner: Arc<Inner>,
+    /// The writer ends when the last of these is gone, or when it is told to.
+    jobs: mpsc::Sender<Job>,
+}
 
 struct Inner {
     log_id: String,
-    jobs: mpsc::Sender<Job>,
     index: RwLock<Index>,
     tree: RwLock<Tree>,
     committed: watch::Sender<u64>,
@@ -139,8 +142,9 @@ impl Log {
     /// # Errors
     /// A damaged log, a checkpoint that it does not reach, a key that does not fit, or the file system's.
     pub fn open(paths: &Paths, log_id: &str, clock: Clock) -> Result<Self, Error> {
-        let key = signing_key(paths, log_id)?;
         std::fs::create_dir_all(paths.log())?;
+        let lock = lock(&paths.log().join("lock"))?;
+        let key = signing_key(paths, log_id)?;
         let signed = read_checkpoint(paths, &key)?;
         let recovered = segments::recover(&paths.log(), log_id, signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size))?;
         if let Some((checkpoint, _)) = &signed {
@@ -151,7 +155,6 @@ impl Log {
         let catalog = Arc::new(catalog(&state));
         let inner = Arc::new(Inner {
             log_id: log_id.to_owned(),
-            jobs,
             index: RwLock::new(recovered.index),
             committed: watch::channel(recovered.tree.size()).0,
             tree: RwLock::new(recovered.tree),
@@ -165,11 +168,16 @@ impl Log {
             key,
             clock,
             paths: paths.clone(),
+            _lock: lock,
             failed: false,
             inner: inner.clone(),
         };
-        std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(queue))?;
-        Ok(Self(inner))
+        std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+            let closed = writer.run(queue);
+            drop(writer); // with its lock, before anybody hears that the log is closed
+            closed.map(|reply| reply.send(()))
+        })?;
+        Ok(Self { inner, jobs })
     }
 
     /// Runs a request on the ledger and answers once its leaves are durable.
@@ -185,7 +193,7 @@ impl Log {
                 drop(answer.send(durable.and_then(|()| result.map_err(Error::Refused))));
             })
         }));
-        self.0.jobs.try_send(job).map_err(|e| match e {
+        self.jobs.try_send(job).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull(MAX_QUEUE),
             mpsc::error::TrySendError::Closed(_) => Error::Stopped,
         })?;
@@ -197,24 +205,24 @@ impl Log {
     /// # Errors
     /// The log is shorter than `min_size`, or its writer failed.
     pub async fn checkpoint(&self, min_size: u64) -> Result<Signed, Error> {
-        if let Some(signed) = self.0.signed.load_full().filter(|signed| signed.size >= min_size) {
+        if let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size >= min_size) {
             return Ok((*signed).clone());
         }
         let (reply, answer) = oneshot::channel();
-        self.0.jobs.send(Job::Sign { min_size, reply }).await.map_err(|_| Error::Stopped)?;
+        self.jobs.send(Job::Sign { min_size, reply }).await.map_err(|_| Error::Stopped)?;
         answer.await.map_err(|_| Error::Stopped)?
     }
 
     /// The newest checkpoint that was signed.
     #[must_use]
     pub fn newest_checkpoint(&self) -> Option<Arc<Signed>> {
-        self.0.signed.load_full()
+        self.inner.signed.load_full()
     }
 
     /// Signs what there is, snapshots the fold and stops the writer.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.0.jobs.send(Job::Close(reply)).await.is_ok() {
+        if self.jobs.send(Job::Close(reply)).await.is_ok() {
             drop(done.await);
         }
     }
@@ -222,19 +230,19 @@ impl Log {
     /// The log's id.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.log_id
+        &self.inner.log_id
     }
 
     /// How many leaves are durable, and every change of that.
     #[must_use]
     pub fn committed(&self) -> watch::Receiver<u64> {
-        self.0.committed.subscribe()
+        self.inner.committed.subscribe()
     }
 
     /// Campaigns and policy, and every change of them.
     #[must_use]
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
-        self.0.catalog.subscribe()
+        self.inner.catalog.subscribe()
     }
 
     /// Durable leaves from an index on: at most `max_bytes` of them, at least one where there is one.
@@ -242,8 +250,8 @@ impl Log {
     /// # Errors
     /// The file system's, or a frame that went bad since it was written.
     pub async fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
-        let size = *self.0.committed.borrow();
-        let Some(range) = self.0.index.read().range(from, size, max_bytes) else { return Ok(Vec::new()) };
+        let size = *self.inner.committed.borrow();
+        let Some(range) = self.inner.index.read().range(from, size, max_bytes) else { return Ok(Vec::new()) };
         tokio::task::spawn_blocking(move || segments::read(&range)).await.map_err(|_| Error::Stopped)?
     }
 
@@ -252,7 +260,7 @@ impl Log {
     /// # Errors
     /// An index at or beyond `size`, or a size beyond the log.
     pub fn proof(&self, indices: &[u64], size: u64) -> Result<(Vec<Hash>, Vec<Hash>), Error> {
-        let tree = self.0.tree.read();
+        let tree = self.inner.tree.read();
         let hashes = indices.iter().map(|index| tree.leaf(*index)).collect::<Result<_, _>>()?;
         Ok((hashes, tree.multiproof(indices, size)?))
     }
@@ -267,10 +275,12 @@ struct Writer {
     snapshot_at: u64,
     failed: bool,
     inner: Arc<Inner>,
+    /// Held as long as the writer lives; the system releases it however the process ends.
+    _lock: File,
 }
 
 impl Writer {
-    fn run(&mut self, mut queue: mpsc::Receiver<Job>) {
+    fn run(&mut self, mut queue: mpsc::Receiver<Job>) -> Option<oneshot::Sender<()>> {
         while let Some(first) = queue.blocking_recv() {
             let mut replies = Vec::new();
             let mut signs = Vec::new();
@@ -298,15 +308,15 @@ impl Writer {
             if self.ledger.state.size >= self.snapshot_at + SNAPSHOT_EVERY {
                 self.snapshot();
             }
-            if let Some(reply) = close {
+            if close.is_some() {
                 if let Err(error) = self.sign(0) {
                     tracing::error!(%error, "no checkpoint at the end");
                 }
                 self.snapshot();
-                reply.send(()).unwrap_or_default(); // nobody may be waiting any more
-                return;
+                return close;
             }
         }
+        None
     }
 
     fn commit(&mut self) -> Result<(), Error> {
@@ -382,6 +392,16 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&next, path)?;
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+/// One writer: a second process on the same folder is refused.
+fn lock(path: &Path) -> Result<File, Error> {
+    let file = File::create(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked(path.display().to_string())),
+        Err(std::fs::TryLockError::Error(e)) => Err(e.into()),
+    }
 }
 
 fn signing_key(paths: &Paths, log_id: &str) -> Result<SigningKey, Error> {

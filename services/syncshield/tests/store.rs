@@ -60,6 +60,15 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_and_without_its_sna
 }
 
 #[tokio::test]
+async fn a_log_has_one_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path()).unwrap();
+    assert!(matches!(open(dir.path()), Err(syncshield::Error::Locked(_))));
+    log.close().await;
+    assert!(open(dir.path()).is_ok());
+}
+
+#[tokio::test]
 async fn a_snapshot_of_another_log_is_not_believed() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     ten(dir.path()).await;

@@ -169,11 +169,11 @@ fn word_length(rest: &str, first: char) -> usize {
     fraction.map_or(whole, |fraction| whole + 1 + word(fraction))
 }
 
-/// A function: its line, name, whether it is `async`, and how many lines it has from its head to its closing brace.
+/// A function: its line, name, head up to the body, and how many lines it has from there to its closing brace.
 pub(super) struct Function {
     pub(super) line: usize,
     pub(super) name: String,
-    pub(super) is_async: bool,
+    pub(super) head: String,
     pub(super) lines: usize,
 }
 
@@ -189,10 +189,10 @@ pub(super) fn functions(code: &str) -> Vec<Function> {
         let close = format!("{}}}", " ".repeat(indent));
         let end = (at..lines.len()).find(|&i| lines[i].trim_end() == close || (i == at && balance(line) == 0 && line.contains('}')));
         // A declaration without a body ends at its `;`.
-        let declared = lines[at..].iter().find(|l| l.contains(['{', ';'])).is_some_and(|l| !l.contains('{'));
-        if let (true, false, Some(end)) = (starts, declared, end) {
+        let body = lines[at..].iter().position(|l| l.contains(['{', ';'])).map_or(at, |lines| at + lines);
+        if let (true, true, Some(end)) = (starts, lines[body].contains('{'), end) {
             let name = words.get(key + 1).map_or("", |word| word.split(['(', '<']).next().unwrap_or_default());
-            out.push(Function { line: at + 1, name: name.to_owned(), is_async: words.contains(&"async"), lines: end - at + 1 });
+            out.push(Function { line: at + 1, name: name.to_owned(), head: lines[at..=body].concat(), lines: end - at + 1 });
         }
     }
     out
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn functions_are_measured_from_head_to_brace() {
         let code = "impl A {\n    pub async fn long(\n        a: u8,\n    ) {\n        if a {\n        }\n    }\n    fn one() {}\n    fn declared();\n}";
-        let found: Vec<_> = functions(code).into_iter().map(|f| (f.line, f.name, f.is_async, f.lines)).collect();
+        let found: Vec<_> = functions(code).into_iter().map(|f| (f.line, f.name, f.head.contains("async"), f.lines)).collect();
         assert_eq!(found, [(2, "long".to_owned(), true, 6), (8, "one".to_owned(), false, 1)]);
     }
 }

@@ -203,3 +203,74 @@ fn first_purchases(events: &Events) -> Vec<(usize, UnixMicros)> {
     }
     first
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn args() -> Args {
+        Args { data: "unused".into(), events: None, requests: None, seed: 3, budget: None, rounds: 2, month: None, currency: "USD".into(), resume: false }
+    }
+
+    fn plan(args: &Args, rows: &[&str]) -> (tempfile::TempDir, Result<Plan, Failure>) {
+        let dir = tempfile::tempdir().unwrap();
+        let (events, requests) = (dir.path().join("e.csv"), dir.path().join("r.jsonl"));
+        std::fs::write(&events, format!("cust,date,items,spend\n{}\n", rows.join("\n"))).unwrap();
+        std::fs::write(&requests, "{\"id\":\"1\"}\n{\"id\":\"2\"}\n").unwrap();
+        let args = Args { events: Some(events), requests: Some(requests), ..args.clone() };
+        let plan = Plan::new(&args, dir.path());
+        (dir, plan)
+    }
+
+    const ROWS: [&str; 6] = ["a,2026-01-05,1,5", "b,2026-01-20,1,5", "a,2026-02-02,1,5", "c,2026-02-20,1,5", "b,2026-03-01,1,5", "d,2026-04-30,1,5"];
+
+    #[test]
+    fn the_month_is_the_first_with_a_third_of_the_purchases_before_it() {
+        let (_dir, plan) = plan(&args(), &ROWS);
+        let plan = plan.unwrap();
+        assert_eq!(plan.settings.month, "2026-02");
+        // From midnight in Berlin to midnight in New York.
+        assert_eq!((plan.begin, plan.end), (UnixMicros(1_769_900_400_000_000), UnixMicros(1_772_341_200_000_000)));
+        let names: Vec<&str> = plan.candidates.iter().map(|c| plan.events.customers[*c].as_str()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn requests_are_spread_evenly_over_all_rounds() {
+        let (_dir, plan) = plan(&args(), &ROWS);
+        let plan = plan.unwrap();
+        let times: Vec<i64> = (0..plan.requests_total()).map(|number| plan.request_at(number).0).collect();
+        assert_eq!(times.len(), 4);
+        let span = plan.end.0 - plan.begin.0;
+        assert_eq!(times[0] - plan.begin.0, span / 8);
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == span / 4));
+    }
+
+    #[test]
+    fn a_run_is_resumed_as_it_began_unless_its_input_changed() {
+        let (dir, began) = plan(&args(), &ROWS);
+        let resumed = Plan::resume(dir.path()).unwrap().unwrap();
+        assert_eq!(resumed.settings, began.unwrap().settings);
+        std::fs::write(dir.path().join("r.jsonl"), "{}\n").unwrap();
+        assert!(Plan::resume(dir.path()).unwrap_err().to_string().contains("changed"));
+        std::fs::write(dir.path().join(MARKER), UNPLANNED).unwrap();
+        assert!(Plan::resume(dir.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused() {
+        let refused = |change: fn(&mut Args)| {
+            let mut args = args();
+            change(&mut args);
+            plan(&args, &ROWS).1.unwrap_err().to_string()
+        };
+        assert!(refused(|args| args.budget = Some("0".into())).contains("--budget"));
+        assert!(refused(|args| args.budget = Some("1e9".into())).contains("--budget"));
+        assert!(refused(|args| args.currency = "XYZ".into()).contains("--currency"));
+        assert!(refused(|args| args.month = Some("2026-13".into())).contains("--month"));
+        assert!(refused(|args| args.month = Some("2025-11".into())).contains("no customer"));
+        assert!(plan(&args(), &ROWS[..2]).1.unwrap_err().to_string().contains("no whole month"));
+    }
+}

@@ -17,7 +17,7 @@ const TMAX_MS: u32 = 1_000;
 pub(crate) struct Line {
     /// The body of the bid request.
     pub(crate) body: Value,
-    /// The file itself says that the request is to be refused (`expected_status` of 400 or more).
+    /// The file itself says that the request is to be refused: it has an `expected_status`, and none below 400.
     pub(crate) known_bad: bool,
 }
 
@@ -58,7 +58,7 @@ impl Requests {
 impl Line {
     fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         let mut value: Value = serde_json::from_slice(text)?;
-        let known_bad = value.get("expected_status").and_then(Value::as_i64).is_some_and(|status| status >= 400);
+        let known_bad = value.get("expected_status").is_some_and(|status| status.as_i64().is_none_or(|status| status >= 400));
         // A bid request has no member "request" of its own.
         let body = value.get_mut("request").map(Value::take).unwrap_or(value);
         Ok(Self { body, known_bad })

@@ -123,7 +123,11 @@ impl Pending {
                 None
             }
         };
-        if answered.is_some() { self.permit.succeeded(now) } else { self.permit.failed(now) }
+        if answered.is_some() {
+            self.permit.succeeded(now)
+        } else {
+            self.permit.failed(now)
+        }
         self.metrics.breaker(&self.breaker, now);
         answered.and_then(known)
     }
@@ -190,10 +194,7 @@ async fn converse(
 }
 
 /// The next answer; without a limit where none is owed.
-async fn next(
-    answers: &mut Streaming<pb::PredictStreamResponse>,
-    idle: bool,
-) -> Result<Option<pb::PredictStreamResponse>, Status> {
+async fn next(answers: &mut Streaming<pb::PredictStreamResponse>, idle: bool) -> Result<Option<pb::PredictStreamResponse>, Status> {
     if idle {
         return answers.message().await;
     }

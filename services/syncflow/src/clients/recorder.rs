@@ -153,9 +153,7 @@ fn items(entries: Vec<Entry>) -> Vec<pb::RecordItem> {
     for entry in entries {
         let size = prost::Message::encoded_len(&entry.decision) + 4; // with its tag and length
         let group = groups.entry((entry.client, entry.campaign.clone(), entry.policy_digest)).or_default();
-        let full = |(batch, bytes): &Sized| {
-            batch.decisions.len() >= MAX_PER_LEAF || bytes + size > MAX_LEAF_BYTES
-        };
+        let full = |(batch, bytes): &Sized| batch.decisions.len() >= MAX_PER_LEAF || bytes + size > MAX_LEAF_BYTES;
         if group.last().is_none_or(full) {
             let policy_digest = entry.policy_digest.to_vec().into();
             let batch = leaf::DecisionBatch { campaign: entry.campaign, currency: entry.currency, policy_digest, decisions: vec![] };

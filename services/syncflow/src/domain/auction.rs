@@ -69,8 +69,7 @@ pub fn candidate(
     counts: Counts,
     policy: &guardrail::Policy,
 ) -> Candidate {
-    let p_conversion_ppb =
-        pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
+    let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
     let price = pricing::price(&pricing::Valuation {
         p_conversion_ppb,
         ltv: prediction.ltv,

@@ -84,8 +84,7 @@ fn mimes(markup: &str) -> Vec<String> {
 fn assets(markup: &str) -> Vec<(i64, AssetKind)> {
     let Ok(json) = serde_json::from_str::<serde_json::Value>(markup) else { return Vec::new() };
     let list = json.get("native").unwrap_or(&json).get("assets").and_then(serde_json::Value::as_array);
-    let kinds =
-        [("title", AssetKind::Title), ("img", AssetKind::Img), ("video", AssetKind::Video), ("data", AssetKind::Data)];
+    let kinds = [("title", AssetKind::Title), ("img", AssetKind::Img), ("video", AssetKind::Video), ("data", AssetKind::Data)];
     let kind = |asset: &serde_json::Value| kinds.iter().find(|(name, _)| asset.get(name).is_some()).map(|kind| kind.1);
     let asset = |asset: &serde_json::Value| Some((asset.get("id")?.as_i64()?, kind(asset)?));
     list.map(|list| list.iter().filter_map(asset).collect()).unwrap_or_default()

@@ -201,16 +201,19 @@ mod tests {
     const NOW: UnixMicros = UnixMicros(1_000_000_000);
 
     fn lease(amount_micros: i64, slots: u32, mark: Mark) -> Lease {
-        Lease::new(Grant {
-            lease_id: 7,
-            epoch: 1,
-            amount: Micros::new(amount_micros),
-            granted_at: NOW,
-            expires_at: NOW.plus(Duration::from_secs(60)),
-            day_end: NOW.plus(Duration::from_secs(3_600)),
-            slots,
-            mark,
-        }, SKEW)
+        Lease::new(
+            Grant {
+                lease_id: 7,
+                epoch: 1,
+                amount: Micros::new(amount_micros),
+                granted_at: NOW,
+                expires_at: NOW.plus(Duration::from_secs(60)),
+                day_end: NOW.plus(Duration::from_secs(3_600)),
+                slots,
+                mark,
+            },
+            SKEW,
+        )
     }
 
     #[test]

@@ -55,12 +55,8 @@ mod tests {
 
     #[test]
     fn one_in_a_thousand_of_300_at_3x_is_a_tenth() {
-        let valuation = Valuation {
-            p_conversion_ppb: 1_000_000,
-            ltv: Micros::new(300_000_000),
-            target_roas_ppm: 3_000_000,
-            cap: Nanos::ZERO,
-        };
+        let valuation =
+            Valuation { p_conversion_ppb: 1_000_000, ltv: Micros::new(300_000_000), target_roas_ppm: 3_000_000, cap: Nanos::ZERO };
         assert_eq!(price(&valuation), Nanos::new(100_000_000)); // 0.10 an impression, a CPM of 100
         assert_eq!(price(&Valuation { cap: Nanos::new(5_000_000), ..valuation }), Nanos::new(5_000_000));
         assert_eq!(price(&Valuation { target_roas_ppm: 0, ..valuation }), Nanos::ZERO);

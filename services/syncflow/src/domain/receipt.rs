@@ -186,9 +186,7 @@ impl Receipt {
         out.extend_from_slice(&self.lease_id.to_be_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.sequence.to_be_bytes());
-        for number in
-            [self.max_price.get(), self.predicted_ltv.get(), self.bid_at.0, self.granted_at.0, self.deadline.0]
-        {
+        for number in [self.max_price.get(), self.predicted_ltv.get(), self.bid_at.0, self.granted_at.0, self.deadline.0] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         out.extend_from_slice(&self.p_conversion_ppb.to_be_bytes());
@@ -323,7 +321,12 @@ mod tests {
     fn the_longest_fits_its_bound() {
         let long = "z".repeat(ids::MAX_ID);
         let longest = Receipt {
-            client: long.clone(), campaign: long.clone(), exchange: long.clone(), platform: long.clone(), model: long, ..receipt()
+            client: long.clone(),
+            campaign: long.clone(),
+            exchange: long.clone(),
+            platform: long.clone(),
+            model: long,
+            ..receipt()
         };
         let keys = ReceiptKeys::new(&key(1), &[]);
         let text = keys.seal(&longest);

@@ -56,7 +56,12 @@ async fn answer(web: &Web, exchange: &str, request: &BidRequest) -> Response {
     }
     match currency {
         Some(cur) => Json(BidResponse { id: request.id.clone(), cur, seatbid: seats }).into_response(),
-        None => no_bid(why.unwrap_or((Reason::NoMatch, String::new()))),
+        None => {
+            if request.imps.is_empty() {
+                engine.metrics.no_bids.with_label_values(&[Reason::NoMatch.as_str()]).inc(); // nobody else saw it
+            }
+            no_bid(why.unwrap_or((Reason::NoMatch, String::new())))
+        }
     }
 }
 

@@ -22,11 +22,7 @@ const MAX_KEY_BYTES: usize = 128;
 const MAX_LIST: usize = 4_096;
 
 /// An opportunity, and the exchange's time limit in milliseconds.
-pub(super) fn opportunity(
-    path: &str,
-    message: pb::Opportunity,
-    exchanges: &Exchanges,
-) -> Result<(Opportunity, Option<u32>), Error> {
+pub(super) fn opportunity(path: &str, message: pb::Opportunity, exchanges: &Exchanges) -> Result<(Opportunity, Option<u32>), Error> {
     let field = |name: &str, problem: String| Error::field(format!("{path}.{name}"), problem);
     for (name, id) in [("request_id", &message.request_id), ("imp_id", &message.imp_id)] {
         if !(1..=MAX_KEY_BYTES).contains(&id.len()) {
@@ -97,9 +93,7 @@ pub(super) fn answer(answer: &Answer, public_url: &str) -> pb::BidResponse {
     use pb::bid_response::Result as Either;
     let result = match answer {
         Answer::Bid(bid) => Either::Bid(self::bid(bid, public_url)),
-        Answer::NoBid(reason, detail) => {
-            Either::NoBid(pb::NoBid { reason: no_bid_reason(*reason).into(), detail: detail.clone() })
-        }
+        Answer::NoBid(reason, detail) => Either::NoBid(pb::NoBid { reason: no_bid_reason(*reason).into(), detail: detail.clone() }),
     };
     pb::BidResponse { result: Some(result) }
 }
@@ -168,9 +162,5 @@ pub(super) fn purchase((at, message): (usize, pb::ReportedConversion)) -> Result
 }
 
 pub(super) fn conversion(result: shield::RecordResult) -> pb::ConversionResult {
-    pb::ConversionResult {
-        duplicate: result.duplicate,
-        attributed_campaign: result.attributed_campaign,
-        position: result.position,
-    }
+    pb::ConversionResult { duplicate: result.duplicate, attributed_campaign: result.attributed_campaign, position: result.position }
 }

@@ -84,8 +84,7 @@ impl Conversation {
         }
         let mut prepared = Vec::with_capacity(count);
         for (at, opportunity) in message.opportunities.into_iter().enumerate() {
-            let (opportunity, tmax) =
-                convert::opportunity(&format!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
+            let (opportunity, tmax) = convert::opportunity(&format!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
             let deadline = self.engine.deadline(tmax, None);
             prepared.push(self.engine.prepare(opportunity, deadline));
         }

@@ -107,12 +107,10 @@ async fn the_same_opportunity_has_the_same_answer_and_one_slot() {
 
 #[tokio::test]
 async fn the_dearest_of_our_own_campaigns_bids() {
-    let world = World::new(PLENTY).await;
+    let world = World::bare(PLENTY, Manner::Answers(prediction())).await;
     let cheap = leaf::Campaign { campaign: "cheap".into(), target_roas_ppm: 4_000_000, ..campaign() };
     let blocked = leaf::Campaign { campaign: "blocked".into(), target_roas_ppm: 1, ..campaign() };
-    let all = vec![client_campaign(cheap), client_campaign(campaign()), client_campaign(blocked)];
-    world.shield.campaigns.send_replace(all);
-    world.settle_in().await;
+    world.open([cheap, campaign(), blocked].map(client_campaign).to_vec()).await;
     assert_eq!(world.won("r1").await["cid"], "spring");
     let shield = world.stop().await;
     let decisions = &shield.state.lock().decisions;
@@ -140,7 +138,8 @@ async fn a_grpc_bid_answers_once_its_decision_is_durable() {
 #[tokio::test]
 async fn grpc_fields_are_checked_and_named() {
     let world = World::new(PLENTY).await;
-    let cases: [(&str, fn(&mut pb::Opportunity)); 7] = [
+    type Change = fn(&mut pb::Opportunity);
+    let cases: [(&str, Change); 7] = [
         ("opportunity.request_id", |o| o.request_id.clear()),
         ("opportunity.imp_id", |o| o.imp_id = "x".repeat(129)),
         ("opportunity.exchange", |o| o.exchange = "X".into()),

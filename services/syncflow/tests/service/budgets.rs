@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kiki::leaf;
 
-use crate::world::{PREDICTED_PRICE, START, World, campaign};
+use crate::world::{PREDICTED_PRICE, START, World, campaign, client_campaign};
 
 #[tokio::test]
 async fn a_budget_is_used_up_to_its_last_bid_and_not_beyond() {
@@ -57,7 +57,8 @@ async fn a_lease_is_renewed_in_its_last_third_and_replaced_after_its_end() {
     assert_eq!(world.shield.state.lock().renewals, 0);
     world.clock.advance_to(START.plus(Duration::from_secs(45)));
     world.won("r3").await;
-    assert_eq!((world.shield.state.lock().renewals, world.shield.state.lock().grants), (1, 1));
+    let seen = |state: &crate::fakes::State| (state.renewals, state.grants);
+    assert_eq!(seen(&world.shield.state.lock()), (1, 1));
     world.clock.advance_to(START.plus(Duration::from_secs(45 + 59)));
     world.won("r4").await;
     let state = world.shield.state.lock();
@@ -98,7 +99,8 @@ async fn what_the_log_has_counted_moves_the_price() {
 async fn a_paused_campaign_stops() {
     let world = World::new(64_000_000_000).await;
     world.won("r1").await;
-    world.put(leaf::Campaign { version: 2, paused: true, ..campaign() }).await;
+    let paused = leaf::Campaign { version: 2, paused: true, ..campaign() };
+    world.shield.campaigns.send_replace(vec![client_campaign(paused)]);
     for n in 0.. {
         if world.bid(&format!("p{n}")).await.header("x-kiki-no-bid") == Some("NO_MATCH") {
             break;

@@ -5,13 +5,13 @@ use kiki::pb::syncvalue::v1 as value;
 use serde_json::json;
 
 use crate::fakes::Manner;
-use crate::world::{PREDICTED_PRICE, PRIOR_PRICE, World, prediction, request};
+use crate::world::{PREDICTED_PRICE, PRIOR_PRICE, World, campaign, client_campaign, prediction, request};
 
 const PLENTY: i64 = 640_000_000_000;
 
 async fn world(manner: Manner) -> World {
     let world = World::bare(PLENTY, manner).await;
-    world.open().await;
+    world.open(vec![client_campaign(campaign())]).await;
     world
 }
 
@@ -73,7 +73,9 @@ async fn a_late_prediction_is_counted_and_the_prior_stands_in_until_the_breaker_
     assert_eq!(world.value.asked.lock().len(), asked, "an open breaker asks nothing");
     let world = std::sync::Arc::into_inner(world).unwrap();
     let shield = world.stop().await;
-    assert!(shield.state.lock().decisions.iter().all(|(_, one)| one.prediction_status() == PredictionStatus::Prior && one.model == "prior"));
+    assert!(
+        shield.state.lock().decisions.iter().all(|(_, one)| one.prediction_status() == PredictionStatus::Prior && one.model == "prior")
+    );
 }
 
 #[tokio::test]

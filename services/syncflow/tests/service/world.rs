@@ -100,7 +100,7 @@ pub fn client_campaign(campaign: leaf::Campaign) -> shield::ClientCampaign {
 
 pub fn request(id: &str) -> Json {
     json!({
-        "id": id, "tmax": 1000, "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}],
+        "id": id, "tmax": 2000, "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}],
         "site": {"domain": "news.example"}, "user": {"buyeruid": "customer-7"}
     })
 }
@@ -108,7 +108,7 @@ pub fn request(id: &str) -> Json {
 impl World {
     pub async fn new(budget_nanos: i64) -> Self {
         let world = Self::bare(budget_nanos, Manner::Answers(prediction())).await;
-        world.open().await;
+        world.open(vec![client_campaign(campaign())]).await;
         world
     }
 
@@ -131,7 +131,7 @@ impl World {
             notice_window_secs: 3_600,
             clock_skew_ms: 1_000,
             network_allowance_ms: 5,
-            deadline_max_ms: 400,
+            deadline_max_ms: 2_000,
         };
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(syncflow::serve(listeners, config, Clock::Virtual(clock.clone()), shutdown.clone()));
@@ -139,15 +139,10 @@ impl World {
         Self { shield, value, clock, flow, http, shutdown, served }
     }
 
-    /// Puts policy and campaign, and waits until they bid.
-    pub async fn open(&self) {
+    /// Puts policy and campaigns, the first of them, and waits until they bid.
+    pub async fn open(&self, campaigns: Vec<shield::ClientCampaign>) {
+        self.shield.campaigns.send_replace(campaigns);
         self.shield.policy.send_replace(Some(policy()));
-        self.put(campaign()).await;
-    }
-
-    /// Replaces the campaign, and waits until its newest version is the one that answers.
-    pub async fn put(&self, campaign: leaf::Campaign) {
-        self.shield.campaigns.send_replace(vec![client_campaign(campaign)]);
         self.settle_in().await;
     }
 

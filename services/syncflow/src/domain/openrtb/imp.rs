@@ -126,11 +126,7 @@ fn read(node: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Imp, Malf
 }
 
 fn read_deal(node: &Node<'_, '_>) -> Result<Deal, Malformed> {
-    Ok(Deal {
-        id: node.required_text("id", MAX_ID_BYTES)?,
-        floor_nanos: node.cpm_micros("bidfloor")?,
-        floor_currency: currency(node)?,
-    })
+    Ok(Deal { id: node.required_text("id", MAX_ID_BYTES)?, floor_nanos: node.cpm_micros("bidfloor")?, floor_currency: currency(node)? })
 }
 
 /// `bidfloorcur`; the specification's default is USD.

@@ -113,10 +113,9 @@ fn check_context(markup: &Node<'_, '_>) -> Result<(), Malformed> {
         _ => return Err(markup.refuse_child("contextsubtype", format!("{finer} is not in the specification's list"))),
     };
     match context {
-        Some(context) if context != expected && context < EXCHANGE_SPECIFIC => Err(markup.refuse_child(
-            "contextsubtype",
-            format!("{finer} belongs to context {expected}, and the context is {context}"),
-        )),
+        Some(context) if context != expected && context < EXCHANGE_SPECIFIC => {
+            Err(markup.refuse_child("contextsubtype", format!("{finer} belongs to context {expected}, and the context is {context}")))
+        }
         _ => Ok(()),
     }
 }

@@ -63,9 +63,7 @@ impl<'p, 'v> Node<'p, 'v> {
         let Some(node) = self.get(name) else { return Ok(0) };
         match node.value.as_array() {
             None => Err(node.wrong_type("an array")),
-            Some(list) if list.len() > max => {
-                Err(node.refuse(format!("has {} elements, at most {max} are accepted", list.len())))
-            }
+            Some(list) if list.len() > max => Err(node.refuse(format!("has {} elements, at most {max} are accepted", list.len()))),
             Some(list) => Ok(list.len()),
         }
     }
@@ -105,9 +103,7 @@ impl<'p, 'v> Node<'p, 'v> {
 
     /// Strings, bounded by the body's size.
     pub(super) fn texts(&self, name: &'static str) -> Result<Vec<String>, Malformed> {
-        self.each(name, usize::MAX, |node| {
-            node.value.as_str().map(str::to_owned).ok_or_else(|| node.wrong_type("a string"))
-        })
+        self.each(name, usize::MAX, |node| node.value.as_str().map(str::to_owned).ok_or_else(|| node.wrong_type("a string")))
     }
 
     /// This value as a whole number.
@@ -133,9 +129,7 @@ impl<'p, 'v> Node<'p, 'v> {
     /// A whole number of 0..=`u32::MAX`.
     pub(super) fn count(&self, name: &'static str) -> Result<Option<u32>, Malformed> {
         let Some(number) = self.int(name)? else { return Ok(None) };
-        u32::try_from(number)
-            .map(Some)
-            .map_err(|_| self.refuse_child(name, format!("must be from 0 to {}, got {number}", u32::MAX)))
+        u32::try_from(number).map(Some).map_err(|_| self.refuse_child(name, format!("must be from 0 to {}, got {number}", u32::MAX)))
     }
 
     /// A 0 or a 1.

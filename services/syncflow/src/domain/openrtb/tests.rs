@@ -195,13 +195,23 @@ fn native_markup_is_checked_inside_its_string() {
 #[test]
 fn a_price_is_written_digit_for_digit() {
     let bid = Bid {
-        id: "1".into(), impid: "1".into(), price_nanos: 1_234_567, adm: "<a>".into(), crid: "c".into(), cid: "k".into(),
-        adomain: vec![], w: Some(300), h: Some(250), dur: None, nurl: "n".into(), burl: "b".into(),
-        lurl: "l".into(), exp: 60, mtype: MarkupType::Banner,
+        id: "1".into(),
+        impid: "1".into(),
+        price_nanos: 1_234_567,
+        adm: "<a>".into(),
+        crid: "c".into(),
+        cid: "k".into(),
+        adomain: vec![],
+        w: Some(300),
+        h: Some(250),
+        dur: None,
+        nurl: "n".into(),
+        burl: "b".into(),
+        lurl: "l".into(),
+        exp: 60,
+        mtype: MarkupType::Banner,
     };
-    let response = BidResponse {
-        id: "r".into(), cur: "USD".into(), seatbid: vec![SeatBid { seat: "acme".into(), bid: vec![bid] }],
-    };
+    let response = BidResponse { id: "r".into(), cur: "USD".into(), seatbid: vec![SeatBid { seat: "acme".into(), bid: vec![bid] }] };
     let text = serde_json::to_string(&response).unwrap();
     assert!(text.contains(r#""price":1.234567,"#), "{text}");
     assert!(text.contains(r#""mtype":1"#) && !text.contains("dur"), "{text}");

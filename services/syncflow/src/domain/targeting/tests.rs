@@ -71,7 +71,8 @@ fn a_campaign_keeps_to_its_places() {
 
 #[test]
 fn a_publisher_keeps_to_its_advertisers() {
-    let refusals: [(&str, fn(&mut Opportunity)); 9] = [
+    type Change = fn(&mut Opportunity);
+    let refusals: [(&str, Change); 9] = [
         ("size", |o| o.shapes = vec![Shape::Banner(vec![Size { w: 300, h: 251 }])]),
         ("no size", |o| o.shapes = vec![Shape::Banner(vec![])]),
         ("category", |o| o.blocked_categories = vec!["IAB22-1".into()]),
