@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod one_bid;
 mod python_client;
 mod tidy;
 mod tlog_vectors;

@@ -43,6 +43,24 @@ fn the_tree_keeps_every_rule() {
     assert!(broken.is_empty(), "{} places break the rules of the tree:\n{}", broken.len(), broken.join("\n"));
 }
 
+#[test]
+fn the_documents_link_to_what_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let broken: Vec<String> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
+        .iter()
+        .map(|name| (name, fs::read_to_string(root.join(name)).unwrap()))
+        .flat_map(|(name, text)| links(&text).into_iter().map(move |link| (name, link)))
+        .filter(|(_, link)| !link.starts_with("http") && !root.join(link.split('#').next().unwrap()).exists())
+        .map(|(name, link)| format!("{name}: {link}"))
+        .collect();
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+    assert_eq!(links("a [b](c.md) and [d](e/f.rs#L1)"), ["c.md", "e/f.rs#L1"]);
+}
+
+fn links(text: &str) -> Vec<String> {
+    text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link.to_owned()).collect()
+}
+
 /// Every source file and manifest: its path from the root, with `/`, and its text.
 fn tree() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

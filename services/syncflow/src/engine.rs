@@ -75,7 +75,7 @@ impl Reason {
 }
 
 /// A bid.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Bid {
     /// The campaign that bids, what it shows and what it pays.
     pub candidate: Candidate,
@@ -86,10 +86,10 @@ pub struct Bid {
 }
 
 /// What an opportunity got.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Answer {
     /// A bid.
-    Bid(Box<Bid>),
+    Bid(Bid),
     /// None, why, and the detail for people.
     NoBid(Reason, String),
 }
@@ -97,10 +97,16 @@ pub enum Answer {
 /// An answer, and when its decisions are durable.
 #[derive(Debug, Clone)]
 pub struct Answered {
-    /// The answer.
-    pub answer: Answer,
+    /// The answer, shared with the memory of answers.
+    pub answer: Arc<Answer>,
     /// The recorder's ticket; 0 where nothing was recorded.
     pub ticket: u64,
+}
+
+impl Answered {
+    pub(crate) fn no_bid(reason: Reason, detail: String, ticket: u64) -> Self {
+        Self { answer: Arc::new(Answer::NoBid(reason, detail)), ticket }
+    }
 }
 
 /// Until when.
@@ -129,7 +135,7 @@ struct Found {
 #[derive(Debug)]
 struct Match {
     campaign: Arc<Campaign>,
-    creative: Creative,
+    creative: Arc<Creative>,
     counts: Counts,
     customer: Option<CustomerKey>,
 }
@@ -237,9 +243,8 @@ impl Engine {
     /// Decides; an opportunity that was answered before has the same answer again.
     pub async fn decide(&self, prepared: Prepared) -> Answered {
         let answered = self.memo.answer(prepared.opportunity.key, self.decide_once(prepared)).await;
-        match &answered.answer {
-            Answer::Bid(_) => {}
-            Answer::NoBid(reason, _) => self.metrics.no_bids.with_label_values(&[reason.as_str()]).inc(),
+        if let Answer::NoBid(reason, _) = &*answered.answer {
+            self.metrics.no_bids.with_label_values(&[reason.as_str()]).inc();
         }
         answered
     }
@@ -248,7 +253,7 @@ impl Engine {
         let Prepared { opportunity, deadline, now, found } = prepared;
         let found = match found {
             Ok(found) => found,
-            Err((reason, detail)) => return Answered { answer: Answer::NoBid(reason, detail), ticket: 0 },
+            Err((reason, detail)) => return Answered::no_bid(reason, detail, 0),
         };
         let policy = found.policy.clone();
         let customers: HashMap<String, Option<CustomerKey>> =
@@ -281,7 +286,7 @@ impl Engine {
         }
         let (reason, detail) = stopped.unwrap_or_else(|| refused(&may_not));
         let ticket = self.recorder.push(decided.entries);
-        Answered { answer: Answer::NoBid(reason, detail), ticket }
+        Answered::no_bid(reason, detail, ticket)
     }
 
     /// Waits for the predictions and prices every campaign that fits.
@@ -307,7 +312,7 @@ impl Engine {
         let ticket = self.recorder.push(decided.entries);
         let labels = [decided.opportunity.platform.as_str(), candidate.campaign.currency.code()];
         self.metrics.bids.with_label_values(&labels).inc();
-        Answered { answer: Answer::Bid(Box::new(Bid { candidate, slot, receipt })), ticket }
+        Answered { answer: Arc::new(Answer::Bid(Bid { candidate, slot, receipt })), ticket }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Candidate {
     /// The campaign.
     pub campaign: Arc<Campaign>,
     /// What it would show.
-    pub creative: Creative,
+    pub creative: Arc<Creative>,
     /// What it was priced on.
     pub prediction: Prediction,
     /// P(conversion), parts per billion.
@@ -64,7 +64,7 @@ pub struct Candidate {
 pub fn candidate(
     opportunity: &Opportunity,
     campaign: Arc<Campaign>,
-    creative: Creative,
+    creative: Arc<Creative>,
     prediction: Prediction,
     counts: Counts,
     policy: &guardrail::Policy,

@@ -4,6 +4,7 @@
 //! fits. Deliberately not here: the operator's guardrails (`kiki::guardrail`), prices and budgets.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kiki::ids::{CampaignId, ClientId, IdError};
 use kiki::leaf;
@@ -38,7 +39,7 @@ pub struct Campaign {
     /// The most an impression may cost; 0 where only the policy's cap holds.
     pub bid_cap: Nanos,
     /// What it shows.
-    pub creatives: Vec<Creative>,
+    pub creatives: Vec<Arc<Creative>>,
     paused: bool,
     platforms: HashSet<String>,
     exchanges: HashSet<String>,
@@ -78,7 +79,7 @@ impl Campaign {
             prior_p_conversion_ppb: campaign.prior_p_conversion_ppb,
             prior_ltv: Micros::new(campaign.prior_ltv_micros),
             bid_cap: Nanos::new(campaign.bid_cap_nanos),
-            creatives: campaign.creatives.iter().map(Creative::compile).collect(),
+            creatives: campaign.creatives.iter().map(|creative| Arc::new(Creative::compile(creative))).collect(),
             paused: campaign.paused,
             platforms: set(&campaign.platforms),
             exchanges: set(&campaign.exchanges),
@@ -90,7 +91,7 @@ impl Campaign {
 
     /// The first creative that may be shown, if the campaign wants the opportunity at all.
     #[must_use]
-    pub fn fits(&self, opportunity: &Opportunity) -> Option<&Creative> {
+    pub fn fits(&self, opportunity: &Opportunity) -> Option<&Arc<Creative>> {
         let everywhere = |set: &HashSet<String>, value: &str| set.is_empty() || set.contains(value);
         let wanted = !self.paused
             && self.horizon_days > 0

@@ -41,7 +41,7 @@ impl Memo {
         let cell = self.cell(key);
         let decide = async {
             let answered = decide.await;
-            match &answered.answer {
+            match &*answered.answer {
                 Answer::NoBid(reason, _) if reason.passing() => Err(answered),
                 _ => Ok(answered),
             }
@@ -75,8 +75,7 @@ mod tests {
     use crate::engine::Reason;
 
     async fn ask(memo: &Memo, key: u8, reason: Reason, ticket: u64) -> u64 {
-        let answered = Answered { answer: Answer::NoBid(reason, String::new()), ticket };
-        memo.answer([key; 16], async { answered }).await.ticket
+        memo.answer([key; 16], async { Answered::no_bid(reason, String::new(), ticket) }).await.ticket
     }
 
     #[tokio::test]

@@ -46,11 +46,11 @@ async fn answer(web: &Web, exchange: &str, request: &BidRequest) -> Response {
         if let Some(currency) = &currency {
             opportunity.currencies.retain(|one| one == currency);
         }
-        match engine.decide(engine.prepare(opportunity, deadline)).await.answer {
-            Answer::NoBid(reason, detail) => why = why.or(Some((reason, detail))),
+        match &*engine.decide(engine.prepare(opportunity, deadline)).await.answer {
+            Answer::NoBid(reason, detail) => why = why.or_else(|| Some((*reason, detail.clone()))),
             Answer::Bid(bid) => {
                 currency.get_or_insert_with(|| bid.candidate.campaign.currency.code().to_owned());
-                add(&mut seats, &bid.candidate.campaign.client, render(web, &imp.id, &bid));
+                add(&mut seats, &bid.candidate.campaign.client, render(web, &imp.id, bid));
             }
         }
     }

@@ -104,7 +104,7 @@ fn customer(number: u64) -> String {
     format!("customer-{number:07}")
 }
 
-/// Each customer bought one to four times in the last thirty days, the amounts spread from 5 to 104.
+/// A year of purchases: each customer buys every 30 to 135 days, amounts from 5 to 104.
 async fn observe(mut value: SyncValueServiceClient<Channel>, customers: u32) -> Result<(), Failure> {
     let now = Clock::System.now();
     let mut events: Vec<ObservedEvent> = (0..u64::from(customers)).flat_map(|number| purchases(number, now)).collect();
@@ -120,11 +120,11 @@ async fn observe(mut value: SyncValueServiceClient<Channel>, customers: u32) -> 
 }
 
 fn purchases(number: u64, now: UnixMicros) -> impl Iterator<Item = ObservedEvent> {
-    (0..=number % 4).map(move |nth| {
-        let days = 1 + (number * 7 + nth * 23) % 30;
-        let at = UnixMicros(now.0 - (DAY * u32::try_from(days).unwrap_or(1)).as_micros() as i64);
+    let every = 30 + number * 7 % 106;
+    (0..12).map(move |nth| 1 + number % every + nth * every).take_while(|days| *days < 365).map(move |days| {
+        let at = UnixMicros(now.0 - DAY.as_micros() as i64 * days as i64);
         let event = Event {
-            event_id: format!("{number}-{nth}"),
+            event_id: format!("{number}-{days}"),
             occurred_at: Some(at.into()),
             value_micros: 5_000_000 + (number * 13 % 100) as i64 * 1_000_000,
             items: 1,
@@ -182,7 +182,7 @@ fn campaign() -> leaf::Campaign {
         currency: CURRENCY.to_owned(),
         limit_total_micros: 1_000_000_000_000_000,
         target_roas_ppm: 3_000_000,
-        prior_p_conversion_ppb: 100_000,
+        prior_p_conversion_ppb: 20_000,
         prior_ltv_micros: 30_000_000,
         creatives: vec![creative],
         zone: "UTC".to_owned(),
@@ -208,9 +208,9 @@ mod tests {
     #[test]
     fn every_customer_has_bought() {
         let now = UnixMicros(1_700_000_000_000_000);
-        for number in 0..8 {
+        for number in 0..300 {
             let events: Vec<ObservedEvent> = purchases(number, now).collect();
-            assert_eq!(events.len() as u64, number % 4 + 1);
+            assert!((2..=12).contains(&events.len()), "{} purchases", events.len());
             assert!(events.iter().all(|e| e.event.as_ref().is_some_and(|e| e.value_micros >= 5_000_000)));
         }
     }

@@ -1,0 +1,219 @@
+//! One bid to one invoice over gRPC, with figures that a person can add up; and the metrics that are left behind.
+
+use kiki::clock::{Clock, UnixMicros, VirtualClock};
+use kiki::leaf;
+use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
+use kiki::pb::billing::v1::{DraftInvoicesRequest, FinalizeInvoiceRequest, GetInvoiceRequest, GetProofBundleRequest};
+use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
+use kiki::pb::syncflow::v1::*;
+use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::pb::syncshield::v1::{PutCampaignRequest, PutPolicyRequest, PutTermsRequest};
+use kiki::runtime::channel;
+use kiki_cli::platform::{Endpoints, Platform, PlatformConfig, Ports};
+use tonic::transport::Channel;
+
+/// 2026-01-15T12:00:00Z
+const MIDMONTH: i64 = 1_768_478_400_000_000;
+/// 2026-02-01T00:00:00Z
+const MONTH_END: i64 = 1_769_904_000_000_000;
+
+/// CPM 20.00, which the value allows many times over.
+const PRICE_CAP: i64 = 20_000_000;
+
+async fn set_up(shield: &mut SyncShieldServiceClient<Channel>) {
+    let bid_caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: PRICE_CAP }];
+    shield.put_policy(PutPolicyRequest { policy: Some(leaf::Policy { bid_caps, ..Default::default() }) }).await.unwrap();
+    let creative = leaf::Creative {
+        creative: "b1".into(),
+        crid: "b1".into(),
+        adomain: vec!["acme.example".into()],
+        format: leaf::CreativeFormat::Banner.into(),
+        width: 300,
+        height: 250,
+        markup: "<a href=\"${KIKI_CLICK}\">Acme</a>".into(),
+        click_url: "https://acme.example/".into(),
+        ..Default::default()
+    };
+    let campaign = leaf::Campaign {
+        campaign: "spring".into(),
+        currency: "USD".into(),
+        limit_total_micros: 5_000_000,
+        target_roas_ppm: 3_000_000,
+        prior_p_conversion_ppb: 10_000_000,
+        // 1 % of 90.00 at a target of 3.0: worth 0.30 an impression, above the campaign's cap of 0.02.
+        prior_ltv_micros: 90_000_000,
+        bid_cap_nanos: PRICE_CAP,
+        creatives: vec![creative],
+        zone: "UTC".into(),
+        ..Default::default()
+    };
+    shield.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();
+    let terms = leaf::Terms {
+        currency: "USD".into(),
+        client_name: "Acme".into(),
+        baseline_ppm: 3_000_000,
+        share_ppm: 100_000,
+        basis: leaf::Basis::Predicted.into(),
+        netting: leaf::Netting::Client.into(),
+        zone: "UTC".into(),
+        payment_days: 30,
+        horizon_days: 90,
+        attribution: leaf::AttributionRule::LastBilledV1.into(),
+        lookback_seconds: 7 * 86_400,
+        ..Default::default()
+    };
+    shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(terms) }).await.unwrap();
+}
+
+fn opportunity(request_id: &str) -> Opportunity {
+    Opportunity {
+        request_id: request_id.into(),
+        imp_id: "1".into(),
+        exchange: "exchange-a".into(),
+        customer: "customer-1".into(),
+        format: leaf::CreativeFormat::Banner.into(),
+        width: 300,
+        height: 250,
+        currency: "USD".into(),
+        ..Default::default()
+    }
+}
+
+/// The campaign reaches the bidder's replica on its own: asks again until it is there.
+async fn first_bid(flow: &mut SyncFlowServiceClient<Channel>) -> Bid {
+    for attempt in 0..400 {
+        let request = BidRequest { opportunity: Some(opportunity(&format!("r{attempt}"))), await_durable: true };
+        match flow.bid(request).await.unwrap().into_inner().result.unwrap() {
+            bid_response::Result::Bid(bid) => return bid,
+            bid_response::Result::NoBid(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    }
+    panic!("no bid although the campaign fits");
+}
+
+fn notice(kind: NoticeKind, receipt: &str, price_nanos: i64) -> NotifyRequest {
+    NotifyRequest { notices: vec![Notice { kind: kind.into(), receipt: receipt.into(), price_nanos, loss_reason: 0 }] }
+}
+
+async fn status_of(flow: &mut SyncFlowServiceClient<Channel>, request: NotifyRequest) -> NoticeStatus {
+    flow.notify(request).await.unwrap().into_inner().results[0].status()
+}
+
+fn purchase(event_id: &str, receipt: &str, at: i64) -> ReportConversionsRequest {
+    let conversion = ReportedConversion {
+        client: "acme".into(),
+        event_id: event_id.into(),
+        customer: "customer-1".into(),
+        currency: "USD".into(),
+        value_micros: 40_000_000,
+        occurred_at: Some(UnixMicros(at).into()),
+        receipt: receipt.into(),
+    };
+    ReportConversionsRequest { conversions: vec![conversion] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bid_becomes_one_line_of_one_invoice_that_verifies_offline() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = VirtualClock::at(UnixMicros(MIDMONTH));
+    let config = PlatformConfig { ports: Ports::Auto, clock: Clock::Virtual(clock.clone()), ..PlatformConfig::new(data.path()) };
+    let platform = Platform::start(config).await.unwrap();
+    let at = platform.endpoints.clone();
+    let mut flow = SyncFlowServiceClient::new(channel(&at.flow).unwrap());
+    set_up(&mut SyncShieldServiceClient::new(channel(&at.shield).unwrap())).await;
+
+    let bid = first_bid(&mut flow).await;
+    assert_eq!((bid.price_nanos, bid.predicted_ltv_micros), (PRICE_CAP, 90_000_000));
+    // A win moves no money at an exchange that settles on the bill; the bill does, once.
+    assert_eq!(status_of(&mut flow, notice(NoticeKind::Win, &bid.receipt, 15_000_000)).await, NoticeStatus::Noted);
+    assert_eq!(status_of(&mut flow, notice(NoticeKind::Bill, &bid.receipt, PRICE_CAP + 1)).await, NoticeStatus::Refused);
+    assert_eq!(status_of(&mut flow, notice(NoticeKind::Bill, &bid.receipt, 15_000_000)).await, NoticeStatus::Applied);
+    assert_eq!(status_of(&mut flow, notice(NoticeKind::Bill, &bid.receipt, 15_000_000)).await, NoticeStatus::Duplicate);
+    assert_eq!(status_of(&mut flow, notice(NoticeKind::Loss, &bid.receipt, 0)).await, NoticeStatus::Duplicate);
+
+    clock.advance_to(UnixMicros(MIDMONTH + 3_600_000_000));
+    let first = flow.report_conversions(purchase("order-1", &bid.receipt, MIDMONTH + 3_000_000_000)).await.unwrap().into_inner();
+    assert_eq!(first.results[0].attributed_campaign, "spring");
+    let again = flow.report_conversions(purchase("order-1", &bid.receipt, MIDMONTH + 3_000_000_000)).await.unwrap().into_inner();
+    assert!(again.results[0].duplicate);
+    let second = flow.report_conversions(purchase("order-2", "", MIDMONTH + 3_500_000_000)).await.unwrap().into_inner();
+    assert_eq!(second.results[0].attributed_campaign, "", "a customer is acquired once");
+
+    let bundle = close_month(&at, &clock).await;
+    let key = std::fs::read_to_string(data.path().join("log.pub")).unwrap().trim().parse().unwrap();
+    billing::verify_bundle(&bundle, &key).expect("an honest bundle");
+    check_metrics(&at).await;
+    platform.stop().await.unwrap();
+    let report = syncshield::audit::verify(data.path(), &key).expect("an honest log");
+    assert_eq!(report.settled.values().sum::<i128>(), 15_000_000);
+}
+
+/// Spend 0.015 at baseline 3.0 is 0.045; LTV 90.00; margin 89.955, of which 10 % is 8.9955: 9.00.
+async fn close_month(at: &Endpoints, clock: &VirtualClock) -> Vec<u8> {
+    let mut billing = BillingServiceClient::new(channel(&at.billing).unwrap());
+    let request = || DraftInvoicesRequest { month: "2026-01".into(), ..Default::default() };
+    let early = billing.draft_invoices(request()).await.unwrap().into_inner();
+    assert_eq!((early.invoices.len(), early.postponed.len()), (0, 1));
+    clock.advance_to(UnixMicros(MONTH_END));
+    let drafts = billing.draft_invoices(request()).await.unwrap().into_inner().invoices;
+    assert_eq!((drafts.len(), drafts[0].total_minor), (1, 900));
+    let invoice_id = drafts[0].invoice_id.clone();
+    let first = billing.finalize_invoice(FinalizeInvoiceRequest { invoice_id: invoice_id.clone() }).await.unwrap().into_inner();
+    let again = billing.finalize_invoice(FinalizeInvoiceRequest { invoice_id }).await.unwrap().into_inner();
+    assert_eq!(first, again);
+    let number = first.invoice.unwrap().number;
+    assert_eq!(number, "K2026-000001");
+    let invoice = billing.get_invoice(GetInvoiceRequest { invoice_id: number.clone() }).await.unwrap().into_inner();
+    let json: serde_json::Value = serde_json::from_slice(&invoice.json).unwrap();
+    assert_eq!((&json["total_invoice_amount"], &json["line_items"][0]["kiki_invoice_amount"]), (&"9.00".into(), &"9.00".into()));
+    assert_eq!((&json["due_date"], &json["line_items"][0]["campaign_id"]), (&"2026-03-03".into(), &"spring".into()));
+    let mut chunks = billing.get_proof_bundle(GetProofBundleRequest { invoice_id: number }).await.unwrap().into_inner();
+    let mut bundle = Vec::new();
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        bundle.extend_from_slice(&chunk.chunk);
+    }
+    bundle
+}
+
+async fn check_metrics(at: &Endpoints) {
+    let wanted = [
+        (&at.value_http, &["kiki_rpc_duration_seconds_count", "syncvalue_predicted_ltv_total{currency=\"USD\"} 90"][..]),
+        (
+            &at.flow_http,
+            &[
+                "syncflow_spend_total{",
+                "syncflow_budget_spent_micros{",
+                "syncflow_budget_limit_micros{",
+                "syncflow_circuit_breaker_state_count{platform=\"syncvalue\",state=\"closed\"} 1",
+                "kiki_rpc_duration_seconds_count",
+            ][..],
+        ),
+        (&at.shield_http, &["kiki_rpc_duration_seconds_count", "syncshield_log_leaves"][..]),
+        (
+            &at.billing_http,
+            &[
+                "kiki_ooaS_revenue_total_micros{currency=\"USD\",month=\"2026-01\"} 9000000",
+                "kiki_ooaS_margin_recovered_micros{",
+                "kiki_ooaS_invoices_generated_total{",
+                "kiki_ooaS_profit_share_percentage",
+                "kiki_rpc_duration_seconds_count",
+            ][..],
+        ),
+    ];
+    for (address, names) in wanted {
+        let address = address.trim_start_matches("http://").to_owned();
+        let text = tokio::task::spawn_blocking(move || metrics_of(&address)).await.unwrap();
+        for name in names {
+            assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in\n{text}");
+        }
+    }
+}
+
+fn metrics_of(address: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut tcp = std::net::TcpStream::connect(address).unwrap();
+    tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    tcp.read_to_string(&mut text).unwrap();
+    text
+}
