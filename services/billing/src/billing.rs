@@ -172,7 +172,7 @@ impl Billing {
 
     async fn terms_of(&self, client: &str, closing: &Closing) -> Result<Terms, Error> {
         let terms = self.store.terms(client, &closing.currency, closing.terms_version).await?;
-        Ok(terms.ok_or(Error::Answer("a closing under terms that are not in the log"))?)
+        terms.ok_or(Error::Answer("a closing under terms that are not in the log"))
     }
 
     /// Gives a draft its number and fixes its bytes, then records it in the log. A repeat gives the

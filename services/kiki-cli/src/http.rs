@@ -45,7 +45,8 @@ impl Http {
     }
 
     async fn send(&self, method: Method, url: &str, body: Bytes) -> Result<Answer, Failure> {
-        let request = Request::builder().method(method).uri(url).header("content-type", "application/json").header("x-openrtb-version", "2.6");
+        let request =
+            Request::builder().method(method).uri(url).header("content-type", "application/json").header("x-openrtb-version", "2.6");
         let request = request.body(Full::new(body)).doing(url)?;
         let exchange = async {
             let answer = self.0.request(request).await.doing(url)?;

@@ -124,7 +124,10 @@ pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String
     let report = billing::verify_bundle(&bytes, &key).map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let invoice = &report.invoice;
     let place = report.checkpoint_size;
-    Ok(format!("good: {} for {}, {} {}, from {} leaves of {place}", invoice.invoice_id, invoice.client_name, invoice.total_invoice_amount, invoice.currency, report.leaves))
+    Ok(format!(
+        "good: {} for {}, {} {}, from {} leaves of {place}",
+        invoice.invoice_id, invoice.client_name, invoice.total_invoice_amount, invoice.currency, report.leaves
+    ))
 }
 
 /// Runs `kiki audit`.
@@ -141,9 +144,11 @@ pub fn audit(args: &AuditArgs) -> Result<(), Failure> {
         ("signed", format!("{} under root {}", out::grouped(report.signed), report.root)),
     ];
     rows.extend(report.kinds.iter().map(|(kind, count)| (*kind, out::grouped(*count))));
-    let settled: Vec<String> = report.settled.iter().map(|((client, campaign, currency), nanos)| {
-        format!("{client}/{campaign}  {} {currency}", kiki::money::decimal(*nanos, 9))
-    }).collect();
+    let settled: Vec<String> = report
+        .settled
+        .iter()
+        .map(|((client, campaign, currency), nanos)| format!("{client}/{campaign}  {} {currency}", kiki::money::decimal(*nanos, 9)))
+        .collect();
     rows.extend(settled.into_iter().map(|line| ("settled", line)));
     out::say(out::table("good", &rows));
     Ok(())
@@ -167,8 +172,10 @@ pub(crate) fn key(named: Option<&str>, folders: &[&Path]) -> Result<VerifyingKey
 #[must_use]
 pub fn month_table(summary: &Summary) -> String {
     let (header, rows) = summary.table();
-    let rows: Vec<Vec<String>> = std::iter::once(header.map(str::to_owned).to_vec()).chain(rows.into_iter().map(|row| row.to_vec())).collect();
-    let widths: Vec<usize> = (0..header.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let rows: Vec<Vec<String>> =
+        std::iter::once(header.map(str::to_owned).to_vec()).chain(rows.into_iter().map(|row| row.to_vec())).collect();
+    let widths: Vec<usize> =
+        (0..header.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     // Names to the left, figures to the right.
     let cell = |column: usize, text: &str| match column {
         0..=2 => format!("{text:<width$}", width = widths[column]),

@@ -4,21 +4,21 @@
 //! its error is the platform's; SyncFlow stops first and SyncShield last, so that decisions are flushed and leases given
 //! back before the log closes.
 
+mod services;
+
 use std::fs::{File, TryLockError};
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::runtime::Listeners;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
 
-use crate::error::{Doing as _, Failure, rpc};
+use crate::error::{Doing as _, Failure};
 use crate::keys::Keys;
+use services::Services;
 
 /// How long a service may take until it is ready. Most of it is for reading a long log: at the 500,000 leaves a second
 /// that a fold reads, a minute is 30 million.
@@ -143,11 +143,7 @@ impl Platform {
         let clock = config.clock.clone();
         let mut services = Services::new();
 
-        let settings = syncshield::Config {
-            data: config.data.clone(),
-            log_id: LOG_ID.to_owned(),
-            lease_ttl_secs: config.lease_ttl_secs,
-        };
+        let settings = syncshield::Config { data: config.data.clone(), log_id: LOG_ID.to_owned(), lease_ttl_secs: config.lease_ttl_secs };
         services.spawn(SHIELD, |stop| syncshield::serve(shield, settings, clock.clone(), stop));
         // It makes the log's key, which Billing reads.
         services.ready(SHIELD, &endpoints.shield).await?;
@@ -203,8 +199,12 @@ const VALUE: usize = 1;
 const BILLING: usize = 2;
 const SHIELD: usize = 3;
 const NAMES: [&str; 4] = ["syncflow", "syncvalue", "billing", "syncshield"];
-const HEALTH_NAMES: [&str; 4] =
-    ["kiki.syncflow.v1.SyncFlowService", "kiki.syncvalue.v1.SyncValueService", "kiki.billing.v1.BillingService", "kiki.syncshield.v1.SyncShieldService"];
+const HEALTH_NAMES: [&str; 4] = [
+    "kiki.syncflow.v1.SyncFlowService",
+    "kiki.syncvalue.v1.SyncValueService",
+    "kiki.billing.v1.BillingService",
+    "kiki.syncshield.v1.SyncShieldService",
+];
 
 fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) -> syncflow::Config {
     syncflow::Config {
@@ -248,7 +248,8 @@ async fn bind(ports: Ports) -> Result<([Listeners; 4], Endpoints), Failure> {
             Ports::Auto => (0, 0),
         };
         let listeners = Listeners::bind(&format!("127.0.0.1:{grpc}"), &format!("127.0.0.1:{http}")).await.doing("binding the ports")?;
-        let address = |listener: &tokio::net::TcpListener| listener.local_addr().map(|at| format!("http://{at}")).doing("binding the ports");
+        let address =
+            |listener: &tokio::net::TcpListener| listener.local_addr().map(|at| format!("http://{at}")).doing("binding the ports");
         let addresses = (address(&listeners.grpc)?, address(&listeners.http)?);
         Ok::<_, Failure>((listeners, addresses))
     };
@@ -267,110 +268,6 @@ async fn bind(ports: Ports) -> Result<([Listeners; 4], Endpoints), Failure> {
         billing_http,
     };
     Ok(([value, flow, shield, billing], endpoints))
-}
-
-type Ended = (usize, Result<(), Failure>);
-
-struct Services {
-    running: JoinSet<Ended>,
-    stops: [CancellationToken; 4],
-    alive: [bool; 4],
-}
-
-impl Services {
-    fn new() -> Self {
-        Self { running: JoinSet::new(), stops: std::array::from_fn(|_| CancellationToken::new()), alive: [false; 4] }
-    }
-
-    fn spawn<F, E>(&mut self, which: usize, serve: impl FnOnce(CancellationToken) -> F)
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: std::error::Error + Send + 'static,
-    {
-        let service = serve(self.stops[which].clone());
-        self.alive[which] = true;
-        self.running.spawn(async move { (which, service.await.doing(NAMES[which])) });
-    }
-
-    /// Waits until the service says that it serves; if any service ends meanwhile, that is the error.
-    async fn ready(&mut self, which: usize, address: &str) -> Result<(), Failure> {
-        let channel = kiki::runtime::channel(address).doing(address)?;
-        let check = async move {
-            let request = HealthCheckRequest { service: HEALTH_NAMES[which].to_owned() };
-            HealthClient::new(channel).check(request).await
-        };
-        let answer = tokio::select! {
-            biased;
-            ended = self.running.join_next() => Err(early(ended)),
-            answer = tokio::time::timeout(START, check) => match answer {
-                Ok(Ok(_)) => Ok(()),
-                // A service that ended while it was asked says best why.
-                Ok(Err(status)) => match tokio::time::timeout(LAST_WORD, self.running.join_next()).await {
-                    Ok(ended) => Err(early(ended)),
-                    Err(_) => Err(rpc(format_args!("{} is not ready", NAMES[which]), &status)),
-                },
-                Err(_) => Err(Failure::new(format!("{} was not ready after {} s", NAMES[which], START.as_secs()))),
-            },
-        };
-        if answer.is_err() {
-            // What has started is stopped in order, so that its files are closed when the error is read.
-            drop(self.drain().await);
-        }
-        answer
-    }
-
-    /// Until a shutdown is asked for or a service ends by itself; then stops what is left, in order.
-    async fn supervise(mut self, shutdown: CancellationToken) -> Result<(), Failure> {
-        let first = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            ended = self.running.join_next() => {
-                match &ended {
-                    Some(Ok((which, _))) => self.alive[*which] = false,
-                    _ => self.stop_all(),
-                }
-                Err(early(ended))
-            }
-        };
-        shutdown.cancel();
-        let rest = self.drain().await;
-        first.and(rest)
-    }
-
-    /// After a panic, which does not say whose it was, the order is given up rather than waited for.
-    fn stop_all(&self) {
-        self.stops.iter().for_each(CancellationToken::cancel);
-    }
-
-    async fn drain(&mut self) -> Result<(), Failure> {
-        let mut result = Ok(());
-        for which in 0..NAMES.len() {
-            self.stops[which].cancel();
-            while self.alive[which] {
-                match self.running.join_next().await {
-                    Some(Ok((ended, outcome))) => {
-                        self.alive[ended] = false;
-                        result = result.and(outcome);
-                    }
-                    Some(Err(panic)) => {
-                        self.stop_all();
-                        result = result.and(Err(panic).doing("a service"));
-                    }
-                    None => self.alive = [false; 4],
-                }
-            }
-        }
-        result
-    }
-}
-
-/// A service that ended although nobody asked it to.
-fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> Failure {
-    match ended {
-        Some(Ok((which, Ok(())))) => Failure::new(format!("{} stopped by itself", NAMES[which])),
-        Some(Ok((_, Err(failure)))) => failure,
-        Some(Err(panic)) => Failure::new(format!("a service failed: {panic}")),
-        None => Failure::new("no service is running"),
-    }
 }
 
 #[cfg(test)]
@@ -406,30 +303,5 @@ mod tests {
         assert!(failure.contains("billing") || failure.contains("syncshield"), "{failure}");
         // What had started let go of the folder.
         drop(lock(data.path()).unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_service_that_ends_by_itself_ends_the_platform() {
-        let mut services = Services::new();
-        services.spawn(SHIELD, |stop| async move {
-            stop.cancelled().await;
-            Ok::<_, Failure>(())
-        });
-        services.spawn(FLOW, |_| async { Err::<(), _>(Failure::new("out of luck")) });
-        let shutdown = CancellationToken::new();
-        let failure = services.supervise(shutdown.clone()).await.unwrap_err().to_string();
-        assert_eq!(failure, "syncflow: out of luck");
-        assert!(shutdown.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn a_service_that_panics_does_not_leave_the_rest_running() {
-        let mut services = Services::new();
-        services.spawn(SHIELD, |stop| async move {
-            stop.cancelled().await;
-            Ok::<_, Failure>(())
-        });
-        services.spawn(VALUE, |_| async { if true { panic!("a fault") } else { Ok::<_, Failure>(()) } });
-        assert!(services.supervise(CancellationToken::new()).await.is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! hands the decision to the recorder.
 //!
 //! Invariants: no bid without a fresh policy, fresh campaigns and a slot below an acknowledged mark; one opportunity has
-//! one answer and at most one slot, as long as it is among the last [`memo::MAX_ENTRIES`]; between taking a slot and
+//! one answer and at most one slot, as long as it is among the last 65,536; between taking a slot and
 //! handing on its decision nothing is awaited, so that a caller who gives up cannot lose a decision.
 
 mod memo;
@@ -121,7 +121,6 @@ pub struct Deadline {
 pub struct Prepared {
     opportunity: Opportunity,
     deadline: Deadline,
-    now: UnixMicros,
     found: Result<Found, (Reason, String)>,
 }
 
@@ -197,7 +196,7 @@ impl Engine {
         let now = self.clock.now();
         let known = self.memo.known(&opportunity.key);
         let found = if known { Err((Reason::NotReady, String::new())) } else { self.find(&opportunity, now) };
-        Prepared { opportunity, deadline, now, found }
+        Prepared { opportunity, deadline, found }
     }
 
     fn find(&self, opportunity: &Opportunity, now: UnixMicros) -> Result<Found, (Reason, String)> {
@@ -250,7 +249,7 @@ impl Engine {
     }
 
     async fn decide_once(&self, prepared: Prepared) -> Answered {
-        let Prepared { opportunity, deadline, now, found } = prepared;
+        let Prepared { opportunity, deadline, found } = prepared;
         let found = match found {
             Ok(found) => found,
             Err((reason, detail)) => return Answered::no_bid(reason, detail, 0),
@@ -260,6 +259,7 @@ impl Engine {
             found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
         let candidates = self.value(&opportunity, found, deadline).await;
         let (may, may_not) = auction::rank(candidates);
+        let now = self.clock.now(); // predictions may have taken a while, and leases end on time
         let mut decided = Decided { opportunity: &opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
         for candidate in &may_not {
             decided.refused(candidate, candidate.refusals);

@@ -80,6 +80,8 @@ struct Audit {
     log_id: String,
     tree: Tree,
     state: State,
+    /// What the outcome that was last taken in calls for.
+    due: Option<(String, leaf::Conversion)>,
     report: Report,
 }
 
@@ -90,6 +92,7 @@ impl Audit {
             return Err(format!("is of log {:?}, not {:?}", head.log_id, self.log_id));
         }
         self.check_conversion(&head, &body)?;
+        self.due = self.conversion_due(&head, &body);
         self.state.apply(&head, &body).map_err(|e| e.to_string())?;
         self.tree.push(leaf_hash(payload));
         *self.report.kinds.entry(kind(&body)).or_default() += 1;
@@ -100,26 +103,22 @@ impl Audit {
         Ok(())
     }
 
-    /// A conversion must be the one that the rule gives for the outcome before it.
-    fn check_conversion(&self, head: &leaf::Leaf, body: &Body) -> Result<(), String> {
-        let Body::Conversion(conversion) = body else { return Ok(()) };
-        let lookback = self.state.terms(&head.client, &conversion.currency).map(|terms| Duration::from_secs(terms.lookback_seconds.into()));
-        let lookback = lookback.ok_or("converts without terms")?;
-        let client = self.state.clients.get(&head.client).ok_or("is of an unknown client")?;
-        let outcome = leaf::Outcome {
-            event_id: conversion.event_id.clone(),
-            occurred_at: conversion.occurred_at,
-            customer: conversion.customer.clone(),
-            currency: conversion.currency.clone(),
-            value_micros: 1,
-            lease_id: conversion.lease_id,
-            sequence: conversion.sequence,
-            has_receipt: conversion.by_receipt,
-        };
-        match client.attribution.conversion(&outcome, lookback) {
-            Some(expected) if expected == *conversion => Ok(()),
-            _ => Err("is not the conversion that attribution gives".into()),
+    /// The conversion that attribution gives stands right behind its outcome, and no other stands anywhere.
+    fn check_conversion(&mut self, head: &leaf::Leaf, body: &Body) -> Result<(), String> {
+        match (self.due.take(), body) {
+            (Some((client, due)), Body::Conversion(found)) if due == *found && client == head.client => Ok(()),
+            (Some((client, due)), _) => Err(format!("is not the conversion to {} that the outcome before it made for {client}", due.campaign)),
+            (None, Body::Conversion(_)) => Err("is a conversion that attribution does not give".into()),
+            (None, _) => Ok(()),
         }
+    }
+
+    fn conversion_due(&self, head: &leaf::Leaf, body: &Body) -> Option<(String, leaf::Conversion)> {
+        let Body::Outcome(outcome) = body else { return None };
+        let terms = self.state.terms(&head.client, &outcome.currency)?;
+        let attribution = &self.state.clients.get(&head.client)?.attribution;
+        let conversion = attribution.conversion(outcome, Duration::from_secs(terms.lookback_seconds.into()))?;
+        Some((head.client.clone(), conversion))
     }
 
     fn finish(mut self, checkpoint: &Checkpoint) -> Result<Report, Finding> {

@@ -292,6 +292,7 @@ impl Writer {
                     Job::Run(request) => {
                         self.ledger.set_now(self.clock.now());
                         replies.push(request(&mut self.ledger));
+                        self.ledger.seal();
                     }
                     Job::Sign { min_size, reply } => signs.push((min_size, reply)),
                     Job::Close(reply) => close = Some(reply),

@@ -99,6 +99,38 @@ async fn a_torn_end_is_cut_only_beyond_the_checkpoint() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_torn_between_its_leaves_is_cut_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path()).unwrap();
+    put(&log).await;
+    log.checkpoint(1).await.unwrap();
+    let two = |ledger: &mut syncshield::domain::ledger::Ledger| ledger.put_policy(policy()).and_then(|_| ledger.put_policy(policy()));
+    log.run(two).await.unwrap();
+    drop(log); // the writer ends without a last checkpoint
+    let bytes = std::fs::read(segment(dir.path())).unwrap();
+    let starts: Vec<_> = kiki::framed::Scanner::new(&bytes).map(|frame| frame.unwrap().0).collect();
+    assert_eq!(starts.len(), 3);
+    // The first leaf of the two is whole on disk, of the second nothing or a part.
+    for cut in [starts[2], starts[2] + 5, bytes.len() - 1] {
+        std::fs::write(segment(dir.path()), &bytes[..cut]).unwrap();
+        let log = reopen(dir.path()).await;
+        assert_eq!(*log.committed().borrow(), 1, "cut at {cut}");
+        drop(log);
+        assert_eq!(std::fs::metadata(segment(dir.path())).unwrap().len(), starts[1] as u64);
+    }
+}
+
+/// Opens a log whose last writer may still be on its way out.
+async fn reopen(dir: &Path) -> Log {
+    loop {
+        match open(dir) {
+            Err(syncshield::Error::Locked(_)) => tokio::task::yield_now().await,
+            log => return log.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_bad_record_with_a_valid_one_behind_it_stops_the_start() {
     let dir = tempfile::tempdir().unwrap();
     ten(dir.path()).await;

@@ -1,0 +1,185 @@
+#![allow(clippy::unwrap_used)]
+use std::collections::BTreeMap;
+
+use kiki::clock::UnixMicros;
+use kiki::leaf::{self, leaf::Body};
+use kiki::tlog::{self, Checkpoint, Frontier};
+use prost::Message as _;
+
+use super::*;
+use crate::domain::follow::{Believed, Follower};
+use crate::domain::invoice::{build, tests::facts};
+use crate::domain::record::Entry;
+
+const LOG: &str = "kiki.test/log";
+
+async fn open() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("ledger.db")).await.unwrap();
+    (folder, store)
+}
+
+fn settled(nanos: i64) -> Body {
+    Body::Settlements(leaf::SettlementBatch {
+        lease_id: 1,
+        campaign: "spring".into(),
+        currency: "USD".into(),
+        granted_at: Some(UnixMicros(5).into()),
+        settlements: vec![leaf::Settlement { price_nanos: nanos, ..Default::default() }; 2],
+        ..Default::default()
+    })
+}
+
+fn terms(version: u64) -> Body {
+    Body::Terms(leaf::Terms {
+        version,
+        currency: "USD".into(),
+        basis: leaf::Basis::Predicted.into(),
+        netting: leaf::Netting::Client.into(),
+        ..Default::default()
+    })
+}
+
+/// What a follower that goes on from `frontier` believes of these bodies, all of one client.
+fn believed(frontier: Frontier, bodies: Vec<Body>) -> Believed {
+    let start = frontier.size();
+    let mut tree = frontier.clone();
+    let heads = BTreeMap::from([("acme".to_owned(), start)]);
+    let mut follower = Follower::new(LOG, frontier, heads);
+    for (index, body) in (start..).zip(bodies) {
+        let (log_id, client) = (LOG.to_owned(), "acme".to_owned());
+        let leaf = leaf::Leaf { log_id, index, client, client_seq: index + 1, body: Some(body), ..Default::default() };
+        let bytes = leaf.encode_to_vec();
+        tree.push(tlog::leaf_hash(&bytes));
+        follower.push(index, &bytes).unwrap();
+    }
+    follower.checkpoint(&Checkpoint { origin: LOG.into(), size: tree.size(), root: tree.root() }).unwrap()
+}
+
+fn draft(id: &str) -> InvoiceRow {
+    let mut facts = facts(&[("spring", 36_368, 131_194)]);
+    facts.invoice_id = id.to_owned();
+    InvoiceRow {
+        draft_id: id.to_owned(),
+        number: None,
+        client: "acme".into(),
+        currency: "USD".into(),
+        month: "2026-01".into(),
+        document: build(facts).unwrap().to_json(),
+        period_closed_seq: 9,
+        issued_at: None,
+        leaf: None,
+    }
+}
+
+#[tokio::test]
+async fn fold_and_cursor_come_back_after_a_restart() {
+    let (folder, store) = open().await;
+    let first = believed(Frontier::new(), vec![terms(1), settled(7), terms(2)]);
+    store.fold(LOG, &first).await.unwrap();
+    store.close().await;
+    let store = Store::open(&folder.path().join("ledger.db")).await.unwrap();
+    let cursor = store.cursor(LOG).await.unwrap();
+    assert_eq!((cursor.frontier.clone(), cursor.heads), (first.frontier, BTreeMap::from([("acme".to_owned(), 3)])));
+    assert_eq!(store.believed(LOG).await.unwrap(), Some((3, cursor.frontier.root())));
+    let records = store.records("acme", "USD", 3).await.unwrap();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].entry, Entry::Spend { campaign: "spring".into(), nanos: 14, impressions: 2 });
+    assert!(store.records("acme", "USD", 1).await.unwrap().is_empty());
+    let newest = store.newest_terms("").await.unwrap();
+    assert_eq!(newest.iter().map(|(c, t)| (c.as_str(), t.version, t.leaf)).collect::<Vec<_>>(), [("acme", 2, 2)]);
+    assert_eq!(store.terms("acme", "USD", 1).await.unwrap().unwrap().leaf, 0);
+}
+
+#[tokio::test]
+async fn a_part_of_the_log_is_folded_once() {
+    let (_folder, store) = open().await;
+    let first = believed(Frontier::new(), vec![settled(7)]);
+    store.fold(LOG, &first).await.unwrap();
+    assert!(matches!(store.fold(LOG, &first).await, Err(StoreError::CursorMoved { wanted: 0, found: 1 })));
+    assert_eq!(store.records("acme", "USD", 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_fold_that_fails_leaves_nothing_behind() {
+    let (_folder, store) = open().await;
+    let twice = believed(Frontier::new(), vec![settled(7), terms(1), terms(1)]);
+    assert!(store.fold(LOG, &twice).await.is_err());
+    assert_eq!(store.cursor(LOG).await.unwrap().frontier.size(), 0);
+    assert!(store.records("acme", "USD", 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn numbers_have_no_gaps_and_a_repeat_takes_none() {
+    let (_folder, store) = open().await;
+    let number_it = |invoice, number| Ok(crate::domain::invoice::Invoice { invoice_id: number, ..invoice });
+    for id in ["draft-a", "draft-b", "draft-c"] {
+        assert!(store.keep_draft(&draft(id)).await.unwrap().1);
+    }
+    let failed = store.finalize("draft-a", 2026, UnixMicros(1), |_, _| Err(corrupt("draft")("on purpose"))).await;
+    assert!(failed.is_err());
+    let mut numbers = Vec::new();
+    for id in ["draft-b", "draft-b", "draft-a", "draft-c"] {
+        let (row, fresh) = store.finalize(id, 2026, UnixMicros(1), number_it).await.unwrap().unwrap();
+        assert_eq!(row.invoice().unwrap().invoice_id, row.number.clone().unwrap());
+        numbers.push((row.number.unwrap(), fresh));
+    }
+    let wanted = [("K2026-000001", true), ("K2026-000001", false), ("K2026-000002", true), ("K2026-000003", true)];
+    assert_eq!(numbers, wanted.map(|(number, fresh)| (number.to_owned(), fresh)));
+    assert!(store.finalize("draft-z", 2026, UnixMicros(1), number_it).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn concurrent_finalising_takes_each_number_once() {
+    let (_folder, store) = open().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..20 {
+        let id = format!("draft-{i}");
+        store.keep_draft(&draft(&id)).await.unwrap();
+        let store = store.clone();
+        tasks.spawn(async move { store.finalize(&id, 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap().unwrap().0.number });
+    }
+    let mut numbers = tasks.join_all().await;
+    numbers.sort();
+    let wanted: Vec<_> = (1..=20).map(|i| Some(crate::domain::invoice::number(2026, i))).collect();
+    assert_eq!(numbers, wanted);
+}
+
+#[tokio::test]
+async fn a_draft_that_is_there_stays_as_it_is() {
+    let (_folder, store) = open().await;
+    store.keep_draft(&draft("draft-a")).await.unwrap();
+    let other = InvoiceRow { document: b"{}".to_vec(), ..draft("draft-a") };
+    assert_eq!(store.keep_draft(&other).await.unwrap(), (draft("draft-a"), false));
+}
+
+#[tokio::test]
+async fn an_invoice_whose_answer_was_lost_is_known_as_recorded_from_the_log() {
+    let (_folder, store) = open().await;
+    store.keep_draft(&draft("draft-a")).await.unwrap();
+    let (row, _) = store.finalize("draft-a", 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap().unwrap();
+    assert_eq!(store.unrecorded().await.unwrap(), std::slice::from_ref(&row));
+    let number = row.number.unwrap();
+    let leaf = Body::Invoice(leaf::Invoice { number: number.clone(), ..Default::default() });
+    store.fold(LOG, &believed(Frontier::new(), vec![settled(1), leaf])).await.unwrap();
+    assert!(store.unrecorded().await.unwrap().is_empty());
+    assert_eq!(store.invoice(&number).await.unwrap().unwrap().leaf, Some(1));
+}
+
+#[tokio::test]
+async fn pages_go_through_all_invoices() {
+    let (_folder, store) = open().await;
+    for i in 0..5 {
+        store.keep_draft(&draft(&format!("draft-{i}"))).await.unwrap();
+    }
+    let mut page = Page { client: "acme".into(), limit: 2, ..Page::default() };
+    let mut seen = Vec::new();
+    loop {
+        let rows = store.list(&page).await.unwrap();
+        let Some(last) = rows.last() else { break };
+        page.after.clone_from(&last.draft_id);
+        seen.extend(rows.into_iter().map(|row| row.draft_id));
+    }
+    assert_eq!(seen, ["draft-0", "draft-1", "draft-2", "draft-3", "draft-4"]);
+    assert!(store.list(&Page { month: "2026-02".into(), limit: 9, ..Page::default() }).await.unwrap().is_empty());
+}

@@ -91,16 +91,15 @@ impl Counters {
     pub(crate) async fn read(flow_http: &str) -> Result<Self, Failure> {
         let answer = Http::new().get(&format!("{flow_http}/metrics")).await?;
         let text = String::from_utf8_lossy(&answer.body);
-        Ok(Self {
-            late: sum(&text, "syncflow_predictions_late_total"),
-            breaker_changes: sum(&text, "syncflow_circuit_breaker_changes"),
-        })
+        Ok(Self { late: sum(&text, "syncflow_predictions_late_total"), breaker_changes: sum(&text, "syncflow_circuit_breaker_changes") })
     }
 }
 
 /// The sum of a metric over its labels.
 fn sum(text: &str, name: &str) -> u64 {
-    let value = |line: &str| line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])).and_then(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+    let value = |line: &str| {
+        line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])).and_then(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+    };
     text.lines().filter_map(value).sum::<f64>() as u64
 }
 

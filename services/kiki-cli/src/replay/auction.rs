@@ -123,7 +123,8 @@ impl Auction {
         let again = draws.chance(0.04).then(|| (draws.unit() * 6.0 * 3.6e9) as i64);
         let swapped = draws.chance(0.05);
 
-        let notice = |after: i64, kind, price_nanos, loss_reason, charges| Notice { at: round(at, after), kind, price_nanos, loss_reason, charges };
+        let notice =
+            |after: i64, kind, price_nanos, loss_reason, charges| Notice { at: round(at, after), kind, price_nanos, loss_reason, charges };
         if price_nanos <= competing {
             return Outcome { won: false, notices: vec![notice(win_after, Kind::Loss, 0, LOST, false)] };
         }

@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiki::clock::UnixMicros;
-use kiki::leaf::{
-    AttributionRule, Basis, Campaign, Creative, CreativeFormat, Evidence, Netting, Position, Targeting, Terms,
-};
+use kiki::leaf::{AttributionRule, Basis, Campaign, Creative, CreativeFormat, Evidence, Netting, Position, Targeting, Terms};
 use sha2::{Digest as _, Sha256};
 
 use super::events::{DAY, Events};
@@ -240,7 +238,9 @@ impl Client {
         };
         let domain = self.domain;
         let banner = |&(w, h): &(u32, u32)| {
-            let html = format!("<a href=\"${{KIKI_CLICK}}\"><img src=\"https://cdn.{domain}/{w}x{h}.png\" width=\"{w}\" height=\"{h}\" alt=\"\"></a>");
+            let html = format!(
+                "<a href=\"${{KIKI_CLICK}}\"><img src=\"https://cdn.{domain}/{w}x{h}.png\" width=\"{w}\" height=\"{h}\" alt=\"\"></a>"
+            );
             one(CreativeFormat::Banner, (w, h), 0, html)
         };
         let media = |format, kind: &str, seconds: u32| one(format, (0, 0), seconds, vast(domain, kind, seconds));

@@ -35,6 +35,8 @@ const FOLLOWING: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) struct Tally {
     /// Requests that were answered, by this process and those before.
     pub(crate) answered: u64,
+    /// Requests whose answers an earlier process had already: the leases of a run that was cut off are others.
+    pub(crate) resumed: u64,
     /// Requests with at least one bid.
     pub(crate) with_bids: u64,
     /// Bids, one an impression.
@@ -101,6 +103,7 @@ impl<'a> Run<'a> {
     pub(crate) fn new(plan: &'a Plan, journal: Journal, past: Past, faces: Faces) -> Result<Self, Failure> {
         let tally = Tally {
             answered: 0,
+            resumed: 0,
             with_bids: 0,
             bids: 0,
             wins: 0,
@@ -124,7 +127,8 @@ impl<'a> Run<'a> {
             clock: faces.clock,
             http: Http::new(),
             flow_http: faces.flow_http,
-            flow: flow::sync_flow_service_client::SyncFlowServiceClient::new(faces.flow).max_decoding_message_size(kiki::runtime::MAX_MESSAGE),
+            flow: flow::sync_flow_service_client::SyncFlowServiceClient::new(faces.flow)
+                .max_decoding_message_size(kiki::runtime::MAX_MESSAGE),
             value: value::sync_value_service_client::SyncValueServiceClient::new(faces.value),
             biller: Biller::new(faces.billing),
             tally,
@@ -175,7 +179,10 @@ impl<'a> Run<'a> {
     async fn request(&mut self, number: u64, at: UnixMicros) -> Result<(), Failure> {
         let lines = self.plan.requests.lines.len() as u64;
         let answer = match self.past.answers.remove(&(number / lines, number % lines)) {
-            Some(answer) => answer,
+            Some(answer) => {
+                self.tally.resumed += 1;
+                answer
+            }
             None => {
                 self.clock.advance_to(at);
                 let start = kiki::clock::monotonic();
@@ -210,7 +217,8 @@ impl<'a> Run<'a> {
         } else if answer.bids.is_empty() {
             *tally.no_bids.entry(answer.reason.clone()).or_default() += 1;
         }
-        let decided: Vec<String> = answer.bids.iter().map(|bid| format!("{}:{}/{}:{}", bid.imp, bid.client, bid.campaign, bid.price_nanos)).collect();
+        let decided: Vec<String> =
+            answer.bids.iter().map(|bid| format!("{}:{}/{}:{}", bid.imp, bid.client, bid.campaign, bid.price_nanos)).collect();
         let reason = if answer.status == 400 { "MALFORMED" } else { &answer.reason };
         tally.digest.update(format!("{}-{} {reason} {}\n", answer.round, answer.line, decided.join(" ")));
     }

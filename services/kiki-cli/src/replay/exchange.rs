@@ -114,7 +114,8 @@ pub(crate) struct Due {
 pub(crate) fn settle(plan: &Plan, answer: &Answer) -> Result<(u64, Vec<Due>), Failure> {
     let (mut won, mut due) = (0, Vec::new());
     for (place, bid) in (0..).zip(&answer.bids) {
-        let exchange = exchange(&answer.exchange).ok_or_else(|| Failure::new(format!("the ledger names an exchange {:?}", answer.exchange)))?;
+        let exchange =
+            exchange(&answer.exchange).ok_or_else(|| Failure::new(format!("the ledger names an exchange {:?}", answer.exchange)))?;
         let auction = Auction {
             seed: plan.settings.seed,
             place: [answer.round, answer.line, place],
@@ -206,7 +207,8 @@ pub(crate) fn click(seed: u64, row: u64, now: UnixMicros, charges: &[(UnixMicros
     if !draws.chance(0.3) {
         return None;
     }
-    let recent: Vec<&String> = charges.iter().filter(|(bid_at, _)| bid_at.0 >= now.0 - lookback_micros).map(|(_, receipt)| receipt).collect();
+    let recent: Vec<&String> =
+        charges.iter().filter(|(bid_at, _)| bid_at.0 >= now.0 - lookback_micros).map(|(_, receipt)| receipt).collect();
     (!recent.is_empty()).then(|| draws.pick(&recent).as_str())
 }
 

@@ -71,8 +71,7 @@ pub(crate) fn requests(path: &Path, seed: u64) -> Result<(), Failure> {
     fs::write(path, text).doing(format_args!("writing {}", path.display()))
 }
 
-const SIZES: [(u32, u32); 9] =
-    [(300, 250), (300, 250), (300, 250), (728, 90), (320, 50), (320, 50), (300, 600), (160, 600), (468, 60)];
+const SIZES: [(u32, u32); 9] = [(300, 250), (300, 250), (300, 250), (728, 90), (320, 50), (320, 50), (300, 600), (160, 600), (468, 60)];
 const COUNTRIES: [&str; 12] = ["USA", "USA", "USA", "USA", "DEU", "DEU", "DEU", "GBR", "FRA", "ITA", "ESP", "CAN"];
 const CATEGORIES: [&str; 9] = ["IAB1", "IAB2-3", "IAB3-4", "IAB9-30", "IAB12", "IAB15-10", "IAB17", "IAB19-6", "IAB20"];
 
@@ -98,7 +97,10 @@ fn request(draws: &mut Draws, line: u64) -> Value {
         ("app", json!({ "id": format!("app-{number}"), "bundle": format!("example.app{number}"), "cat": [category] }))
     } else {
         let domain = format!("site{number}.example");
-        ("site", json!({ "id": format!("site-{number}"), "page": format!("https://{domain}/article"), "domain": domain, "cat": [category] }))
+        (
+            "site",
+            json!({ "id": format!("site-{number}"), "page": format!("https://{domain}/article"), "domain": domain, "cat": [category] }),
+        )
     };
     body[place.0] = place.1;
     // A few cannot be bid on: tests of the exchange, other currencies, the advertiser blocked, places that guardrails refuse.
@@ -125,7 +127,8 @@ fn imp(draws: &mut Draws, number: usize) -> Value {
             imp["video"] = json!({ "mimes": ["video/mp4"], "minduration": 3, "maxduration": longest, "protocols": [2, 3, 7], "w": 640, "h": 480, "plcmt": 1 });
         }
         17..=18 => {
-            let assets = json!({ "ver": "1.2", "context": 1, "plcmttype": 1, "assets": [{ "id": 1, "required": 1, "title": { "len": 90 } }] });
+            let assets =
+                json!({ "ver": "1.2", "context": 1, "plcmttype": 1, "assets": [{ "id": 1, "required": 1, "title": { "len": 90 } }] });
             imp["native"] = json!({ "ver": "1.2", "request": assets.to_string() });
         }
         _ => imp["audio"] = json!({ "mimes": ["audio/mpeg"], "minduration": 5, "maxduration": 30, "protocols": [9, 10] }),

@@ -128,13 +128,15 @@ impl Plan {
         let spans = [span(&CLIENTS[0])?, span(&CLIENTS[1])?];
         let begin = spans[0].start.min(spans[1].start);
         let end = spans[0].end.max(spans[1].end);
-        let candidates = first_purchases(&events).into_iter().filter(|(_, first)| *first < end).map(|(customer, _)| customer).collect::<Vec<_>>();
+        let candidates =
+            first_purchases(&events).into_iter().filter(|(_, first)| *first < end).map(|(customer, _)| customer).collect::<Vec<_>>();
         if candidates.is_empty() {
             return Err(Failure::new(format!("no customer has bought before the end of {month}")));
         }
         let histories = [CLIENTS[0].history(&events, begin), CLIENTS[1].history(&events, begin)];
         let settled = UnixMicros(end.0 + SETTLED_DAYS * DAY);
-        let horizon = CLIENTS.iter().filter(|c| c.basis == kiki::leaf::Basis::Realised).map(|c| i64::from(c.horizon_days)).max().unwrap_or(0);
+        let horizon =
+            CLIENTS.iter().filter(|c| c.basis == kiki::leaf::Basis::Realised).map(|c| i64::from(c.horizon_days)).max().unwrap_or(0);
         let realised = UnixMicros(end.0 + (horizon + 1) * DAY).max(settled);
         let mut plan = Self {
             dir: dir.to_owned(),
@@ -168,7 +170,10 @@ impl Plan {
 
     /// What an impression is worth before anything was seen, over all campaigns: the middle of what others bid.
     pub(crate) fn typical_nanos(&self) -> i64 {
-        let worths = CLIENTS.iter().zip(&self.histories).flat_map(|(client, history)| client.campaigns.iter().map(|line| line.typical_nanos(history)));
+        let worths = CLIENTS
+            .iter()
+            .zip(&self.histories)
+            .flat_map(|(client, history)| client.campaigns.iter().map(|line| line.typical_nanos(history)));
         let (sum, count) = worths.fold((0_i128, 0_i128), |(sum, count), worth| (sum + i128::from(worth), count + 1));
         (sum / count.max(1)) as i64
     }
@@ -211,7 +216,17 @@ mod tests {
     use super::*;
 
     fn args() -> Args {
-        Args { data: "unused".into(), events: None, requests: None, seed: 3, budget: None, rounds: 2, month: None, currency: "USD".into(), resume: false }
+        Args {
+            data: "unused".into(),
+            events: None,
+            requests: None,
+            seed: 3,
+            budget: None,
+            rounds: 2,
+            month: None,
+            currency: "USD".into(),
+            resume: false,
+        }
     }
 
     fn plan(args: &Args, rows: &[&str]) -> (tempfile::TempDir, Result<Plan, Failure>) {
@@ -224,7 +239,8 @@ mod tests {
         (dir, plan)
     }
 
-    const ROWS: [&str; 6] = ["a,2026-01-05,1,5", "b,2026-01-20,1,5", "a,2026-02-02,1,5", "c,2026-02-20,1,5", "b,2026-03-01,1,5", "d,2026-04-30,1,5"];
+    const ROWS: [&str; 6] =
+        ["a,2026-01-05,1,5", "b,2026-01-20,1,5", "a,2026-02-02,1,5", "c,2026-02-20,1,5", "b,2026-03-01,1,5", "d,2026-04-30,1,5"];
 
     #[test]
     fn the_month_is_the_first_with_a_third_of_the_purchases_before_it() {

@@ -26,7 +26,10 @@ pub(super) struct Checks {
 pub(super) fn verify(plan: &Plan, played: &Played) -> Checks {
     let mut checks = Checks::default();
     let tally = &played.tally;
-    match key(None, &[&plan.dir]).map_err(|e| e.to_string()).and_then(|key| syncshield::audit::verify(&plan.dir, &key).map_err(|e| e.to_string())) {
+    match key(None, &[&plan.dir])
+        .map_err(|e| e.to_string())
+        .and_then(|key| syncshield::audit::verify(&plan.dir, &key).map_err(|e| e.to_string()))
+    {
         Ok(report) => {
             checks.audited = (report.leaves, report.signed);
             let settled: BTreeMap<String, i128> =
@@ -84,14 +87,17 @@ fn budgets(plan: &Plan, played: &Played) -> Vec<(String, i128, i128)> {
 /// Writes `result.json`.
 pub(super) fn write(plan: &Plan, played: &Played, checks: &Checks) -> Result<(), Failure> {
     let tally = &played.tally;
-    let nanos = |sums: &BTreeMap<String, i128>| sums.iter().map(|(name, sum)| (name.clone(), Value::String(sum.to_string()))).collect::<serde_json::Map<_, _>>();
+    let nanos = |sums: &BTreeMap<String, i128>| {
+        sums.iter().map(|(name, sum)| (name.clone(), Value::String(sum.to_string()))).collect::<serde_json::Map<_, _>>()
+    };
     let invoices: Vec<Value> = played
         .invoices
         .iter()
         .map(|invoice| json!({ "number": invoice.invoice_id, "client": invoice.client, "currency": invoice.currency, "total": invoice.total_invoice_amount.to_string() }))
         .collect();
     let result = json!({
-        "comparable": played.counters.late == 0,
+        "comparable": comparable(played),
+        "resumed": tally.resumed > 0,
         "late_predictions": played.counters.late,
         "seed": plan.settings.seed,
         "month": plan.settings.month,
@@ -127,6 +133,12 @@ pub(super) fn write(plan: &Plan, played: &Played, checks: &Checks) -> Result<(),
     std::fs::write(plan.dir.join("result.json"), bytes).doing("writing result.json")
 }
 
+/// Whether another run of the same seed and input must decide the same: nothing depended on how fast the machine was.
+fn comparable(played: &Played) -> bool {
+    let passing = ["DEADLINE", "NOT_READY"].iter().any(|reason| played.tally.no_bids.contains_key(*reason));
+    played.counters.late == 0 && played.tally.resumed == 0 && !passing
+}
+
 /// Requests answered in a second of waiting for answers, by this process.
 fn per_second(played: &Played) -> u64 {
     let tally = &played.tally;
@@ -140,13 +152,21 @@ pub(super) fn text(plan: &Plan, played: &Played, checks: &Checks) -> String {
     let quantile = |at: f64| tally.latency.value_at_quantile(at) as f64 / 1_000.0;
     let share = |part: u64, whole: u64| if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) };
     let no_bids = tally.no_bids.iter().map(|(reason, count)| format!("{reason} {}", out::grouped(*count))).collect::<Vec<_>>().join(", ");
-    let notices = tally.statuses.iter().map(|(status, count)| format!("{} {}", out::grouped(*count), status.to_lowercase())).collect::<Vec<_>>().join(", ");
+    let notices = tally
+        .statuses
+        .iter()
+        .map(|(status, count)| format!("{} {}", out::grouped(*count), status.to_lowercase()))
+        .collect::<Vec<_>>()
+        .join(", ");
     let mut rows = vec![
         ("requests", format!("{} at {} a second, one after the other", out::grouped(tally.answered), out::grouped(per_second(played)))),
         ("latency", format!("p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms", quantile(0.5), quantile(0.99), quantile(0.999))),
         ("bids", format!("{} on {} requests", out::grouped(tally.bids), out::grouped(tally.with_bids))),
         ("no bid", no_bids),
-        ("wins", format!("{} ({} of bids), {} charged", out::grouped(tally.wins), share(tally.wins, tally.bids), out::grouped(tally.charges))),
+        (
+            "wins",
+            format!("{} ({} of bids), {} charged", out::grouped(tally.wins), share(tally.wins, tally.bids), out::grouped(tally.charges)),
+        ),
         ("notices", notices),
     ];
     if !tally.unexpected_400.is_empty() || tally.expected_400 > 0 {
@@ -155,15 +175,27 @@ pub(super) fn text(plan: &Plan, played: &Played, checks: &Checks) -> String {
     let budgets = budgets(plan, played);
     for (campaign, limit, spent) in &budgets {
         let share = if *limit == 0 { 0.0 } else { *spent as f64 * 100.0 / *limit as f64 };
-        rows.push(("spend", format!("{:>18} of {:>18}  {share:>5.1} %  {campaign}", out::amount(*spent, currency), out::amount(*limit, currency))));
+        rows.push((
+            "spend",
+            format!("{:>18} of {:>18}  {share:>5.1} %  {campaign}", out::amount(*spent, currency), out::amount(*limit, currency)),
+        ));
     }
     rows.extend([
         ("customers acquired", format!("{} of {} purchases", out::grouped(account.conversions), out::grouped(account.outcomes))),
         ("predicted LTV", out::amount(account.predicted_ltv_micros * 1_000, currency)),
-        ("predictions", format!("{} fallback estimate, {} campaign prior, {} late", share(account.fallback, account.bids), share(account.prior, account.bids), played.counters.late)),
+        (
+            "predictions",
+            format!(
+                "{} fallback estimate, {} campaign prior, {} late",
+                share(account.fallback, account.bids),
+                share(account.prior, account.bids),
+                played.counters.late
+            ),
+        ),
         ("breaker changes", played.counters.breaker_changes.to_string()),
         ("log", format!("{} leaves, {} signed", out::grouped(checks.audited.0), out::grouped(checks.audited.1))),
         ("verified", verdict(checks)),
+        ("comparable", if comparable(played) { "yes: the same seed gives the same run".to_owned() } else { "not comparable".to_owned() }),
         ("took", format!("{:.1} s", played.seconds)),
         ("files", plan.dir.display().to_string()),
     ]);

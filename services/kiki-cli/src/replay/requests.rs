@@ -124,7 +124,10 @@ mod tests {
     fn a_body_is_addressed_to_a_customer() {
         let line = Line::parse(br#"{"id":"a","user":null,"imp":[{"id":"1","bidfloor":0.111}]}"#).unwrap();
         let sent: Value = serde_json::from_slice(&line.addressed("0-1", "c", "EUR")).unwrap();
-        assert_eq!(sent, json!({"id":"0-1","tmax":1000,"user":{"buyeruid":"c"},"cur":["EUR"],"imp":[{"id":"1","bidfloor":0.111,"bidfloorcur":"EUR"}]}));
+        assert_eq!(
+            sent,
+            json!({"id":"0-1","tmax":1000,"user":{"buyeruid":"c"},"cur":["EUR"],"imp":[{"id":"1","bidfloor":0.111,"bidfloorcur":"EUR"}]})
+        );
         assert_eq!((line.floor_nanos("1", "USD"), line.floor_nanos("2", "USD")), (111_000, 0));
         assert_eq!(Line { body: json!([1]), known_bad: true }.addressed("0-1", "c", "USD"), b"[1]");
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use kiki::leaf::{BidCap, Policy};
+use kiki::pb::log::v1::CreativeFormat;
 use kiki::pb::syncflow::v1 as flow;
 use kiki::pb::syncshield::v1 as shield;
 use kiki::pb::syncvalue::v1 as value;
-use kiki::pb::log::v1::CreativeFormat;
 use shield::sync_shield_service_client::SyncShieldServiceClient;
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;

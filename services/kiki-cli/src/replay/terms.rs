@@ -13,7 +13,8 @@ use crate::error::{Doing as _, Failure};
 /// Writes `purchases.jsonl`: which purchases brought the receipt of an impression.
 pub(crate) fn write_clicks(dir: &Path, clicks: &[(String, String)]) -> Result<(), Failure> {
     let path = dir.join("purchases.jsonl");
-    let lines: String = clicks.iter().map(|(event_id, receipt)| format!("{}\n", json!({ "event_id": event_id, "receipt": receipt }))).collect();
+    let lines: String =
+        clicks.iter().map(|(event_id, receipt)| format!("{}\n", json!({ "event_id": event_id, "receipt": receipt }))).collect();
     std::fs::write(&path, lines).doing(format_args!("writing {}", path.display()))
 }
 
@@ -21,24 +22,29 @@ pub(crate) fn write_clicks(dir: &Path, clicks: &[(String, String)]) -> Result<()
 pub(crate) fn write(plan: &Plan, dir: &Path) -> Result<(), Failure> {
     let settings = &plan.settings;
     let places = kiki::money::Currency::parse(&settings.currency).map_or(2, |currency| currency.minor_unit());
-    let clients: Vec<Value> = CLIENTS.iter().zip(&plan.spans).enumerate().map(|(place, (client, span))| {
-        let basis = if client.basis == Basis::Realised { "realised" } else { "predicted" };
-        json!({
-            "client": client.id,
-            "client_name": client.name,
-            "customers_sha256_first_byte_mod_2": place,
-            "zone": client.zone,
-            "period_start_micros": span.start.0,
-            "period_end_micros": span.end.0,
-            "baseline_ppm": client.baseline_ppm,
-            "share_ppm": client.share_ppm,
-            "basis": basis,
-            "netting": "client",
-            "horizon_days": client.horizon_days,
-            "lookback_micros": i64::from(LOOKBACK_SECONDS) * 1_000_000,
-            "campaigns": client.campaigns.iter().map(|line| line.id).collect::<Vec<_>>(),
+    let clients: Vec<Value> = CLIENTS
+        .iter()
+        .zip(&plan.spans)
+        .enumerate()
+        .map(|(place, (client, span))| {
+            let basis = if client.basis == Basis::Realised { "realised" } else { "predicted" };
+            json!({
+                "client": client.id,
+                "client_name": client.name,
+                "customers_sha256_first_byte_mod_2": place,
+                "zone": client.zone,
+                "period_start_micros": span.start.0,
+                "period_end_micros": span.end.0,
+                "baseline_ppm": client.baseline_ppm,
+                "share_ppm": client.share_ppm,
+                "basis": basis,
+                "netting": "client",
+                "horizon_days": client.horizon_days,
+                "lookback_micros": i64::from(LOOKBACK_SECONDS) * 1_000_000,
+                "campaigns": client.campaigns.iter().map(|line| line.id).collect::<Vec<_>>(),
+            })
         })
-    }).collect();
+        .collect();
     let document = json!({
         "month": settings.month,
         "currency": settings.currency,

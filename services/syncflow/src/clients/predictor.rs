@@ -1,8 +1,8 @@
 //! Predictions from SyncValue: asked by many bids, sent in batches over one stream, behind a circuit breaker.
 //!
 //! Whoever asks gets a [`Pending`] at once and waits as long as it can afford; no answer in time is no answer, and the
-//! campaign's prior stands in. Bounds: [`MAX_WAITING`] questions wait to be sent, [`MAX_IN_FLIGHT`] messages of at most
-//! [`MAX_BATCH`] are unanswered. A stream that stays silent for [`STALL`] is given up and opened anew.
+//! campaign's prior stands in. Bounds: `MAX_WAITING` questions wait to be sent, `MAX_IN_FLIGHT` messages of at most
+//! `MAX_BATCH` are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -154,10 +154,15 @@ async fn serve(mut client: SyncValueServiceClient<Channel>, mut waiting: mpsc::R
             Ok(()) => backoff = Backoff::new(),
             Err(status) => {
                 tracing::warn!("syncvalue: {}", status.message());
-                tokio::time::sleep(backoff.next()).await;
+                let _ = tokio::time::timeout(backoff.next(), turn_away(&mut waiting)).await; // for so long
             }
         }
     }
+}
+
+/// Nobody waits for a service that has just failed.
+async fn turn_away(waiting: &mut mpsc::Receiver<Question>) {
+    while waiting.recv().await.is_some() {}
 }
 
 /// One stream's life. Questions that it leaves unanswered are dropped, which tells those who asked.

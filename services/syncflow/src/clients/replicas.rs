@@ -189,3 +189,76 @@ async fn next<T>(message: impl Future<Output = Result<Option<T>, Status>>) -> Re
         Err(_) => Err(Status::deadline_exceeded("no heartbeat for 10 s")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use kiki::guardrail;
+    use kiki::leaf;
+
+    fn policy(version: u64) -> shield::WatchPolicyResponse {
+        let policy = leaf::Policy { version, ..Default::default() };
+        let digest = guardrail::digest(&policy).to_vec().into();
+        shield::WatchPolicyResponse { policy: Some(policy), digest }
+    }
+
+    fn campaign(id: &str, currency: &str, billed: u64) -> shield::ClientCampaign {
+        shield::ClientCampaign {
+            client: "acme".into(),
+            campaign: Some(leaf::Campaign { campaign: id.into(), currency: currency.into(), ..Default::default() }),
+            horizon_days: 90,
+            counts: Some(shield::CampaignCounts { billed_impressions: billed, conversions: 0 }),
+        }
+    }
+
+    fn message(snapshot: bool, campaigns: Vec<shield::ClientCampaign>) -> shield::WatchCampaignsResponse {
+        shield::WatchCampaignsResponse { campaigns, snapshot }
+    }
+
+    fn ids(replicas: &Replicas) -> Vec<String> {
+        replicas.campaigns.load().keys().map(|(_, id)| id.clone()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_is_not_heard_of_is_none() {
+        let replicas = Replicas::new();
+        assert!(replicas.view().is_err());
+        replicas.take_campaigns(message(true, vec![]));
+        assert!(replicas.view().is_err());
+        replicas.take_policy(&policy(1));
+        assert_eq!(replicas.view().unwrap().policy.version, 1);
+        tokio::time::advance(MAX_AGE - Duration::from_millis(1)).await;
+        replicas.take_policy(&shield::WatchPolicyResponse::default());
+        assert!(replicas.view().is_ok());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(replicas.view().unwrap_err(), "the campaigns were not heard of for 10 s");
+        replicas.take_campaigns(message(false, vec![]));
+        assert!(replicas.view().is_ok(), "a heartbeat is a word");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_of_another_digest_stops_the_bids() {
+        let replicas = Replicas::new();
+        replicas.take_campaigns(message(true, vec![]));
+        replicas.take_policy(&policy(1));
+        assert!(replicas.view().is_ok());
+        replicas.take_policy(&shield::WatchPolicyResponse { digest: vec![0; 32].into(), ..policy(2) });
+        assert_eq!(replicas.view().unwrap_err(), "no policy is in force");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_replaces_a_change_adds_and_what_cannot_be_bid_for_goes() {
+        let replicas = Replicas::new();
+        replicas.take_campaigns(message(true, vec![campaign("a", "USD", 1), campaign("b", "USD", 1)]));
+        replicas.take_campaigns(message(false, vec![campaign("c", "USD", 1), campaign("a", "USD", 9)]));
+        assert_eq!(ids(&replicas), ["a", "b", "c"]);
+        let first = replicas.campaigns.load().values().next().unwrap().counts;
+        assert_eq!(first.billed, 1, "later counts come with leases alone");
+        replicas.take_campaigns(message(false, vec![campaign("b", "nonsense", 1)]));
+        assert_eq!(ids(&replicas), ["a", "c"]);
+        replicas.take_campaigns(message(true, vec![campaign("c", "USD", 1)]));
+        assert_eq!(ids(&replicas), ["c"]);
+    }
+}

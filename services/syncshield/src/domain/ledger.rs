@@ -28,6 +28,9 @@ pub struct Ledger {
     pub state: State,
     log_id: String,
     now: UnixMicros,
+    /// Leaves of the request that is being answered.
+    open: Vec<leaf::Leaf>,
+    /// Leaves of whole requests, encoded.
     pending: Vec<Vec<u8>>,
     catalog_changed: bool,
 }
@@ -122,7 +125,7 @@ impl Ledger {
     /// A ledger over what was folded so far.
     #[must_use]
     pub fn new(log_id: String, state: State) -> Self {
-        Self { now: state.recorded_at, state, log_id, pending: Vec::new(), catalog_changed: false }
+        Self { now: state.recorded_at, state, log_id, open: Vec::new(), pending: Vec::new(), catalog_changed: false }
     }
 
     /// Moves "now" on; it never goes back.
@@ -136,9 +139,17 @@ impl Ledger {
         self.now
     }
 
-    /// The leaves since the last call, in order.
+    /// Ends a request: its leaves will be on disk together or not at all.
+    pub fn seal(&mut self) {
+        let last = self.open.len().saturating_sub(1);
+        let sealed = self.open.drain(..).enumerate().map(|(i, leaf)| leaf::Leaf { continued: i < last, ..leaf }.encode_to_vec());
+        self.pending.extend(sealed);
+    }
+
+    /// The leaves of the requests since the last call, in order.
     #[must_use]
     pub fn take_pending(&mut self) -> Vec<Vec<u8>> {
+        self.seal();
         std::mem::take(&mut self.pending)
     }
 
@@ -156,25 +167,27 @@ impl Ledger {
 
     fn append(&mut self, client: &str, source: (&str, u64), body: Body) -> Result<Recorded, Refusal> {
         let client_seq = self.state.clients.get(client).map_or(0, |c| c.seq) + 1;
+        let index = self.state.size;
         let mut leaf = leaf::Leaf {
             log_id: self.log_id.clone(),
-            index: self.state.size,
+            index,
             client: client.to_owned(),
             client_seq,
             recorded_at: Some(self.now.into()),
             source: source.0.to_owned(),
             source_seq: source.1,
+            continued: true, // as at its longest
             body: Some(body),
         };
-        let bytes = leaf.encode_to_vec();
-        if bytes.len() > leaf::MAX_BYTES {
-            return Err(Refusal::TooMany { field: "leaf bytes".into(), count: bytes.len(), limit: leaf::MAX_BYTES });
+        let len = leaf.encoded_len();
+        if len > leaf::MAX_BYTES {
+            return Err(Refusal::TooMany { field: "leaf bytes".into(), count: len, limit: leaf::MAX_BYTES });
         }
         let body = leaf.body.take().unwrap_or_else(|| unreachable!("set above"));
         self.state.apply(&leaf, &body)?;
         self.catalog_changed |= matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_));
-        self.pending.push(bytes);
-        Ok(Recorded { index: leaf.index, client_seq, ..Default::default() })
+        self.open.push(leaf::Leaf { body: Some(body), ..leaf });
+        Ok(Recorded { index, client_seq, ..Default::default() })
     }
 
     /// Sets money aside, or answers with what the key was granted before.

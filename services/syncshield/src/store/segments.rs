@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use kiki::framed::{self, Scanner};
 use kiki::leaf;
-use kiki::tlog::{Tree, leaf_hash};
+use kiki::tlog::{Hash, Tree, leaf_hash};
 
 use crate::error::Error;
 
@@ -140,44 +140,84 @@ pub fn recover(dir: &Path, log_id: &str, signed: u64) -> Result<Recovered, Error
             return Err(Error::Damaged(format!("{} starts at leaf {first}, and {} stand before it", path.display(), tree.size())));
         }
         let bytes = std::fs::read(path)?;
-        let mut placed = Placed { path: path.clone(), first: *first, starts: Vec::new(), end: 0 };
-        let bad = scan(&bytes, log_id, &mut tree, &mut placed);
-        if let Some((offset, why)) = bad {
-            let at = tree.size();
-            let whole = |payload: &[u8]| leaf::decode(payload).is_ok_and(|(head, _)| head.log_id == log_id && head.index > at);
-            let behind = framed::valid_frame_behind(&bytes, offset, whole).is_some() || i + 1 < files.len();
-            if at < signed || behind {
+        let mut scanned = scan(&bytes, log_id, *first);
+        let last_file = i + 1 == files.len();
+        if let Some((offset, why)) = scanned.torn_end() {
+            let at = *first + scanned.starts.len() as u64;
+            let newer = |payload: &[u8]| leaf::decode(payload).is_ok_and(|(head, _)| head.log_id == log_id && head.index > at);
+            let behind = !last_file || (scanned.bad.is_some() && framed::valid_frame_behind(&bytes, offset, newer).is_some());
+            if *first + scanned.whole as u64 >= signed && !behind {
+                tracing::warn!(leaf = at, bytes = bytes.len() - scanned.cut(), "the torn end of the last write is cut");
+                let file = OpenOptions::new().write(true).open(path)?;
+                file.set_len(scanned.cut() as u64)?;
+                file.sync_all()?;
+                scanned.keep_whole();
+            } else {
                 let reason = if at < signed { "it was signed" } else { "valid records stand behind it" };
                 return Err(Error::Damaged(format!("leaf {at} at byte {offset} of {}: {why}; {reason}", path.display())));
             }
-            tracing::warn!(leaf = at, bytes = bytes.len() - offset, "the torn end of the last write is cut");
-            let file = OpenOptions::new().write(true).open(path)?;
-            file.set_len(offset as u64)?;
-            file.sync_all()?;
         }
-        index.add(placed);
+        scanned.hashes.into_iter().for_each(|hash| tree.push(hash));
+        index.add(Placed { path: path.clone(), first: *first, starts: scanned.starts, end: scanned.end });
     }
     let segments = Segments::at_end(dir, files.last(), tree.size())?;
     Ok(Recovered { tree, index, segments })
 }
 
-/// Takes in the frames of one file up to the first that is no leaf of this place.
-fn scan(bytes: &[u8], log_id: &str, tree: &mut Tree, placed: &mut Placed) -> Option<(usize, String)> {
+/// The leaves of one file, up to the first place that holds none.
+#[derive(Default)]
+struct Scanned {
+    starts: Vec<u32>,
+    hashes: Vec<Hash>,
+    end: u32,
+    /// Leaves of whole requests.
+    whole: usize,
+    bad: Option<(usize, String)>,
+}
+
+impl Scanned {
+    /// What stands at the end and cannot stay: a bad place, or a request of which leaves are missing.
+    fn torn_end(&self) -> Option<(usize, String)> {
+        let half = (self.whole < self.starts.len()).then(|| (self.end as usize, "its request is not whole".to_owned()));
+        self.bad.clone().or(half)
+    }
+
+    fn cut(&self) -> usize {
+        self.starts.get(self.whole).copied().unwrap_or(self.end) as usize
+    }
+
+    fn keep_whole(&mut self) {
+        self.end = self.cut() as u32;
+        self.starts.truncate(self.whole);
+        self.hashes.truncate(self.whole);
+    }
+}
+
+fn scan(bytes: &[u8], log_id: &str, first: u64) -> Scanned {
+    let mut scanned = Scanned::default();
     for frame in Scanner::new(bytes) {
         let (offset, payload) = match frame {
             Ok(frame) => frame,
-            Err(bad) => return Some((bad.offset, bad.why.to_string())),
+            Err(bad) => {
+                scanned.bad = Some((bad.offset, bad.why.to_string()));
+                break;
+            }
         };
-        match leaf::decode(payload) {
-            Ok((head, _)) if head.log_id == log_id && head.index == tree.size() => {}
-            Ok((head, _)) => return Some((offset, format!("it is leaf {} of {:?}", head.index, head.log_id))),
-            Err(error) => return Some((offset, error.to_string())),
-        }
-        tree.push(leaf_hash(payload));
-        placed.starts.push(offset as u32);
-        placed.end = (offset + framed::HEADER + payload.len()) as u32;
+        let wrong = match leaf::decode(payload) {
+            Ok((head, _)) if head.log_id == log_id && head.index == first + scanned.starts.len() as u64 => {
+                scanned.starts.push(offset as u32);
+                scanned.hashes.push(leaf_hash(payload));
+                scanned.end = (offset + framed::HEADER + payload.len()) as u32;
+                scanned.whole = if head.continued { scanned.whole } else { scanned.starts.len() };
+                continue;
+            }
+            Ok((head, _)) => format!("it is leaf {} of {:?}", head.index, head.log_id),
+            Err(error) => error.to_string(),
+        };
+        scanned.bad = Some((offset, wrong));
+        break;
     }
-    None
+    scanned
 }
 
 /// The end of the log, where the writer appends.

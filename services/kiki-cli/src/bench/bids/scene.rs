@@ -64,7 +64,7 @@ impl Scene {
             request_id: format!("{:x}-{number:08x}", self.run),
             imp_id: "1".to_owned(),
             exchange: "bench-exchange".to_owned(),
-            customer: customer(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % u64::from(self.customers)),
+            customer: customer((number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % u64::from(self.customers)),
             country: "USA".to_owned(),
             domain: "news.example".to_owned(),
             categories: vec!["IAB12".to_owned()],
