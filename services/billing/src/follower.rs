@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::billing::Billing;
 use crate::clients::Shield;
-use crate::domain::follow::Follower;
+use crate::domain::follow::{Believed, Follower};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -85,20 +85,33 @@ impl Following {
                 follower.push(entry.index, &entry.leaf).map_err(broken)?;
             }
             if !message.checkpoint.is_empty() {
-                self.believe(&mut follower, &message.checkpoint).await?;
+                let checkpoint = self.open(&message.checkpoint)?;
+                if let Some(believed) = follower.checkpoint(&checkpoint).map_err(broken)? {
+                    self.fold(&believed).await?;
+                }
             }
             if follower.wants_checkpoint() {
-                // What it signs comes down the stream like any other.
-                self.shield.checkpoint(follower.next_index()).await?;
+                self.catch_up(&mut follower).await?;
             }
         }
         Ok(())
     }
 
-    async fn believe(&self, follower: &mut Follower, note: &str) -> Result<(), Error> {
-        let checkpoint = Checkpoint::open(note.as_bytes(), self.key.name(), &self.key).map_err(broken)?;
-        let believed = follower.checkpoint(&checkpoint).map_err(broken)?;
-        self.store.fold(self.key.name(), &believed).await?;
+    /// Far behind the log's end: its newest checkpoint, and a proof that what waits is in it.
+    async fn catch_up(&self, follower: &mut Follower) -> Result<(), Error> {
+        let (note, _) = self.shield.checkpoint(follower.next_index()).await?;
+        let checkpoint = self.open(&note)?;
+        let proof = self.shield.proof(follower.waiting().collect(), checkpoint.size).await?;
+        let believed = follower.proven(&checkpoint, &proof).map_err(broken)?;
+        self.fold(&believed).await
+    }
+
+    fn open(&self, note: &str) -> Result<Checkpoint, Error> {
+        Checkpoint::open(note.as_bytes(), self.key.name(), &self.key).map_err(broken)
+    }
+
+    async fn fold(&self, believed: &Believed) -> Result<(), Error> {
+        self.store.fold(self.key.name(), believed).await?;
         self.tell(believed.frontier.size());
         Ok(())
     }

@@ -7,12 +7,13 @@
 //! after a restart, so that the fold never holds a leaf that the log did not sign for.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use kiki::leaf::{self, LeafError, leaf::Body};
 use kiki::tlog::{self, Checkpoint, Frontier, Hash};
 
 /// Most leaves that wait for a checkpoint. A leaf is at most 64 KiB and a few hundred bytes as a
-/// rule; 65,536 of 512 bytes are 32 MiB. At half of that a checkpoint is asked for.
+/// rule; 65,536 of 512 bytes are 32 MiB. At half of that a checkpoint and a proof are asked for.
 pub const PENDING_MAX: usize = 65_536;
 
 /// Why the log can no longer be followed: each is a fault of the log, not of the connection.
@@ -69,6 +70,18 @@ pub enum Fault {
         /// Size believed before.
         believed: u64,
     },
+    /// The leaves are not in the tree that a checkpoint signs.
+    #[error("leaves {from} to {until} are not in the log of size {size}: {problem}")]
+    Unproven {
+        /// The first of them.
+        from: u64,
+        /// The one behind the last.
+        until: u64,
+        /// Size of the checkpoint.
+        size: u64,
+        /// What is wrong.
+        problem: String,
+    },
     /// A checkpoint over leaves that were not sent.
     #[error("checkpoint of size {size} came when leaves up to {received} had been sent")]
     Ahead {
@@ -102,7 +115,7 @@ pub struct Believed {
     pub leaves: Vec<Pending>,
     /// The tree's right edge after them.
     pub frontier: Frontier,
-    /// Root there, which the checkpoint signs.
+    /// Root there.
     pub root: Hash,
     /// New last sequence of each client that has leaves among them.
     pub heads: BTreeMap<String, u64>,
@@ -116,12 +129,16 @@ pub struct Follower {
     /// Last sequence of each client, up to the last leaf received. One entry a client: clients are few.
     heads: BTreeMap<String, u64>,
     pending: VecDeque<Pending>,
+    /// Size of the stream's own last checkpoint: its next may be older than what was believed by
+    /// proof in between, but not older than this.
+    floor: u64,
 }
 
 impl Follower {
     /// Goes on from a believed edge and the clients' sequences there.
     pub fn new(log_id: &str, believed: Frontier, heads: BTreeMap<String, u64>) -> Self {
-        Self { log_id: log_id.to_owned(), believed, heads, pending: VecDeque::new() }
+        let floor = believed.size();
+        Self { log_id: log_id.to_owned(), believed, heads, pending: VecDeque::new(), floor }
     }
 
     /// Index of the leaf that is due.
@@ -157,27 +174,69 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes a checkpoint whose signature was found good, and hands on what it covers.
-    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<Believed, Fault> {
+    /// Takes the stream's next checkpoint, whose signature was found good, and hands on what it covers;
+    /// nothing of one that is older than what was believed by proof.
+    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<Option<Believed>, Fault> {
         let (size, believed) = (checkpoint.size, self.believed.size());
+        if size < self.floor {
+            return Err(Fault::Rollback { size, believed: self.floor });
+        }
+        self.floor = size;
         if size < believed {
-            return Err(Fault::Rollback { size, believed });
+            return Ok(None);
         }
         let received = self.next_index();
         if size > received {
             return Err(Fault::Ahead { size, received });
         }
         let count = usize::try_from(size - believed).unwrap_or(PENDING_MAX);
+        let frontier = self.edge(count);
+        if frontier.root() != checkpoint.root {
+            let (signed, computed) = (hex::encode(checkpoint.root), hex::encode(frontier.root()));
+            return Err(Fault::Root { size, signed, computed });
+        }
+        Ok(Some(self.believe(count, frontier)))
+    }
+
+    /// Indices of the leaves that wait.
+    pub fn waiting(&self) -> Range<u64> {
+        self.believed.size()..self.next_index()
+    }
+
+    /// Believes all leaves that wait, by a multiproof of them under a checkpoint of a longer log, whose
+    /// signature was found good. The proof begins with what stands before the first of them: that must
+    /// be the tree that was believed so far.
+    pub fn proven(&mut self, checkpoint: &Checkpoint, proof: &[Hash]) -> Result<Believed, Fault> {
+        let Range { start: from, end: until } = self.waiting();
+        let size = checkpoint.size;
+        let unproven = |problem: String| Fault::Unproven { from, until, size, problem };
+        let leaves: Vec<_> = (from..).zip(&self.pending).map(|(index, leaf)| (index, leaf.hash)).collect();
+        let root = tlog::multiproof_root(size, &leaves, proof).map_err(|e| unproven(e.to_string()))?;
+        if root != checkpoint.root {
+            return Err(unproven(format!("they give root {} but {} is signed", hex::encode(root), hex::encode(checkpoint.root))));
+        }
+        // The tree of the first `from` leaves has a complete subtree for each 1 in that number.
+        let before = proof.iter().take(from.count_ones() as usize).copied();
+        let joined = before.rev().reduce(|right, left| tlog::node_hash(&left, &right));
+        if joined.unwrap_or(tlog::EMPTY_ROOT) != self.believed.root() {
+            return Err(unproven("what stands before them is not what was believed".to_owned()));
+        }
+        let count = self.pending.len();
+        Ok(self.believe(count, self.edge(count)))
+    }
+
+    /// The tree's right edge after the first `count` leaves that wait.
+    fn edge(&self, count: usize) -> Frontier {
         let mut frontier = self.believed.clone();
         self.pending.iter().take(count).for_each(|leaf| frontier.push(leaf.hash));
-        let root = frontier.root();
-        if root != checkpoint.root {
-            return Err(Fault::Root { size, signed: hex::encode(checkpoint.root), computed: hex::encode(root) });
-        }
+        frontier
+    }
+
+    fn believe(&mut self, count: usize, frontier: Frontier) -> Believed {
         let leaves: Vec<_> = self.pending.drain(..count).collect();
         let heads = leaves.iter().map(|leaf| (leaf.header.client.clone(), leaf.header.client_seq)).collect();
         self.believed = frontier.clone();
-        Ok(Believed { leaves, frontier, root, heads })
+        Believed { leaves, root: frontier.root(), frontier, heads }
     }
 }
 

@@ -35,11 +35,11 @@ fn hands_on_what_a_checkpoint_covers_and_keeps_the_rest() {
     for (i, bytes) in (0..).zip(&leaves) {
         follower.push(i, bytes).unwrap();
     }
-    let first = follower.checkpoint(&at(&tree, 7)).unwrap();
+    let first = follower.checkpoint(&at(&tree, 7)).unwrap().unwrap();
     assert_eq!(first.leaves.iter().map(|l| l.header.index).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
     assert_eq!(first.heads, BTreeMap::from([("a".to_owned(), 4), ("b".to_owned(), 3)]));
-    assert!(follower.checkpoint(&at(&tree, 7)).unwrap().leaves.is_empty());
-    assert_eq!(follower.checkpoint(&at(&tree, 10)).unwrap().leaves.len(), 3);
+    assert!(follower.checkpoint(&at(&tree, 7)).unwrap().unwrap().leaves.is_empty());
+    assert_eq!(follower.checkpoint(&at(&tree, 10)).unwrap().unwrap().leaves.len(), 3);
     assert_eq!(follower.next_index(), 10);
 }
 
@@ -48,10 +48,10 @@ fn goes_on_from_a_stored_edge() {
     let (leaves, tree) = log(10);
     let mut follower = fresh();
     (0..6).for_each(|i| follower.push(i as u64, &leaves[i]).unwrap());
-    let believed = follower.checkpoint(&at(&tree, 6)).unwrap();
+    let believed = follower.checkpoint(&at(&tree, 6)).unwrap().unwrap();
     let mut again = Follower::new(LOG, believed.frontier, believed.heads);
     (6..10).for_each(|i| again.push(i as u64, &leaves[i]).unwrap());
-    assert_eq!(again.checkpoint(&at(&tree, 10)).unwrap().leaves.len(), 4);
+    assert_eq!(again.checkpoint(&at(&tree, 10)).unwrap().unwrap().leaves.len(), 4);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_changed_leaf_is_never_handed_on() {
     (0..5).for_each(|i| follower.push(i as u64, &leaves[i]).unwrap());
     assert!(matches!(follower.checkpoint(&at(&tree, 5)), Err(Fault::Root { size: 5, .. })));
     // Up to the leaf before it the log is as signed.
-    assert_eq!(follower.checkpoint(&at(&tree, 3)).unwrap().leaves.len(), 3);
+    assert_eq!(follower.checkpoint(&at(&tree, 3)).unwrap().unwrap().leaves.len(), 3);
 }
 
 #[test]
@@ -92,6 +92,46 @@ fn a_log_that_went_back_or_ran_ahead_is_a_fault() {
     follower.checkpoint(&at(&tree, 5)).unwrap();
     assert_eq!(follower.checkpoint(&at(&tree, 4)).unwrap_err(), Fault::Rollback { size: 4, believed: 5 });
     assert_eq!(follower.checkpoint(&at(&tree, 6)).unwrap_err(), Fault::Ahead { size: 6, received: 5 });
+}
+
+#[test]
+fn catches_up_with_a_longer_log_by_proof() {
+    let (leaves, tree) = log(40);
+    for (first, second, size) in [(0, 5, 40), (6, 13, 40), (8, 16, 33), (7, 8, 9), (13, 40, 40)] {
+        let mut follower = fresh();
+        (0..first).for_each(|i| follower.push(i, &leaves[i as usize]).unwrap());
+        if first > 0 {
+            follower.checkpoint(&at(&tree, first)).unwrap();
+        }
+        (first..second).for_each(|i| follower.push(i, &leaves[i as usize]).unwrap());
+        let proof = tree.multiproof(&follower.waiting().collect::<Vec<_>>(), size).unwrap();
+        let believed = follower.proven(&at(&tree, size), &proof).unwrap();
+        assert_eq!((believed.leaves.len() as u64, believed.root), (second - first, tree.root_at(second).unwrap()));
+        (second..size).for_each(|i| follower.push(i, &leaves[i as usize]).unwrap());
+        // A checkpoint that was on its way meanwhile says nothing new.
+        if first < second - 1 {
+            assert!(follower.checkpoint(&at(&tree, second - 1)).unwrap().is_none());
+        }
+        assert_eq!(follower.checkpoint(&at(&tree, size)).unwrap().unwrap().frontier.size(), size);
+    }
+}
+
+#[test]
+fn a_longer_log_that_forked_before_is_no_proof() {
+    let (leaves, _) = log(40);
+    let (mut other, mut tree) = (log(40).0, Tree::new());
+    other[2] = leaf_bytes(2, "z", 1);
+    other.iter().for_each(|bytes| tree.push(tlog::leaf_hash(bytes)));
+    let mut follower = fresh();
+    let honest = log(40).1;
+    (0..6).for_each(|i| follower.push(i as u64, &leaves[i]).unwrap());
+    follower.checkpoint(&at(&honest, 6)).unwrap();
+    (6..13).for_each(|i| follower.push(i as u64, &leaves[i]).unwrap());
+    let proof = tree.multiproof(&follower.waiting().collect::<Vec<_>>(), 40).unwrap();
+    // Leaves 6 to 12 are in the other log too; what stands before them is not what was believed.
+    let fault = follower.proven(&at(&tree, 40), &proof).unwrap_err();
+    assert!(fault.to_string().contains("not what was believed"), "{fault}");
+    assert!(matches!(follower.proven(&at(&honest, 40), &proof), Err(Fault::Unproven { .. })));
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn believed(frontier: Frontier, bodies: Vec<Body>) -> Believed {
         tree.push(tlog::leaf_hash(&bytes));
         follower.push(index, &bytes).unwrap();
     }
-    follower.checkpoint(&Checkpoint { origin: LOG.into(), size: tree.size(), root: tree.root() }).unwrap()
+    follower.checkpoint(&Checkpoint { origin: LOG.into(), size: tree.size(), root: tree.root() }).unwrap().unwrap()
 }
 
 fn draft(id: &str) -> InvoiceRow {
