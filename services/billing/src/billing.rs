@@ -80,12 +80,7 @@ impl Billing {
         Ok(drafted)
     }
 
-    async fn draft_one(
-        &self,
-        month: Month,
-        client: &str,
-        newest: Terms,
-    ) -> Result<Result<Option<InvoiceRow>, Postponed>, Error> {
+    async fn draft_one(&self, month: Month, client: &str, newest: Terms) -> Result<Result<Option<InvoiceRow>, Postponed>, Error> {
         let currency = newest.currency.clone();
         let closed = self.closing(client, &currency, month).await?;
         let (span, terms) = match &closed {
@@ -105,20 +100,13 @@ impl Billing {
             self.shield.checkpoint(leaf + 1).await?;
             self.folded(leaf + 1).await?;
         }
-        let (closing, earlier) =
-            self.closing(client, &currency, month).await?.ok_or(Error::Answer("a closing that is not in the log"))?;
+        let (closing, earlier) = self.closing(client, &currency, month).await?.ok_or(Error::Answer("a closing that is not in the log"))?;
         let terms = self.terms_of(client, &closing).await?;
         Ok(Ok(self.draw_up(client, &closing, &earlier, terms).await?))
     }
 
     /// Draws up the draft of a closing; nothing where there was no activity.
-    async fn draw_up(
-        &self,
-        client: &str,
-        closing: &Closing,
-        earlier: &[Closing],
-        terms: Terms,
-    ) -> Result<Option<InvoiceRow>, Error> {
+    async fn draw_up(&self, client: &str, closing: &Closing, earlier: &[Closing], terms: Terms) -> Result<Option<InvoiceRow>, Error> {
         let records = self.store.records(client, &closing.currency, closing.last_seq).await?;
         let lines = accounting::lines(records.iter(), closing, earlier, &terms);
         if lines.is_empty() {

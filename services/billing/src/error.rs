@@ -105,9 +105,7 @@ impl From<Error> for Status {
         let text = error.to_string();
         match error {
             Error::Shield(status) => match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                    Reason::DependencyUnavailable.status(text)
-                }
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Reason::DependencyUnavailable.status(text),
                 _ => *status,
             },
             Error::Fault(_) => Reason::LogInconsistent.status(text),

@@ -56,14 +56,12 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let registry = runtime::Metrics::new();
     let metrics = metrics::Metrics::new(&registry);
     let (progress, followed) = watch::channel(follower::Progress::default());
-    let billing =
-        billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone());
+    let billing = billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone());
     billing.count().await?;
     let following = follower::Following { store: store.clone(), shield, key, progress, metrics, billing: billing.clone() };
     let follower = tokio::spawn(following.run(shutdown.clone()));
-    let service = BillingServiceServer::new(billing)
-        .max_decoding_message_size(runtime::MAX_MESSAGE)
-        .max_encoding_message_size(runtime::MAX_MESSAGE);
+    let service =
+        BillingServiceServer::new(billing).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);
     let routes = Routes::new(InterceptedService::new(service, kiki::caller::intercept));
     // Webhooks of payment providers will be served here; until then metrics alone.
     let served = runtime::serve(listeners, SERVICE, routes, axum::Router::new(), registry, shutdown.clone()).await;

@@ -34,10 +34,8 @@ impl Metrics {
                 opts("kiki_ooaS_margin_recovered_micros", "margin above the baseline on final invoices, micros of the currency"),
                 &["campaign_id", "currency"],
             )),
-            generated: registry.add(IntCounterVec::new(
-                opts("kiki_ooaS_invoices_generated_total", "drafts and final invoices"),
-                &["status"],
-            )),
+            generated: registry
+                .add(IntCounterVec::new(opts("kiki_ooaS_invoices_generated_total", "drafts and final invoices"), &["status"])),
             share: registry.add(GaugeVec::new(
                 opts("kiki_ooaS_profit_share_percentage", "profit share on the client's newest invoice, percent"),
                 &["client", "currency"],

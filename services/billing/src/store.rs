@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlSafeStr as _, Transaction};
+use sqlx::{SqlSafeStr as _, Sqlite, Transaction};
 
 pub use fold::Cursor;
 pub use invoices::{InvoiceRow, Page};

@@ -70,8 +70,8 @@ fn predicted_ltv_counts_once_a_customer_and_names_its_leaves() {
 fn realised_ltv_runs_from_the_acquisition_to_the_horizon_and_takes_refunds() {
     let realised = Terms { basis: Basis::Realised, horizon_days: 10, ..terms() };
     let records = [
-        value(0, 1, 1, 1),      // before the acquisition
-        value(1, 2, 1, 10),     // the purchase that acquired
+        value(0, 1, 1, 1),  // before the acquisition
+        value(1, 2, 1, 10), // the purchase that acquired
         acquired(2, 2, 1, 999),
         value(3, 11, 1, -4),    // a refund on the last day
         value(4, 12, 1, 100),   // at the horizon

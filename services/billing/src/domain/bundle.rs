@@ -189,12 +189,7 @@ fn decode(bundle: &Bundle, log_id: &str, client: &str, findings: &mut Findings) 
 
 /// Draws the invoice up again. Of the document it takes its number, to find the leaf that issued
 /// it, and the checkpoint that it was drawn up at, which its digest in the log vouches for.
-fn recompute(
-    history: &History,
-    document: &Invoice,
-    checkpoint: &Checkpoint,
-    findings: &mut Findings,
-) -> Option<Invoice> {
+fn recompute(history: &History, document: &Invoice, checkpoint: &Checkpoint, findings: &mut Findings) -> Option<Invoice> {
     let stated = &document.completeness;
     let Some(issued) = history.issued.as_ref().filter(|issued| issued.invoice.number == document.invoice_id) else {
         findings.add(Place::Field("invoice_id".into()), "the client's last leaf does not issue this number");

@@ -181,8 +181,8 @@ impl Follower {
         if size < self.floor {
             return Err(Fault::Rollback { size, believed: self.floor });
         }
-        self.floor = size;
         if size < believed {
+            self.floor = size;
             return Ok(None);
         }
         let received = self.next_index();
@@ -195,6 +195,7 @@ impl Follower {
             let (signed, computed) = (hex::encode(checkpoint.root), hex::encode(frontier.root()));
             return Err(Fault::Root { size, signed, computed });
         }
+        self.floor = size;
         Ok(Some(self.believe(count, frontier)))
     }
 

@@ -131,12 +131,7 @@ impl Store {
     }
 }
 
-async fn move_cursor(
-    tx: &mut Transaction<'_, Sqlite>,
-    log_id: &str,
-    wanted: u64,
-    believed: &Believed,
-) -> Result<(), StoreError> {
+async fn move_cursor(tx: &mut Transaction<'_, Sqlite>, log_id: &str, wanted: u64, believed: &Believed) -> Result<(), StoreError> {
     let query = sqlx::query_scalar("SELECT next_index FROM cursor WHERE log_id = $1").bind(log_id);
     let found = to_u64("next_index", query.fetch_optional(&mut **tx).await?.unwrap_or(0))?;
     if found != wanted {
@@ -155,11 +150,7 @@ async fn move_cursor(
     Ok(())
 }
 
-async fn insert_terms(
-    tx: &mut Transaction<'_, Sqlite>,
-    header: &leaf::Leaf,
-    terms: &leaf::Terms,
-) -> Result<(), StoreError> {
+async fn insert_terms(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, terms: &leaf::Terms) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO terms (client, currency, version, leaf, body) VALUES ($1, $2, $3, $4, $5)")
         .bind(&header.client)
         .bind(&terms.currency)
@@ -171,11 +162,7 @@ async fn insert_terms(
     Ok(())
 }
 
-async fn insert_closing(
-    tx: &mut Transaction<'_, Sqlite>,
-    header: &leaf::Leaf,
-    closed: &leaf::PeriodClosed,
-) -> Result<(), StoreError> {
+async fn insert_closing(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, closed: &leaf::PeriodClosed) -> Result<(), StoreError> {
     let body = leaf::Leaf { body: Some(Body::PeriodClosed(closed.clone())), ..header.clone() };
     sqlx::query("INSERT INTO closing (client, currency, month, leaf, client_seq, body) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(&header.client)
@@ -190,11 +177,7 @@ async fn insert_closing(
 }
 
 /// The log has an invoice's leaf: whether its answer came or not, the invoice is recorded.
-async fn mark_recorded(
-    tx: &mut Transaction<'_, Sqlite>,
-    header: &leaf::Leaf,
-    invoice: &leaf::Invoice,
-) -> Result<(), StoreError> {
+async fn mark_recorded(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, invoice: &leaf::Invoice) -> Result<(), StoreError> {
     sqlx::query("UPDATE invoice SET leaf = $1 WHERE number = $2 AND client = $3 AND leaf IS NULL")
         .bind(to_i64("leaf", header.index)?)
         .bind(&invoice.number)
@@ -222,17 +205,14 @@ impl<'a> From<&'a Entry> for Columns<'a> {
             Entry::Acquired { campaign, customer, predicted_micros } => {
                 Self { kind: 2, campaign, customer: &customer.0, amount: *predicted_micros, count: 0 }
             }
-            Entry::Value { customer, micros } => {
-                Self { kind: 3, campaign: "", customer: &customer.0, amount: *micros, count: 0 }
-            }
+            Entry::Value { customer, micros } => Self { kind: 3, campaign: "", customer: &customer.0, amount: *micros, count: 0 },
         }
     }
 }
 
 async fn insert_records(tx: &mut Transaction<'_, Sqlite>, rows: &[Record]) -> Result<(), StoreError> {
-    let mut query = QueryBuilder::new(
-        "INSERT INTO record (leaf, client, client_seq, currency, at_micros, kind, campaign, customer, amount, count) ",
-    );
+    let mut query =
+        QueryBuilder::new("INSERT INTO record (leaf, client, client_seq, currency, at_micros, kind, campaign, customer, amount, count) ");
     query.push_values(rows, |mut row, record| {
         let columns = Columns::from(&record.entry);
         // Indices below 2^63: checked when the cursor and the heads moved.

@@ -158,9 +158,16 @@ pub(super) fn text(plan: &Plan, played: &Played, checks: &Checks) -> String {
         .map(|(status, count)| format!("{} {}", out::grouped(*count), status.to_lowercase()))
         .collect::<Vec<_>>()
         .join(", ");
+    let (requests, latency) = match tally.latency.len() {
+        0 => (format!("{}, all before the resumption", out::grouped(tally.answered)), "-".to_owned()),
+        _ => (
+            format!("{} at {} a second, one after the other", out::grouped(tally.answered), out::grouped(per_second(played))),
+            format!("p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms", quantile(0.5), quantile(0.99), quantile(0.999)),
+        ),
+    };
     let mut rows = vec![
-        ("requests", format!("{} at {} a second, one after the other", out::grouped(tally.answered), out::grouped(per_second(played)))),
-        ("latency", format!("p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms", quantile(0.5), quantile(0.99), quantile(0.999))),
+        ("requests", requests),
+        ("latency", latency),
         ("bids", format!("{} on {} requests", out::grouped(tally.bids), out::grouped(tally.with_bids))),
         ("no bid", no_bids),
         (

@@ -17,9 +17,8 @@ pub(super) fn documents(document: &Invoice, recomputed: &Invoice, findings: &mut
 }
 
 fn lines(document: &[Line], recomputed: &[Line], findings: &mut Findings) {
-    let by_campaign = |lines: &[Line]| -> BTreeMap<String, Value> {
-        lines.iter().map(|line| (line.campaign_id.clone(), value(line))).collect()
-    };
+    let by_campaign =
+        |lines: &[Line]| -> BTreeMap<String, Value> { lines.iter().map(|line| (line.campaign_id.clone(), value(line))).collect() };
     let (mut found, wanted) = (by_campaign(document), by_campaign(recomputed));
     if found.len() != document.len() {
         findings.add(Place::Field("line_items".into()), "name a campaign twice");

@@ -84,8 +84,7 @@ impl History {
         let closing = &self.closings[at];
         let terms_key = (closing.currency.clone(), closing.terms_version);
         let terms = self.terms.get(&terms_key).ok_or_else(|| format!("no terms of version {}", closing.terms_version))?;
-        let earlier: Vec<Closing> =
-            self.closings[..at].iter().filter(|earlier| earlier.currency == closing.currency).cloned().collect();
+        let earlier: Vec<Closing> = self.closings[..at].iter().filter(|earlier| earlier.currency == closing.currency).cloned().collect();
         let issued_at = UnixMicros::from_pb(issued.invoice.issued_at.as_ref()).ok_or("issued_at is absent")?;
         let completeness = Completeness {
             log_id: log_id.to_owned(),

@@ -1,0 +1,334 @@
+//! The offline check of a bundle: an honest one passes, and every way to bend one is found and named.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
+
+#[path = "common/log.rs"]
+mod log;
+
+use billing::bundle::{decode, encode};
+use billing::domain::accounting::{Closing, lines};
+use billing::domain::bundle::{Bundle, BundleLeaf};
+use billing::domain::invoice::{Completeness, Facts, Invoice, Terms, build};
+use billing::domain::record;
+use billing::{Finding, Place, verify_bundle};
+use kiki::clock::UnixMicros;
+use kiki::leaf::{self, leaf::Body};
+use kiki::tlog::note::SigningKey;
+use kiki::tlog::{Checkpoint, leaf_hash};
+use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
+
+use log::{DAY, FEBRUARY, JANUARY, LOG, Log, ONE};
+
+const NUMBER: &str = "K2026-000001";
+const ISSUED: i64 = FEBRUARY + DAY;
+
+/// Acme's January among another client's leaves, with evidence for its baseline that is the operator's.
+fn month(cut: impl FnOnce(&mut Log)) -> Log {
+    let mut log = Log::new();
+    let evidence = log.append("kiki", Body::Evidence(leaf::Evidence { title: "before".into(), ..Default::default() }));
+    log.terms("acme", |terms| {
+        terms.baseline_evidence = Some(leaf::Position { log_id: LOG.into(), index: evidence });
+    });
+    log.terms("beta", |_| {});
+    for i in 0..6 {
+        log.bill("acme", if i % 2 == 0 { "spring" } else { "autumn" }, JANUARY + i * DAY, (i + 1) * ONE, i as u8, 20_000_000);
+        log.bill("beta", "other", JANUARY, ONE, 1, 0);
+        log.purchase("acme", JANUARY + (i + 1) * DAY, i as u8, 5_000_000);
+    }
+    cut(&mut log);
+    log.close("acme", "2026-01", JANUARY, FEBRUARY);
+    log
+}
+
+fn own(log: &Log) -> Vec<(leaf::Leaf, Body)> {
+    log.leaves.iter().map(|bytes| leaf::decode(bytes).unwrap()).filter(|(header, _)| header.client == "acme").collect()
+}
+
+/// The invoice of the last closing, drawn up as the service does.
+fn invoice(log: &Log) -> Invoice {
+    let leaves = own(log);
+    let records: Vec<_> = leaves.iter().filter_map(|(header, body)| record::of(header, body).unwrap()).collect();
+    let closing = leaves.iter().rev().find_map(|(header, body)| match body {
+        Body::PeriodClosed(closed) => Some(Closing::of(header, closed).unwrap()),
+        _ => None,
+    });
+    let terms = leaves.iter().rev().find_map(|(header, body)| match body {
+        Body::Terms(terms) => Some(Terms::of(header.index, terms).unwrap()),
+        _ => None,
+    });
+    let (closing, terms) = (closing.unwrap(), terms.unwrap());
+    let size = log.size();
+    build(Facts {
+        invoice_id: NUMBER.into(),
+        client: "acme".into(),
+        month: closing.month,
+        span: closing.span,
+        issued_at: UnixMicros(ISSUED),
+        lines: lines(records.iter(), &closing, &[], &terms),
+        terms,
+        completeness: Completeness {
+            log_id: LOG.into(),
+            first_client_seq: closing.first_seq,
+            last_client_seq: closing.last_seq,
+            checkpoint_size: size,
+            checkpoint_root: hex::encode(log.tree.root_at(size).unwrap()),
+            period_closed_leaf: closing.leaf,
+        },
+    })
+    .unwrap()
+}
+
+/// Issues a document in the log.
+fn issue(log: &mut Log, document: &[u8], total_minor: i64) {
+    let closed = own(log).into_iter().rev().find(|(_, body)| matches!(body, Body::PeriodClosed(_))).unwrap().0;
+    let body = leaf::Invoice {
+        number: NUMBER.into(),
+        currency: "USD".into(),
+        month: "2026-01".into(),
+        document_sha256: Sha256::digest(document).to_vec().into(),
+        total_minor,
+        issued_at: Some(UnixMicros(ISSUED).into()),
+        period_closed_seq: closed.client_seq,
+    };
+    log.append("acme", Body::Invoice(body));
+    log.append("beta", Body::Evidence(leaf::Evidence::default()));
+}
+
+/// The bundle of a document, without the leaves that `drop` names.
+fn bundle(log: &Log, document: &[u8], drop: impl Fn(u64) -> bool) -> Bundle {
+    let wanted = |index: &u64| (*index == 0 || log.header(*index).client == "acme") && !drop(*index);
+    let indices: Vec<u64> = (0..log.size()).filter(wanted).collect();
+    let leaf = |index: &u64| {
+        let leaf = log.leaves[*index as usize].clone();
+        BundleLeaf { index: *index, hash: leaf_hash(&leaf), leaf }
+    };
+    Bundle {
+        invoice_json: document.to_vec(),
+        checkpoint: log.signed(log.size()),
+        leaves: indices.iter().map(leaf).collect(),
+        proof: log.tree.multiproof(&indices, log.size()).unwrap(),
+    }
+}
+
+fn honest() -> (Log, Bundle) {
+    made(|_| {})
+}
+
+/// Log and bundle of a month that a careless or dishonest writer cut, everything else consistent.
+fn made(cut: impl FnOnce(&mut Log)) -> (Log, Bundle) {
+    let mut log = month(cut);
+    let invoice = invoice(&log);
+    let document = invoice.to_json();
+    issue(&mut log, &document, i64::try_from(invoice.total_invoice_amount.units()).unwrap());
+    let bundle = bundle(&log, &document, |_| false);
+    (log, bundle)
+}
+
+fn findings(log: &Log, bundle: Bundle) -> Vec<Finding> {
+    verify_bundle(&encode(bundle), &log.public()).expect_err("something is off")
+}
+
+fn named(findings: &[Finding], place: &Place, part: &str) -> bool {
+    findings.iter().any(|f| f.place == *place && f.problem.contains(part))
+}
+
+#[test]
+fn an_honest_bundle_passes_and_reports_the_invoice() {
+    let (log, bundle) = honest();
+    let report = verify_bundle(&encode(bundle.clone()), &log.public()).unwrap();
+    // 120 of LTV less 3 x 21 of spend is 57, and 10 % of it 5.70.
+    assert_eq!(report.invoice.total_margin_recovered.to_string(), "57.00");
+    assert_eq!(report.invoice.total_invoice_amount.to_string(), "5.70");
+    assert_eq!((report.leaves, report.checkpoint_size), (bundle.leaves.len() as u64, log.size()));
+    assert_eq!(decode(&encode(bundle.clone())), Ok(bundle));
+}
+
+#[test]
+fn every_flipped_byte_is_found() {
+    let (log, bundle) = honest();
+    let file = encode(bundle);
+    for at in 0..file.len() {
+        let mut bent = file.clone();
+        bent[at] ^= 1 << (at % 8);
+        assert!(verify_bundle(&bent, &log.public()).is_err(), "byte {at} of {}", file.len());
+    }
+}
+
+#[test]
+fn a_changed_leaf_is_named() {
+    let (log, mut bundle) = honest();
+    let changed = &mut bundle.leaves[5];
+    let (index, last) = (changed.index, changed.leaf.len() - 1);
+    changed.leaf[last] ^= 1;
+    assert!(named(&findings(&log, bundle), &Place::Leaf(index), "its bytes hash to"));
+}
+
+#[test]
+fn a_leaf_removed_with_its_proof_is_named_by_the_one_behind_it() {
+    let (log, full) = honest();
+    for dropped in full.leaves.iter().map(|leaf| leaf.index).filter(|index| *index != 0) {
+        let without = bundle(&log, &full.invoice_json, |index| index == dropped);
+        let findings = findings(&log, without);
+        let behind = full.leaves.iter().map(|leaf| leaf.index).find(|index| *index > dropped);
+        match behind {
+            Some(behind) => assert!(named(&findings, &Place::Leaf(behind), "leaves are missing"), "{dropped}: {findings:?}"),
+            // Without the invoice's own leaf nothing issues the document.
+            None => assert!(named(&findings, &Place::Field("invoice_id".into()), "does not issue"), "{findings:?}"),
+        }
+    }
+}
+
+#[test]
+fn missing_evidence_and_strangers_leaves_are_named() {
+    let (log, full) = honest();
+    let without = bundle(&log, &full.invoice_json, |index| index == 0);
+    assert!(named(&findings(&log, without), &Place::Leaf(0), "evidence"));
+
+    let strange = (0..log.size()).find(|index| log.header(*index).client == "beta").unwrap();
+    let mut indices: Vec<u64> = full.leaves.iter().map(|leaf| leaf.index).collect();
+    indices.push(strange);
+    indices.sort_unstable();
+    let mut with = full.clone();
+    let leaf = log.leaves[strange as usize].clone();
+    with.leaves.push(BundleLeaf { index: strange, hash: leaf_hash(&leaf), leaf });
+    with.leaves.sort_by_key(|leaf| leaf.index);
+    with.proof = log.tree.multiproof(&indices, log.size()).unwrap();
+    assert!(named(&findings(&log, with), &Place::Leaf(strange), "does not concern"));
+}
+
+#[test]
+fn a_changed_amount_names_the_line_and_both_figures() {
+    let (log, mut bundle) = honest();
+    let text = String::from_utf8(bundle.invoice_json).unwrap();
+    let was = invoice(&log).line_items[0].kiki_invoice_amount.to_string();
+    let amount = |amount: &str| format!(r#""kiki_invoice_amount": "{amount}""#);
+    bundle.invoice_json = text.replacen(&amount(&was), &amount("9.99"), 1).into_bytes();
+    let findings = findings(&log, bundle);
+    let line = Place::Line("autumn".into());
+    assert!(named(&findings, &line, "9.99") && named(&findings, &line, &was), "{findings:?}");
+    assert!(named(&findings, &Place::Field("json".into()), "SHA-256"), "{findings:?}");
+}
+
+#[test]
+fn an_invoice_that_the_log_vouches_for_but_its_leaves_do_not_give_is_refused() {
+    let mut log = month(|_| {});
+    let mut false_one = invoice(&log);
+    false_one.line_items.remove(0);
+    let document = false_one.to_json();
+    issue(&mut log, &document, 0);
+    let bundle = bundle(&log, &document, |_| false);
+    assert!(named(&findings(&log, bundle), &Place::Line("autumn".into()), "is missing from the invoice"));
+}
+
+#[test]
+fn a_consistent_bundle_signed_with_another_key_is_refused() {
+    let (log, mut bundle) = honest();
+    let other = SigningKey::new(LOG, &[9; 32]).unwrap();
+    let size = log.size();
+    bundle.checkpoint = Checkpoint { origin: LOG.into(), size, root: log.tree.root() }.sign(&other).unwrap();
+    let findings = findings(&log, bundle);
+    assert!(findings.iter().any(|f| f.place == Place::Checkpoint), "{findings:?}");
+}
+
+#[test]
+fn a_conversion_that_attribution_does_not_give_is_named() {
+    let mut at = 0;
+    let (log, bundle) = made(|log| {
+        let conversion = leaf::Conversion {
+            event_id: "invented".into(),
+            occurred_at: Some(UnixMicros(JANUARY + 9 * DAY).into()),
+            customer: vec![77; 16].into(),
+            campaign: "spring".into(),
+            currency: "USD".into(),
+            predicted_ltv_micros: 1_000_000_000,
+            ..Default::default()
+        };
+        at = log.append("acme", Body::Conversion(conversion));
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "attribution does not give"));
+}
+
+#[test]
+fn a_conversion_of_another_value_or_left_out_is_named() {
+    let outcome = |event: &str| leaf::Outcome {
+        event_id: event.into(),
+        occurred_at: Some(UnixMicros(JANUARY + 9 * DAY).into()),
+        customer: vec![50; 16].into(),
+        currency: "USD".into(),
+        value_micros: 1,
+        ..Default::default()
+    };
+    let mut at = 0;
+    let (log, bundle) = made(|log| {
+        log.bill("acme", "spring", JANUARY + 8 * DAY, ONE, 50, 3_000_000);
+        at = log.append("acme", Body::Outcome(outcome("x")));
+        log.append("acme", Body::Evidence(leaf::Evidence::default()));
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "no conversion follows"));
+
+    let (log, bundle) = made(|log| {
+        log.bill("acme", "spring", JANUARY + 8 * DAY, ONE, 50, 3_000_000);
+        log.append("acme", Body::Outcome(outcome("x")));
+        let conversion = leaf::Conversion {
+            event_id: "x".into(),
+            occurred_at: Some(UnixMicros(JANUARY + 9 * DAY).into()),
+            customer: vec![50; 16].into(),
+            campaign: "spring".into(),
+            currency: "USD".into(),
+            predicted_ltv_micros: 300_000_000,
+            ..Default::default()
+        };
+        at = log.append("acme", Body::Conversion(conversion));
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "at 300000000 but attribution gives spring at 3000000"));
+}
+
+#[test]
+fn an_impression_or_outcome_that_counts_twice_is_named() {
+    let mut at = 0;
+    let (log, bundle) = made(|log| {
+        let body = own(log).into_iter().find(|(_, body)| matches!(body, Body::Settlements(_))).unwrap().1;
+        at = log.append("acme", body);
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "settled a second time"));
+    let (log, bundle) = made(|log| {
+        let body = own(log).into_iter().find(|(_, body)| matches!(body, Body::Outcome(_))).unwrap().1;
+        at = log.append("acme", body);
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "repeats the outcome"));
+}
+
+#[test]
+fn totals_that_the_leaves_do_not_give_are_named() {
+    // Appended behind the writer's back: the closing's totals do not know it.
+    let (log, bundle) = made(|log| {
+        let batch = leaf::SettlementBatch {
+            lease_id: 9,
+            campaign: "spring".into(),
+            currency: "USD".into(),
+            granted_at: Some(UnixMicros(JANUARY).into()),
+            settlements: vec![leaf::Settlement { price_nanos: ONE, ..Default::default() }],
+            ..Default::default()
+        };
+        log.append("acme", Body::Settlements(batch));
+    });
+    let closed = own(&log).into_iter().find(|(_, body)| matches!(body, Body::PeriodClosed(_))).unwrap().0.index;
+    assert!(named(&findings(&log, bundle), &Place::Leaf(closed), "but its client's leaves give"));
+}
+
+#[test]
+fn a_file_that_is_no_bundle_is_refused_with_a_reason() {
+    let (log, _) = honest();
+    for bytes in [&b""[..], b"\xff\xff", b"{}", b"\x08\x02"] {
+        let findings = verify_bundle(bytes, &log.public()).unwrap_err();
+        assert_eq!(findings[0].place, Place::File, "{bytes:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn arbitrary_bytes_never_pass_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(verify_bundle(&bytes, &Log::new().public()).is_err());
+    }
+}

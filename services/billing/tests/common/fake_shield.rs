@@ -1,0 +1,203 @@
+//! SyncShield's gRPC face over a log in memory: what Billing asks of it, and no more.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kiki::leaf::leaf::Body;
+use kiki::pb::log::v1::Position;
+use kiki::pb::syncshield::v1::record_item::Body as Item;
+use kiki::pb::syncshield::v1::sync_shield_service_server::{SyncShieldService, SyncShieldServiceServer};
+use kiki::pb::syncshield::v1::*;
+use kiki::status::Reason;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::log::{LOG, Log};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The fake.
+#[derive(Clone)]
+pub struct FakeShield {
+    /// Its log.
+    pub log: Arc<Mutex<Log>>,
+    /// Size of its newest checkpoint.
+    pub signed: Arc<Mutex<u64>>,
+    /// Answers to so many Record calls of invoices are lost after they took effect.
+    pub lost_answers: Arc<Mutex<u32>>,
+    /// Proofs that were asked for.
+    pub proofs: Arc<Mutex<u32>>,
+}
+
+impl FakeShield {
+    /// Over a log.
+    pub fn new(log: Log) -> Self {
+        let signed = Arc::new(Mutex::new(log.size()));
+        Self { log: Arc::new(Mutex::new(log)), signed, lost_answers: Arc::default(), proofs: Arc::default() }
+    }
+
+    /// Serves on a free port until the runtime ends.
+    pub async fn serve(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let service = SyncShieldServiceServer::new(self.clone());
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        address
+    }
+
+    /// A batch of the tail, as SyncShield sends it.
+    fn batch(&self, next: &mut u64, sent: &mut u64, client: &str) -> Option<TailResponse> {
+        /// Small, so that a tail has several.
+        const BATCH: u64 = 7;
+        let log = self.log.lock().unwrap();
+        let signed = *self.signed.lock().unwrap();
+        let (from, until) = (*next, log.size().min(*next + BATCH));
+        *next = until;
+        let checkpoint = if signed > *sent && signed <= until { log.signed(signed) } else { String::new() };
+        if from == until && checkpoint.is_empty() {
+            return None;
+        }
+        if !checkpoint.is_empty() {
+            *sent = signed;
+        }
+        let wanted = |index: &u64| client.is_empty() || log.header(*index).client == client;
+        let entry = |index| TailEntry { index, leaf: log.leaves[index as usize].clone().into() };
+        let entries = (from..until).filter(wanted).map(entry).collect();
+        Some(TailResponse { entries, next_index: until, checkpoint })
+    }
+}
+
+fn not_asked<T>() -> Answer<T> {
+    Err(Reason::Internal.status("billing does not ask this"))
+}
+
+#[tonic::async_trait]
+impl SyncShieldService for FakeShield {
+    type TailStream = Out<TailResponse>;
+    type WatchPolicyStream = Out<WatchPolicyResponse>;
+    type WatchCampaignsStream = Out<WatchCampaignsResponse>;
+
+    async fn tail(&self, request: Request<TailRequest>) -> Answer<Self::TailStream> {
+        let request = request.into_inner();
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        let shield = self.clone();
+        let mut next = request.from.map_or(0, |from| from.index);
+        if next > self.log.lock().unwrap().size() {
+            return Err(Reason::PositionOutOfRange.status("beyond the end"));
+        }
+        tokio::spawn(async move {
+            let mut sent = 0;
+            loop {
+                while let Some(batch) = shield.batch(&mut next, &mut sent, &request.client) {
+                    if sender.send(Ok(batch)).await.is_err() {
+                        return;
+                    }
+                }
+                if !request.follow {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await; // the fake looks again now and then
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+    }
+
+    async fn get_checkpoint(&self, request: Request<GetCheckpointRequest>) -> Answer<GetCheckpointResponse> {
+        let min_size = request.into_inner().min_size;
+        let log = self.log.lock().unwrap();
+        let mut signed = self.signed.lock().unwrap();
+        if min_size > *signed {
+            *signed = log.size();
+        }
+        if min_size > *signed {
+            return Err(Reason::PositionOutOfRange.status("the log is shorter"));
+        }
+        Ok(Response::new(GetCheckpointResponse { checkpoint: log.signed(*signed), size: *signed }))
+    }
+
+    async fn get_proof(&self, request: Request<GetProofRequest>) -> Answer<GetProofResponse> {
+        let request = request.into_inner();
+        *self.proofs.lock().unwrap() += 1;
+        let proof = self.log.lock().unwrap().tree.multiproof(&request.indices, request.size).unwrap();
+        Ok(Response::new(GetProofResponse { proof: proof.iter().map(|h| h.to_vec().into()).collect(), ..Default::default() }))
+    }
+
+    async fn record(&self, request: Request<RecordRequest>) -> Answer<RecordResponse> {
+        let item = request.into_inner().items.remove(0);
+        let mut log = self.log.lock().unwrap();
+        let known = |log: &Log, wanted: &dyn Fn(&Body) -> bool| {
+            let bodies = log.leaves.iter().map(|bytes| kiki::leaf::decode(bytes).unwrap());
+            bodies.filter(|(header, _)| header.client == item.client).find(|(_, body)| wanted(body)).map(|(header, _)| header.index)
+        };
+        let (index, lost) = match item.body.unwrap() {
+            Item::ClosePeriod(close) => {
+                let same = |body: &Body| matches!(body, Body::PeriodClosed(c) if c.month == close.month);
+                let micros = |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| t.seconds * 1_000_000).unwrap();
+                let bounds = (micros(&close.period_start), micros(&close.period_end));
+                let found = known(&log, &same);
+                (found.unwrap_or_else(|| log.close(&item.client, &close.month, bounds.0, bounds.1)), false)
+            }
+            Item::Invoice(invoice) => {
+                let same = |body: &Body| matches!(body, Body::Invoice(i) if i.number == invoice.number);
+                let found = known(&log, &same);
+                let mut lost = self.lost_answers.lock().unwrap();
+                let loses = *lost > 0;
+                *lost = lost.saturating_sub(1);
+                (found.unwrap_or_else(|| log.append(&item.client, Body::Invoice(invoice))), loses)
+            }
+            _ => return not_asked(),
+        };
+        if lost {
+            return Err(Status::unavailable("connection lost"));
+        }
+        let position = Some(Position { log_id: LOG.into(), index });
+        let result = RecordResult { position, client_seq: log.header(index).client_seq, ..Default::default() };
+        Ok(Response::new(RecordResponse { results: vec![result] }))
+    }
+
+    async fn check(&self, _: Request<CheckRequest>) -> Answer<CheckResponse> {
+        not_asked()
+    }
+    async fn reserve(&self, _: Request<ReserveRequest>) -> Answer<ReserveResponse> {
+        not_asked()
+    }
+    async fn settle(&self, _: Request<SettleRequest>) -> Answer<SettleResponse> {
+        not_asked()
+    }
+    async fn void(&self, _: Request<VoidRequest>) -> Answer<VoidResponse> {
+        not_asked()
+    }
+    async fn lease(&self, _: Request<LeaseRequest>) -> Answer<LeaseResponse> {
+        not_asked()
+    }
+    async fn renew(&self, _: Request<RenewRequest>) -> Answer<RenewResponse> {
+        not_asked()
+    }
+    async fn mark(&self, _: Request<MarkRequest>) -> Answer<MarkResponse> {
+        not_asked()
+    }
+    async fn r#return(&self, _: Request<ReturnRequest>) -> Answer<ReturnResponse> {
+        not_asked()
+    }
+    async fn get_budget(&self, _: Request<GetBudgetRequest>) -> Answer<GetBudgetResponse> {
+        not_asked()
+    }
+    async fn put_campaign(&self, _: Request<PutCampaignRequest>) -> Answer<PutCampaignResponse> {
+        not_asked()
+    }
+    async fn put_terms(&self, _: Request<PutTermsRequest>) -> Answer<PutTermsResponse> {
+        not_asked()
+    }
+    async fn put_policy(&self, _: Request<PutPolicyRequest>) -> Answer<PutPolicyResponse> {
+        not_asked()
+    }
+    async fn watch_policy(&self, _: Request<WatchPolicyRequest>) -> Answer<Self::WatchPolicyStream> {
+        not_asked()
+    }
+    async fn watch_campaigns(&self, _: Request<WatchCampaignsRequest>) -> Answer<Self::WatchCampaignsStream> {
+        not_asked()
+    }
+}

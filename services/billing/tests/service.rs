@@ -1,0 +1,274 @@
+//! Billing from its gRPC face to the log and back, with a fake of SyncShield behind it.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
+
+#[path = "common/fake_shield.rs"]
+mod fake_shield;
+#[path = "common/log.rs"]
+mod log;
+
+use billing::domain::invoice::Invoice;
+use kiki::clock::{Clock, UnixMicros, VirtualClock};
+use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
+use kiki::pb::billing::v1::*;
+use kiki::runtime::{Listeners, channel};
+use kiki::status::Reason;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use fake_shield::FakeShield;
+use log::{DAY, FEBRUARY, JANUARY, Log, ONE};
+
+struct Running {
+    client: BillingServiceClient<Channel>,
+    http: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), billing::Error>>,
+}
+
+impl Running {
+    async fn start(data: &std::path::Path, shield: &FakeShield, clock: &VirtualClock) -> Self {
+        let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listeners.grpc.local_addr().unwrap());
+        let http = listeners.http.local_addr().unwrap().to_string();
+        let log_key = shield.log.lock().unwrap().public().to_string();
+        let config = billing::Config { data: data.to_owned(), shield: shield.serve().await, log_key };
+        let shutdown = CancellationToken::new();
+        let clock = Clock::Virtual(clock.clone());
+        let task = tokio::spawn(billing::serve(listeners, config, clock, shutdown.clone()));
+        Self { client: BillingServiceClient::new(channel(&address).unwrap()), http, shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    async fn draft(&mut self) -> DraftInvoicesResponse {
+        let request = DraftInvoicesRequest { month: "2026-01".into(), client: String::new() };
+        self.client.draft_invoices(request).await.unwrap().into_inner()
+    }
+
+    async fn finalize(&mut self, id: &str) -> Result<InvoiceSummary, tonic::Status> {
+        let request = FinalizeInvoiceRequest { invoice_id: id.into() };
+        Ok(self.client.finalize_invoice(request).await?.into_inner().invoice.unwrap())
+    }
+
+    async fn get(&mut self, id: &str) -> (InvoiceSummary, Invoice) {
+        let answer = self.client.get_invoice(GetInvoiceRequest { invoice_id: id.into() }).await.unwrap().into_inner();
+        (answer.invoice.unwrap(), Invoice::from_json(&answer.json).unwrap())
+    }
+
+    async fn bundle(&mut self, id: &str) -> Result<Vec<u8>, tonic::Status> {
+        let request = GetProofBundleRequest { invoice_id: id.into() };
+        let mut stream = self.client.get_proof_bundle(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(message) = stream.message().await? {
+            bytes.extend_from_slice(&message.chunk);
+        }
+        Ok(bytes)
+    }
+
+    async fn metrics(&self) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut socket = tokio::net::TcpStream::connect(&self.http).await.unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        text
+    }
+}
+
+/// The product's own example in January, another client below its baseline, and one that has to wait.
+fn january() -> Log {
+    let mut log = Log::new();
+    log.terms("acme", |_| {});
+    log.terms("beta", |terms| terms.zone = "America/New_York".into());
+    log.terms("gamma", |terms| terms.basis = kiki::leaf::Basis::Realised.into());
+    for (client, spend, value) in [("acme", 36_368, 131_194), ("beta", 1_000, 2_630), ("gamma", 10, 100)] {
+        log.bill(client, "spring", JANUARY + DAY, spend * ONE, 1, value * 1_000_000);
+        log.purchase(client, JANUARY + 2 * DAY, 1, 50_000_000);
+    }
+    log
+}
+
+async fn started(log: Log, now: i64) -> (tempfile::TempDir, FakeShield, VirtualClock, Running) {
+    let (data, shield) = (tempfile::tempdir().unwrap(), FakeShield::new(log));
+    let clock = VirtualClock::at(UnixMicros(now));
+    let running = Running::start(data.path(), &shield, &clock).await;
+    (data, shield, clock, running)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_becomes_invoices_that_verify_offline() {
+    let (_data, shield, _clock, mut billing) = started(january(), FEBRUARY + 17 * DAY).await;
+    let drafted = billing.draft().await;
+    let names: Vec<_> = drafted.invoices.iter().map(|i| (i.invoice_id.as_str(), i.total_minor)).collect();
+    assert_eq!(names, [("draft-acme-USD-2026-01", 220_900), ("draft-beta-USD-2026-01", 0)]);
+    assert_eq!(drafted.postponed[0].client, "gamma");
+    assert_eq!(billing.draft().await.invoices, drafted.invoices, "a repeat gives the same drafts");
+
+    let acme = billing.finalize(&drafted.invoices[0].invoice_id).await.unwrap();
+    let beta = billing.finalize(&drafted.invoices[1].invoice_id).await.unwrap();
+    assert_eq!((acme.number.as_str(), beta.number.as_str()), ("K2026-000001", "K2026-000002"));
+    assert_eq!(billing.finalize(&drafted.invoices[0].invoice_id).await.unwrap(), acme);
+    assert_eq!(billing.draft().await.invoices[0], acme);
+    let (summary, invoice) = billing.get("K2026-000001").await;
+    assert_eq!(summary, acme);
+    assert_eq!((invoice.issue_date.as_str(), invoice.due_date.as_str()), ("2026-02-18", "2026-03-20"));
+    assert_eq!(invoice.total_invoice_amount.to_string(), "2209.00");
+    assert_eq!(billing.get("draft-beta-USD-2026-01").await.1.period_start, "2026-01-01T05:00:00Z");
+
+    let key = shield.log.lock().unwrap().public();
+    for number in ["K2026-000001", "K2026-000002"] {
+        let bundle = billing.bundle(number).await.unwrap();
+        let report = billing::verify_bundle(&bundle, &key).unwrap();
+        assert_eq!(report.invoice, billing.get(number).await.1);
+    }
+    let listed = billing.client.list_invoices(ListInvoicesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.invoices, [acme, beta]);
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_month_is_postponed_and_not_closed() {
+    let (_data, shield, clock, mut billing) = started(january(), FEBRUARY - 1).await;
+    let drafted = billing.draft().await;
+    assert!(drafted.invoices.is_empty());
+    assert_eq!(drafted.postponed.len(), 3);
+    let leaves = shield.log.lock().unwrap().size();
+    assert_eq!(leaves, january().size(), "nothing was recorded");
+    // February began in UTC; in New York it begins five hours later.
+    clock.advance_to(UnixMicros(FEBRUARY));
+    assert_eq!(billing.draft().await.invoices.len(), 1);
+    // The realised basis waits for the horizon of 90 days.
+    clock.advance_to(UnixMicros(FEBRUARY + 90 * DAY));
+    let drafted = billing.draft().await;
+    assert_eq!((drafted.invoices.len(), drafted.postponed.len()), (3, 0));
+    assert_eq!(drafted.invoices[2].total_minor, 200, "10 % of 50 less 3 x 10");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoice_whose_answer_was_lost_is_recorded_once_also_across_a_restart() {
+    let (data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    let id = billing.draft().await.invoices[0].invoice_id.clone();
+    *shield.lost_answers.lock().unwrap() = 1;
+    let lost = billing.finalize(&id).await.unwrap_err();
+    assert!(Reason::DependencyUnavailable.is(&lost), "{lost:?}");
+    let before = billing.get(&id).await;
+    billing.stop().await;
+
+    let mut billing = Running::start(data.path(), &shield, &clock).await;
+    let finalized = billing.finalize(&id).await.unwrap();
+    assert_eq!((finalized.clone(), billing.get(&finalized.number).await.1), before);
+    let bundle = billing.bundle(&finalized.number).await.unwrap();
+    billing::verify_bundle(&bundle, &shield.log.lock().unwrap().public()).unwrap();
+    let issued = shield
+        .log
+        .lock()
+        .unwrap()
+        .leaves
+        .iter()
+        .filter(|l| matches!(kiki::leaf::decode(l).unwrap().1, kiki::leaf::leaf::Body::Invoice(_)))
+        .count();
+    assert_eq!(issued, 1);
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_records_fall_into_the_next_invoice() {
+    let (_data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    billing.draft().await;
+    {
+        let mut log = shield.log.lock().unwrap();
+        log.bill("acme", "spring", JANUARY + 3 * DAY, 5 * ONE, 2, 0);
+        log.bill("acme", "spring", FEBRUARY + DAY, 7 * ONE, 2, 0);
+    }
+    let march = FEBRUARY + 28 * DAY;
+    clock.advance_to(UnixMicros(march));
+    let request = DraftInvoicesRequest { month: "2026-02".into(), client: "acme".into() };
+    // The drafting first waits for what is signed, and closing signs all that came before it.
+    let drafted = billing.client.draft_invoices(request).await.unwrap().into_inner();
+    let (_, invoice) = billing.get(&drafted.invoices[0].invoice_id).await;
+    assert_eq!(invoice.line_items[0].client_spend.to_string(), "12.00");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_is_caught_up_with_by_proof() {
+    let mut log = january();
+    for _ in 0..40_000 {
+        log.append("kiki", kiki::leaf::leaf::Body::Evidence(kiki::leaf::Evidence::default()));
+    }
+    let (_data, shield, _clock, mut billing) = started(log, FEBRUARY + DAY).await;
+    assert_eq!(billing.draft().await.invoices[0].total_minor, 220_900);
+    assert!(*shield.proofs.lock().unwrap() > 0, "no checkpoint lay on the way, so a proof was needed");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_rewritten_is_billed_no_further() {
+    let (data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    billing.draft().await;
+    billing.stop().await;
+    // Another history of the same length and key: one price is higher.
+    let mut other = january();
+    other.bill("acme", "spring", JANUARY + DAY, ONE, 9, 0);
+    for _ in 0..40 {
+        other.purchase("beta", JANUARY + 5 * DAY, 3, 1);
+    }
+    let rewritten = FakeShield::new(other);
+    let mut billing = Running::start(data.path(), &rewritten, &clock).await;
+    let request = DraftInvoicesRequest { month: "2026-01".into(), client: String::new() };
+    let refused = billing.client.draft_invoices(request).await.unwrap_err();
+    assert!(Reason::LogInconsistent.is(&refused), "{refused:?}");
+    let refused = billing.finalize("draft-acme-USD-2026-01").await.unwrap_err();
+    assert!(Reason::LogInconsistent.is(&refused), "{refused:?}");
+    assert!(billing.metrics().await.contains("kiki_billing_log_fault 1"));
+    drop(shield);
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_money_once_and_again_after_a_restart() {
+    let (data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    let id = billing.draft().await.invoices[0].invoice_id.clone();
+    billing.finalize(&id).await.unwrap();
+    billing.finalize(&id).await.unwrap();
+    for restarted in [false, true] {
+        if restarted {
+            billing.stop().await;
+            billing = Running::start(data.path(), &shield, &clock).await;
+            billing.get(&id).await;
+        }
+        let text = billing.metrics().await;
+        for line in [
+            r#"kiki_ooaS_revenue_total_micros{currency="USD",month="2026-01"} 2209000000"#,
+            r#"kiki_ooaS_margin_recovered_micros{campaign_id="spring",currency="USD"} 22090000000"#,
+            r#"kiki_ooaS_invoices_generated_total{status="finalized"} 1"#,
+            r#"kiki_ooaS_profit_share_percentage{client="acme",currency="USD"} 10"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuses_what_is_malformed_unknown_or_another_clients() {
+    let (_data, _shield, _clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    let month = DraftInvoicesRequest { month: "2026-1".into(), client: String::new() };
+    let refused = billing.client.draft_invoices(month).await.unwrap_err();
+    assert!(Reason::FieldInvalid.is(&refused) && refused.message().contains("month"), "{refused:?}");
+    assert!(Reason::NotFound.is(&billing.finalize("draft-x-USD-2026-01").await.unwrap_err()));
+    let id = billing.draft().await.invoices[0].invoice_id.clone();
+    assert!(Reason::PeriodOpen.is(&billing.bundle(&id).await.unwrap_err()), "a draft has no proof");
+    let page = ListInvoicesRequest { page_size: 1_001, ..Default::default() };
+    assert!(Reason::FieldInvalid.is(&billing.client.list_invoices(page).await.unwrap_err()));
+    let mut request = tonic::Request::new(GetInvoiceRequest { invoice_id: id });
+    request.metadata_mut().insert(kiki::caller::ROLE, "tenant".parse().unwrap());
+    request.metadata_mut().insert(kiki::caller::CLIENT, "beta".parse().unwrap());
+    assert!(Reason::NotYours.is(&billing.client.get_invoice(request).await.unwrap_err()));
+    billing.stop().await;
+}
