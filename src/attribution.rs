@@ -187,7 +187,14 @@ mod tests {
     }
 
     fn purchase(at: i64) -> leaf::Outcome {
-        leaf::Outcome { event_id: format!("e{at}"), occurred_at: time(at), customer: vec![1; 16].into(), currency: "USD".into(), value_micros: 5, ..Default::default() }
+        leaf::Outcome {
+            event_id: format!("e{at}"),
+            occurred_at: time(at),
+            customer: vec![1; 16].into(),
+            currency: "USD".into(),
+            value_micros: 5,
+            ..Default::default()
+        }
     }
 
     fn seen(batches: &[leaf::SettlementBatch]) -> Attribution {

@@ -66,9 +66,9 @@ pub fn intercept(mut request: Request<()>) -> Result<Request<()>, Status> {
     let caller = match text(ROLE) {
         None | Some("operator") => Caller::Operator,
         Some("service") => Caller::Service,
-        Some("tenant") => Caller::Tenant(
-            ClientId::parse(text(CLIENT).unwrap_or_default()).map_err(|e| status::field(&format!("metadata {CLIENT}"), e))?,
-        ),
+        Some("tenant") => {
+            Caller::Tenant(ClientId::parse(text(CLIENT).unwrap_or_default()).map_err(|e| status::field(&format!("metadata {CLIENT}"), e))?)
+        }
         Some(other) => return Err(status::field(&format!("metadata {ROLE}"), format!("{other:?} is no role"))),
     };
     request.extensions_mut().insert(caller);

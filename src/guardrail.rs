@@ -194,7 +194,14 @@ mod tests {
     }
 
     fn refusals(change: impl FnOnce(&mut Bid<'_>)) -> Vec<leaf::Refusal> {
-        let mut bid = Bid { platform: "meta", currency: Currency::USD, price: Nanos::new(5_000_000), country: "DEU", categories: &[], domain: "good.example" };
+        let mut bid = Bid {
+            platform: "meta",
+            currency: Currency::USD,
+            price: Nanos::new(5_000_000),
+            country: "DEU",
+            categories: &[],
+            domain: "good.example",
+        };
         change(&mut bid);
         policy().check(&bid).iter().collect()
     }

@@ -69,7 +69,8 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
-        let options = HistogramOpts::new("kiki_rpc_duration_seconds", "time from the call's head to its answer's, by RPC").buckets(BUCKETS.to_vec());
+        let options =
+            HistogramOpts::new("kiki_rpc_duration_seconds", "time from the call's head to its answer's, by RPC").buckets(BUCKETS.to_vec());
         let latency = HistogramVec::new(options, &["rpc"]).unwrap_or_else(|e| unreachable!("constant metric: {e}"));
         registry.register(Box::new(latency.clone())).unwrap_or_else(|e| unreachable!("new registry: {e}"));
         Self { registry, latency }
@@ -225,4 +226,3 @@ pub fn channel(address: &str) -> Result<tonic::transport::Channel, tonic::transp
         .keep_alive_timeout(Duration::from_secs(5))
         .connect_lazy())
 }
-

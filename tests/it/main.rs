@@ -1,6 +1,6 @@
 //! Cross-service tests: one binary, one module a scenario.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::explicit_write, missing_docs)]
 
 mod one_bid;
 mod python_client;

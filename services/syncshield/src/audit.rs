@@ -107,7 +107,9 @@ impl Audit {
     fn check_conversion(&mut self, head: &leaf::Leaf, body: &Body) -> Result<(), String> {
         match (self.due.take(), body) {
             (Some((client, due)), Body::Conversion(found)) if due == *found && client == head.client => Ok(()),
-            (Some((client, due)), _) => Err(format!("is not the conversion to {} that the outcome before it made for {client}", due.campaign)),
+            (Some((client, due)), _) => {
+                Err(format!("is not the conversion to {} that the outcome before it made for {client}", due.campaign))
+            }
             (None, Body::Conversion(_)) => Err("is a conversion that attribution does not give".into()),
             (None, _) => Ok(()),
         }

@@ -55,7 +55,8 @@ async fn answer_check(State(log): State<Log>, Json(body): Json<CheckBody>) -> Re
     let request = pb::CheckRequest { client, campaign, platform, currency, price_nanos, country, categories, domain };
     match check(&log, &request) {
         Ok(answer) => {
-            let reasons = answer.reasons.iter().filter_map(|reason| leaf::Refusal::try_from(*reason).ok()).map(|r| r.as_str_name()).collect();
+            let reasons =
+                answer.reasons.iter().filter_map(|reason| leaf::Refusal::try_from(*reason).ok()).map(|r| r.as_str_name()).collect();
             let policy_digest = answer.policy_digest.iter().map(|byte| format!("{byte:02x}")).collect();
             Json(CheckAnswer { allowed: answer.allowed, reasons, policy_version: answer.policy_version, policy_digest }).into_response()
         }

@@ -91,7 +91,17 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         // A hold is in whole micros: up, so that it covers the price.
         let amount = Micros::new(r.max_nanos / 1_000 + i64::from(r.max_nanos % 1_000 > 0));
         let (ttl, least) = (self.lease_ttl, amount);
-        let ask = LeaseAsk { key: r.key, client: r.client, campaign: r.campaign, holder: r.holder, amount, least, mark: (1, 0), ttl, reservation: true };
+        let ask = LeaseAsk {
+            key: r.key,
+            client: r.client,
+            campaign: r.campaign,
+            holder: r.holder,
+            amount,
+            least,
+            mark: (1, 0),
+            ttl,
+            reservation: true,
+        };
         let (duplicate, view) = self.leased(ask).await?;
         Ok(Response::new(pb::ReserveResponse { grant: view.grant, duplicate }))
     }
@@ -102,7 +112,8 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         caller.act_for(&r.client)?;
         let (amount, least) = (Micros::new(r.amount_micros), Micros::new(r.least_micros));
         let (ttl, mark) = (self.lease_ttl, (r.mark_sequence, r.mark_nanos));
-        let ask = LeaseAsk { key: r.key, client: r.client, campaign: r.campaign, holder: r.holder, amount, least, mark, ttl, reservation: false };
+        let ask =
+            LeaseAsk { key: r.key, client: r.client, campaign: r.campaign, holder: r.holder, amount, least, mark, ttl, reservation: false };
         let (_, View { grant, counts, budget }) = self.leased(ask).await?;
         Ok(Response::new(pb::LeaseResponse { grant, counts, budget }))
     }
@@ -134,8 +145,13 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         let caller = Caller::of(&request);
         let r = request.into_inner();
         caller.act_for(&r.client)?;
-        let returned =
-            leaf::LeaseReturned { lease_id: r.lease_id, epoch: r.epoch, sequence: r.sequence, amount_nanos: r.amount_nanos, campaign: r.campaign };
+        let returned = leaf::LeaseReturned {
+            lease_id: r.lease_id,
+            epoch: r.epoch,
+            sequence: r.sequence,
+            amount_nanos: r.amount_nanos,
+            campaign: r.campaign,
+        };
         let freed = self.log.run(move |ledger| ledger.give_back(&r.client, returned)).await?;
         Ok(Response::new(pb::ReturnResponse { freed_nanos: i64::try_from(freed).unwrap_or(i64::MAX) }))
     }
@@ -193,7 +209,11 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn tail(&self, request: Request<pb::TailRequest>) -> Answer<Self::TailStream> {
         let caller = Caller::of(&request);
         let r = request.into_inner();
-        if r.client.is_empty() { caller.act_for_all()? } else { caller.act_for(&r.client)? }
+        if r.client.is_empty() {
+            caller.act_for_all()?
+        } else {
+            caller.act_for(&r.client)?
+        }
         let from = convert::position(&self.log, "from", r.from)?;
         Ok(Response::new(streams::tail(self.log.clone(), from, r.client, r.follow, self.shutdown.clone())))
     }
@@ -254,7 +274,11 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn watch_campaigns(&self, request: Request<pb::WatchCampaignsRequest>) -> Answer<Self::WatchCampaignsStream> {
         let caller = Caller::of(&request);
         let client = request.into_inner().client;
-        if client.is_empty() { caller.act_for_all()? } else { caller.act_for(&client)? }
+        if client.is_empty() {
+            caller.act_for_all()?
+        } else {
+            caller.act_for(&client)?
+        }
         Ok(Response::new(streams::watch_campaigns(&self.log, client, self.shutdown.clone())))
     }
 }

@@ -184,7 +184,10 @@ impl Log {
     ///
     /// # Errors
     /// The request's own refusal, a full queue, or a writer that failed.
-    pub async fn run<T: Send + 'static>(&self, request: impl FnOnce(&mut Ledger) -> Result<T, Refusal> + Send + 'static) -> Result<T, Error> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&mut Ledger) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let job = Job::Run(Box::new(move |ledger| {
             let result = request(ledger);

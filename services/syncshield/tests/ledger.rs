@@ -177,7 +177,8 @@ fn a_purchase_is_taken_once_and_acquires_its_customer_once() {
     let purchase = |event: &str, after: i64| {
         let occurred_at = Some(UnixMicros(NOON + after).into());
         let customer = vec![9; 16].into();
-        let outcome = leaf::Outcome { event_id: event.into(), occurred_at, customer, currency: "USD".into(), value_micros: 5, ..Default::default() };
+        let outcome =
+            leaf::Outcome { event_id: event.into(), occurred_at, customer, currency: "USD".into(), value_micros: 5, ..Default::default() };
         vec![("acme".to_owned(), Item::Purchase(outcome))]
     };
     assert_eq!(ledger.record("", 0, purchase("e1", 10)).unwrap()[0].attributed_campaign, "c");
@@ -192,7 +193,13 @@ fn a_period_closes_once_and_not_before_its_end() {
     let mut ledger = ledger(1_000, 0);
     let close = |end: i64| {
         let (start, end) = (Some(UnixMicros(NOON - 10).into()), Some(UnixMicros(end).into()));
-        let period = leaf::PeriodClosed { currency: "USD".into(), month: "2026-02".into(), period_start: start, period_end: end, ..Default::default() };
+        let period = leaf::PeriodClosed {
+            currency: "USD".into(),
+            month: "2026-02".into(),
+            period_start: start,
+            period_end: end,
+            ..Default::default()
+        };
         vec![("acme".to_owned(), Item::ClosePeriod(period))]
     };
     assert!(matches!(ledger.record("", 0, close(NOON + 1)), Err(Refusal::PeriodOpen { .. })));
@@ -286,7 +293,8 @@ fn run(ops: &[Op]) -> (Ledger, i128) {
             Op::Return { lease } => {
                 let Some(holder) = holders.iter().rev().nth(lease) else { continue };
                 let (sequence, amount_nanos) = (holder.prices.len() as u32, holder.prices.iter().sum());
-                let returned = leaf::LeaseReturned { lease_id: holder.id, epoch: holder.epoch, sequence, amount_nanos, campaign: "c".into() };
+                let returned =
+                    leaf::LeaseReturned { lease_id: holder.id, epoch: holder.epoch, sequence, amount_nanos, campaign: "c".into() };
                 drop(ledger.give_back("acme", returned));
             }
             Op::Renew { lease } => {
@@ -332,7 +340,10 @@ fn check_prefixes(leaves: &[Vec<u8>]) {
             let campaign = state.campaign("acme", "c").unwrap();
             let day = UnixMicros::from_pb(grant.day_start.as_ref()).unwrap();
             assert!(campaign.settled_nanos + campaign.committed(now, None) <= campaign.limit_total.nanos());
-            assert!(campaign.limit_daily == Micros::ZERO || campaign.settled_on(day) + campaign.committed(now, Some(day)) <= campaign.limit_daily.nanos());
+            assert!(
+                campaign.limit_daily == Micros::ZERO
+                    || campaign.settled_on(day) + campaign.committed(now, Some(day)) <= campaign.limit_daily.nanos()
+            );
         }
     }
 }

@@ -59,12 +59,22 @@ async fn set_up(client: &mut SyncShieldServiceClient<Channel>) {
 
 fn lease(key: &str) -> LeaseRequest {
     let (client, campaign) = ("acme".into(), "c".into());
-    LeaseRequest { key: key.into(), client, campaign, holder: "h".into(), amount_micros: 600_000, least_micros: 1, mark_sequence: 2, mark_nanos: 2_000 }
+    LeaseRequest {
+        key: key.into(),
+        client,
+        campaign,
+        holder: "h".into(),
+        amount_micros: 600_000,
+        least_micros: 1,
+        mark_sequence: 2,
+        mark_nanos: 2_000,
+    }
 }
 
 fn settle(lease_id: u64, sequence: u32) -> SettleRequest {
     let time = Some(UnixMicros(NOON).into());
-    let settlement = leaf::Settlement { sequence, max_nanos: 1_000, price_nanos: 700, bid_at: time, noticed_at: time, ..Default::default() };
+    let settlement =
+        leaf::Settlement { sequence, max_nanos: 1_000, price_nanos: 700, bid_at: time, noticed_at: time, ..Default::default() };
     SettleRequest { items: vec![SettleItem { client: "acme".into(), campaign: "c".into(), lease_id, settlement: Some(settlement) }] }
 }
 
@@ -87,7 +97,8 @@ async fn a_lease_is_marked_settled_renewed_and_returned() {
     let give_back =
         ReturnRequest { client: "acme".into(), campaign: "c".into(), lease_id: grant.lease_id, epoch: 2, sequence: 2, amount_nanos: 2_000 };
     assert_eq!(client.r#return(give_back).await.unwrap().into_inner().freed_nanos, 600_000_000 - 2_000);
-    let budget = client.get_budget(GetBudgetRequest { client: "acme".into(), campaign: "c".into() }).await.unwrap().into_inner().budget.unwrap();
+    let budget =
+        client.get_budget(GetBudgetRequest { client: "acme".into(), campaign: "c".into() }).await.unwrap().into_inner().budget.unwrap();
     let nanos = |n: Option<leaf::Int128>| i128::from(&n.unwrap());
     assert_eq!((nanos(budget.settled_nanos), nanos(budget.held_nanos), nanos(budget.leased_nanos)), (700, 1_000, 0));
 }
@@ -104,7 +115,12 @@ async fn a_reservation_holds_and_its_key_has_one_effect() {
     let refused = client.reserve(ReserveRequest { key: "r2".into(), ..reserve }).await.unwrap_err();
     assert!(Reason::BudgetExhausted.is(&refused), "{refused}");
     let lease_id = first.grant.unwrap().lease_id;
-    let void = VoidItem { client: "acme".into(), campaign: "c".into(), lease_id, void: Some(leaf::Void { max_nanos: 1_000_000_000, ..Default::default() }) };
+    let void = VoidItem {
+        client: "acme".into(),
+        campaign: "c".into(),
+        lease_id,
+        void: Some(leaf::Void { max_nanos: 1_000_000_000, ..Default::default() }),
+    };
     assert_eq!(client.void(VoidRequest { items: vec![void] }).await.unwrap().into_inner().results[0].status(), SlotStatus::Applied);
     assert!(client.lease(lease("a")).await.is_ok());
 }
@@ -112,8 +128,14 @@ async fn a_reservation_holds_and_its_key_has_one_effect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_gives_every_reason_over_grpc_and_http_alike() {
     let Shield { mut client, http, _dir, .. } = shield().await;
-    let request =
-        CheckRequest { client: "acme".into(), campaign: "c".into(), currency: "USD".into(), price_nanos: 60_000_000, country: "PRK".into(), ..Default::default() };
+    let request = CheckRequest {
+        client: "acme".into(),
+        campaign: "c".into(),
+        currency: "USD".into(),
+        price_nanos: 60_000_000,
+        country: "PRK".into(),
+        ..Default::default()
+    };
     let answer = client.check(request).await.unwrap().into_inner();
     assert_eq!((answer.allowed, answer.reasons.len()), (false, 2));
     let body = r#"{"client":"acme","campaign":"c","currency":"USD","price_nanos":60000000,"country":"PRK"}"#;
@@ -126,7 +148,10 @@ async fn check_gives_every_reason_over_grpc_and_http_alike() {
 fn post(address: &str, path: &str, body: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut tcp = std::net::TcpStream::connect(address).unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     tcp.write_all((head + body).as_bytes()).unwrap();
     let mut text = String::new();
     tcp.read_to_string(&mut text).unwrap();
@@ -245,7 +270,8 @@ async fn a_disk_that_fails_denies_everything_and_loses_nothing_acknowledged() {
     let (mut child, address) = process(dir.path(), None);
     let mut client = connected(&address).await;
     for key in 0..acknowledged {
-        let again = client.lease(LeaseRequest { amount_micros: 1, mark_sequence: 0, ..lease(&format!("k{key}")) }).await.unwrap().into_inner();
+        let again =
+            client.lease(LeaseRequest { amount_micros: 1, mark_sequence: 0, ..lease(&format!("k{key}")) }).await.unwrap().into_inner();
         assert_eq!(again.grant.unwrap().lease_id, key + 1);
     }
     let next = client.lease(LeaseRequest { amount_micros: 1, ..lease("after") }).await.unwrap().into_inner();

@@ -204,7 +204,8 @@ impl Ledger {
         self.append(&ask.client, ("", 0), Body::LeaseGranted(grant.clone()))?;
         if ask.mark.0 > 0 && !ask.reservation {
             let amount_nanos = ask.mark.1.min((grant.amount_micros).saturating_mul(NANOS_PER_MICRO as i64));
-            let mark = leaf::SpendMark { lease_id, epoch: 1, sequence: ask.mark.0.min(MAX_SLOTS), amount_nanos, campaign: ask.campaign.clone() };
+            let mark =
+                leaf::SpendMark { lease_id, epoch: 1, sequence: ask.mark.0.min(MAX_SLOTS), amount_nanos, campaign: ask.campaign.clone() };
             self.append(&ask.client, ("", 0), Body::SpendMark(mark))?;
         }
         let lease = self.state.lease(&ask.client, &ask.campaign, lease_id)?.clone();
@@ -216,7 +217,10 @@ impl Ledger {
             return Err(Refusal::Inactive { campaign: ask.campaign.clone(), why: "is paused" });
         }
         if ask.amount <= Micros::ZERO || ask.least <= Micros::ZERO || ask.least > ask.amount {
-            return Err(Refusal::field("amount_micros", format!("{} with at least {}; both are above 0, the least not above the amount", ask.amount.get(), ask.least.get())));
+            return Err(Refusal::field(
+                "amount_micros",
+                format!("{} with at least {}; both are above 0, the least not above the amount", ask.amount.get(), ask.least.get()),
+            ));
         }
         if ask.mark.1 < 0 {
             return Err(Refusal::field("mark_nanos", "is below 0"));
@@ -286,24 +290,39 @@ impl Ledger {
 
     /// Closes slots with their charges: one leaf for each run of items of one lease.
     pub fn settle(&mut self, items: Vec<Closing<leaf::Settlement>>) -> Vec<SlotOutcome> {
-        self.close(items, |s| s.sequence, |ledger, client, campaign, lease_id, mut settlements: Vec<leaf::Settlement>| {
-            let state = ledger.state.campaign(client, campaign)?;
-            let lease = ledger.state.lease(client, campaign, lease_id)?;
-            for settlement in &mut settlements {
-                settlement.excess = settlement.price_nanos > settlement.max_nanos || settlement.sequence >= lease.mark_sequence;
-            }
-            let (granted_at, day_start) = (Some(lease.granted_at.into()), Some(lease.day_start.into()));
-            let batch = leaf::SettlementBatch { lease_id, campaign: campaign.to_owned(), currency: state.currency.clone(), granted_at, day_start, settlements };
-            ledger.append(client, ("", 0), Body::Settlements(batch))
-        })
+        self.close(
+            items,
+            |s| s.sequence,
+            |ledger, client, campaign, lease_id, mut settlements: Vec<leaf::Settlement>| {
+                let state = ledger.state.campaign(client, campaign)?;
+                let lease = ledger.state.lease(client, campaign, lease_id)?;
+                for settlement in &mut settlements {
+                    settlement.excess = settlement.price_nanos > settlement.max_nanos || settlement.sequence >= lease.mark_sequence;
+                }
+                let (granted_at, day_start) = (Some(lease.granted_at.into()), Some(lease.day_start.into()));
+                let batch = leaf::SettlementBatch {
+                    lease_id,
+                    campaign: campaign.to_owned(),
+                    currency: state.currency.clone(),
+                    granted_at,
+                    day_start,
+                    settlements,
+                };
+                ledger.append(client, ("", 0), Body::Settlements(batch))
+            },
+        )
     }
 
     /// Closes slots that cost nothing.
     pub fn void(&mut self, items: Vec<Closing<leaf::Void>>) -> Vec<SlotOutcome> {
-        self.close(items, |v| v.sequence, |ledger, client, campaign, lease_id, voids| {
-            let batch = leaf::VoidBatch { lease_id, campaign: campaign.to_owned(), voids };
-            ledger.append(client, ("", 0), Body::Voids(batch))
-        })
+        self.close(
+            items,
+            |v| v.sequence,
+            |ledger, client, campaign, lease_id, voids| {
+                let batch = leaf::VoidBatch { lease_id, campaign: campaign.to_owned(), voids };
+                ledger.append(client, ("", 0), Body::Voids(batch))
+            },
+        )
     }
 
     fn close<T>(
@@ -322,7 +341,8 @@ impl Ledger {
             let start = outcomes.len();
             while let Some(what) = next {
                 let outcome = self.slot(&client, &campaign, lease_id, sequence(&what));
-                let outcome = if outcome == SlotOutcome::Applied && !taken.insert(sequence(&what)) { SlotOutcome::Duplicate } else { outcome };
+                let outcome =
+                    if outcome == SlotOutcome::Applied && !taken.insert(sequence(&what)) { SlotOutcome::Duplicate } else { outcome };
                 if outcome == SlotOutcome::Applied {
                     run.push(what);
                 }
@@ -333,7 +353,11 @@ impl Ledger {
             if !run.is_empty()
                 && let Err(refusal) = write(self, &client, &campaign, lease_id, run)
             {
-                let refused = |outcome: &mut SlotOutcome| if *outcome == SlotOutcome::Applied { *outcome = SlotOutcome::Refused(refusal.to_string()) };
+                let refused = |outcome: &mut SlotOutcome| {
+                    if *outcome == SlotOutcome::Applied {
+                        *outcome = SlotOutcome::Refused(refusal.to_string())
+                    }
+                };
                 outcomes[start..].iter_mut().for_each(refused);
             }
         }
@@ -360,7 +384,11 @@ impl Ledger {
             let last = self.state.sources.get(source).cloned().unwrap_or_default();
             if source_seq <= last.seq && source_seq > 0 {
                 let known = source_seq == last.seq;
-                let old = |i: usize| Recorded { index: if known { last.first_index + i as u64 } else { 0 }, duplicate: true, ..Default::default() };
+                let old = |i: usize| Recorded {
+                    index: if known { last.first_index + i as u64 } else { 0 },
+                    duplicate: true,
+                    ..Default::default()
+                };
                 return Ok((0..items.len()).map(old).collect());
             }
             if source_seq != last.seq + 1 {
@@ -392,11 +420,15 @@ impl Ledger {
                 }
                 Ok(())
             }
-            Item::Evidence(evidence) if evidence.document_sha256.len() != 32 => Err(Refusal::field(format!("{path}.document_sha256"), "has 32 bytes")),
+            Item::Evidence(evidence) if evidence.document_sha256.len() != 32 => {
+                Err(Refusal::field(format!("{path}.document_sha256"), "has 32 bytes"))
+            }
             Item::Evidence(_) => Ok(()),
             Item::ClosePeriod(period) => self.check_close(state, path, period),
             Item::Invoice(invoice) => match state.invoices.get(&invoice.number) {
-                Some(stored) if stored.digest != invoice.document_sha256 => Err(Refusal::KeyReused { what: "invoice", key: invoice.number.clone() }),
+                Some(stored) if stored.digest != invoice.document_sha256 => {
+                    Err(Refusal::KeyReused { what: "invoice", key: invoice.number.clone() })
+                }
                 _ if invoice.document_sha256.len() != 32 => Err(Refusal::field(format!("{path}.document_sha256"), "has 32 bytes")),
                 _ => Ok(()),
             },
@@ -422,7 +454,12 @@ impl Ledger {
     }
 
     fn record_one(&mut self, client: &str, source: (&str, u64), item: Item) -> Result<Recorded, Refusal> {
-        let again = |stored: &super::state::Stored| Recorded { index: stored.index, client_seq: stored.client_seq, duplicate: true, ..Default::default() };
+        let again = |stored: &super::state::Stored| Recorded {
+            index: stored.index,
+            client_seq: stored.client_seq,
+            duplicate: true,
+            ..Default::default()
+        };
         let known = self.state.clients.get(client);
         let body = match item {
             Item::Decisions(batch) => Body::Decisions(batch),

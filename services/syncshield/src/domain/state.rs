@@ -173,7 +173,12 @@ impl State {
                 (rises && fits).then_some(()).ok_or_else(|| {
                     Refusal::OutOfOrder(format!(
                         "mark of lease {} at slot {} and {nanos} nanos: it stands at {} and {}, and ends at {} and {}",
-                        b.lease_id, b.sequence, lease.mark_sequence, lease.mark_nanos, lease.slots, lease.amount.nanos()
+                        b.lease_id,
+                        b.sequence,
+                        lease.mark_sequence,
+                        lease.mark_nanos,
+                        lease.slots,
+                        lease.amount.nanos()
                     ))
                 })
             }
@@ -193,7 +198,9 @@ impl State {
                     ))
                 })
             }
-            Body::Settlements(b) => self.check_open(client, &b.campaign, b.lease_id, b.settlements.iter().map(|s| (s.sequence, s.max_nanos))),
+            Body::Settlements(b) => {
+                self.check_open(client, &b.campaign, b.lease_id, b.settlements.iter().map(|s| (s.sequence, s.max_nanos)))
+            }
             Body::Voids(b) => self.check_open(client, &b.campaign, b.lease_id, b.voids.iter().map(|v| (v.sequence, v.max_nanos))),
             Body::Campaign(b) => {
                 let version = self.campaign(client, &b.campaign).map_or(0, |campaign| campaign.version) + 1;

@@ -94,8 +94,8 @@ pub(super) fn budget(client: &str, campaign: &str, state: &CampaignState, now: U
     let live = |live: bool| state.leases.values().filter(|l| l.lives(now) == live).map(|l| l.committed(now)).sum::<i128>();
     let available = state.available(now, day_start);
     let over_total = state.settled_nanos + state.committed(now, None) > state.limit_total.nanos();
-    let over_daily = state.limit_daily > Micros::ZERO
-        && state.settled_on(day_start) + state.committed(now, Some(day_start)) > state.limit_daily.nanos();
+    let over_daily =
+        state.limit_daily > Micros::ZERO && state.settled_on(day_start) + state.committed(now, Some(day_start)) > state.limit_daily.nanos();
     pb::Budget {
         client: client.to_owned(),
         campaign: campaign.to_owned(),

@@ -62,7 +62,8 @@ pub(super) fn tail(
                 };
                 next += leaves.len() as u64;
                 let wanted = |bytes: &[u8]| client.is_empty() || leaf::decode(bytes).is_ok_and(|(head, _)| head.client == client);
-                let entries = leaves.into_iter().filter(|(_, bytes)| wanted(bytes)).map(|(index, leaf)| pb::TailEntry { index, leaf }).collect();
+                let entries =
+                    leaves.into_iter().filter(|(_, bytes)| wanted(bytes)).map(|(index, leaf)| pb::TailEntry { index, leaf }).collect();
                 send(&sender, pb::TailResponse { entries, next_index: next, checkpoint: newer(&log, next, &mut sent_checkpoint) }).await?;
             }
             if !follow {
@@ -97,7 +98,10 @@ async fn next(catalog: &mut watch::Receiver<Arc<Catalog>>) -> Option<Arc<Catalog
     Some(catalog.borrow_and_update().clone())
 }
 
-pub(super) fn watch_policy(log: &Log, shutdown: CancellationToken) -> Pin<Box<dyn Stream<Item = Result<pb::WatchPolicyResponse, Status>> + Send>> {
+pub(super) fn watch_policy(
+    log: &Log,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Stream<Item = Result<pb::WatchPolicyResponse, Status>> + Send>> {
     let mut catalog = log.catalog();
     stream(shutdown, move |sender| async move {
         let mut sent = 0;
