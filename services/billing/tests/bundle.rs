@@ -221,6 +221,16 @@ fn an_invoice_that_the_log_vouches_for_but_its_leaves_do_not_give_is_refused() {
 }
 
 #[test]
+fn a_leaf_that_issues_another_total_than_its_document_is_named() {
+    let mut log = month(|_| {});
+    let document = invoice(&log).to_json();
+    let at = log.size();
+    issue(&mut log, &document, 571);
+    let bundle = bundle(&log, &document, |_| false);
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "issues 571 minor units but the log gives 570"));
+}
+
+#[test]
 fn a_consistent_bundle_signed_with_another_key_is_refused() {
     let (log, mut bundle) = honest();
     let other = SigningKey::new(LOG, &[9; 32]).unwrap();

@@ -229,9 +229,8 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         convert::check_log(&self.log, "log_id", &r.log_id)?;
         let log = self.log.clone();
         let proof = tokio::task::spawn_blocking(move || log.proof(&r.indices, r.size)).await;
-        let (hashes, proof) = proof.map_err(|e| Reason::Internal.status(e.to_string()))??;
-        let bytes = |hashes: Vec<[u8; 32]>| hashes.into_iter().map(|hash| hash.to_vec().into()).collect();
-        Ok(Response::new(pb::GetProofResponse { leaf_hashes: bytes(hashes), proof: bytes(proof) }))
+        let proof = proof.map_err(|e| Reason::Internal.status(e.to_string()))??;
+        Ok(Response::new(pb::GetProofResponse { proof: proof.into_iter().map(|hash| hash.to_vec().into()).collect() }))
     }
 
     async fn put_campaign(&self, request: Request<pb::PutCampaignRequest>) -> Answer<pb::PutCampaignResponse> {

@@ -258,14 +258,12 @@ impl Log {
         tokio::task::spawn_blocking(move || segments::read(&range)).await.map_err(|_| Error::Stopped)?
     }
 
-    /// Leaf hashes and one multiproof that they are in the tree of `size`.
+    /// One multiproof that the leaves are in the tree of `size`.
     ///
     /// # Errors
     /// An index at or beyond `size`, or a size beyond the log.
-    pub fn proof(&self, indices: &[u64], size: u64) -> Result<(Vec<Hash>, Vec<Hash>), Error> {
-        let tree = self.inner.tree.read();
-        let hashes = indices.iter().map(|index| tree.leaf(*index)).collect::<Result<_, _>>()?;
-        Ok((hashes, tree.multiproof(indices, size)?))
+    pub fn proof(&self, indices: &[u64], size: u64) -> Result<Vec<Hash>, Error> {
+        Ok(self.inner.tree.read().multiproof(indices, size)?)
     }
 }
 

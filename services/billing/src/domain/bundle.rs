@@ -138,7 +138,7 @@ fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option
     if findings.0.is_empty() && recomputed.to_json() != bundle.invoice_json {
         findings.add(Place::Field("json".into()), "is not written in its one form");
     }
-    check_digest(&history, bundle, findings);
+    check_issued(&history, bundle, &recomputed, findings);
     Some(Report { invoice: recomputed, leaves: bundle.leaves.len() as u64, checkpoint_size: checkpoint.size })
 }
 
@@ -227,9 +227,13 @@ fn check_evidence(invoice: &Invoice, own: &[Decoded], others: &[Decoded], findin
     }
 }
 
-/// The log vouches for the document's bytes.
-fn check_digest(history: &History, bundle: &Bundle, findings: &mut Findings) {
+/// The log vouches for the document's bytes, and says its total itself.
+fn check_issued(history: &History, bundle: &Bundle, recomputed: &Invoice, findings: &mut Findings) {
     let Some(issued) = &history.issued else { return };
+    let (total, says) = (recomputed.total_invoice_amount.units(), issued.invoice.total_minor);
+    if i128::from(says) != total {
+        findings.add(Place::Leaf(issued.leaf), format!("issues {says} minor units but the log gives {total}"));
+    }
     let digest = Sha256::digest(&bundle.invoice_json);
     if digest[..] != issued.invoice.document_sha256[..] {
         let (is, logged) = (hex::encode(digest), hex::encode(&issued.invoice.document_sha256));

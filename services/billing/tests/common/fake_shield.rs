@@ -122,7 +122,7 @@ impl SyncShieldService for FakeShield {
         let request = request.into_inner();
         *self.proofs.lock().unwrap() += 1;
         let proof = self.log.lock().unwrap().tree.multiproof(&request.indices, request.size).unwrap();
-        Ok(Response::new(GetProofResponse { proof: proof.iter().map(|h| h.to_vec().into()).collect(), ..Default::default() }))
+        Ok(Response::new(GetProofResponse { proof: proof.iter().map(|h| h.to_vec().into()).collect() }))
     }
 
     async fn record(&self, request: Request<RecordRequest>) -> Answer<RecordResponse> {

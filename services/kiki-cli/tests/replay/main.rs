@@ -1,6 +1,6 @@
 //! `kiki replay` from outside: the command is run as its user runs it, and judged by what it leaves.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::explicit_write, missing_docs)]
 
 mod crash;
 mod month;
