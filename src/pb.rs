@@ -1,6 +1,6 @@
 //! The generated protobuf types, clients and servers of `proto/`.
 
-#![allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+#![allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, rustdoc::all)]
 
 /// The descriptors of every file under `proto/`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -33,8 +33,15 @@ enum What {
 /// # Errors
 /// Servers that did not start, a call that failed, or bids that were not made.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    match args.what {
-        What::Bids(args) => bids::run(args).await,
-        What::EchoServer(args) => echo::serve(args).await,
+    let measured = async {
+        match args.what {
+            What::Bids(args) => bids::run(args).await,
+            What::EchoServer(args) => echo::serve(args).await,
+        }
+    };
+    // Interrupted, it still stops its servers and removes their data, which happens when the future is dropped.
+    tokio::select! {
+        measured = measured => measured,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
     }
 }
