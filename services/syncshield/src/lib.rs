@@ -27,6 +27,9 @@ pub use error::Error;
 /// The service's full name, for health checks.
 pub const SERVICE: &str = "kiki.syncshield.v1.SyncShieldService";
 
+/// The longest answer: a proof of 1,048,576 leaves scattered over the log, at 34 bytes a hash, and as many again.
+const MAX_ANSWER: usize = 72 << 20;
+
 /// Recovers the log and serves until `shutdown`; then signs a last checkpoint and closes the log.
 ///
 /// # Errors
@@ -39,9 +42,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
-    let grpc = SyncShieldServiceServer::new(service)
-        .max_decoding_message_size(runtime::MAX_MESSAGE)
-        .max_encoding_message_size(runtime::MAX_MESSAGE);
+    let grpc = SyncShieldServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(MAX_ANSWER);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
     let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
     drop(signing.await);

@@ -72,6 +72,7 @@ struct View {
     budget: Option<pb::Budget>,
 }
 
+/// Money is moved by the platform's own services alone: a tenant that could close its own slots could set its own fee.
 #[tonic::async_trait]
 impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn check(&self, request: Request<pb::CheckRequest>) -> Answer<pb::CheckResponse> {
@@ -84,7 +85,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn reserve(&self, request: Request<pb::ReserveRequest>) -> Answer<pb::ReserveResponse> {
         let caller = Caller::of(&request);
         let r = request.into_inner();
-        caller.act_for(&r.client)?;
+        caller.act_for_all()?;
         if r.max_nanos <= 0 {
             return Err(status::field("max_nanos", format!("{} is not above 0", r.max_nanos)));
         }
@@ -109,7 +110,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn lease(&self, request: Request<pb::LeaseRequest>) -> Answer<pb::LeaseResponse> {
         let caller = Caller::of(&request);
         let r = request.into_inner();
-        caller.act_for(&r.client)?;
+        caller.act_for_all()?;
         let (amount, least) = (Micros::new(r.amount_micros), Micros::new(r.least_micros));
         let (ttl, mark) = (self.lease_ttl, (r.mark_sequence, r.mark_nanos));
         let ask =
@@ -121,7 +122,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Answer<pb::RenewResponse> {
         let caller = Caller::of(&request);
         let r = request.into_inner();
-        caller.act_for(&r.client)?;
+        caller.act_for_all()?;
         let ttl = self.lease_ttl;
         let run = move |ledger: &mut Ledger| {
             let lease = ledger.renew(&r.client, &r.campaign, r.lease_id, r.epoch, ttl)?;
@@ -134,7 +135,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn mark(&self, request: Request<pb::MarkRequest>) -> Answer<pb::MarkResponse> {
         let caller = Caller::of(&request);
         let r = request.into_inner();
-        caller.act_for(&r.client)?;
+        caller.act_for_all()?;
         let (sequence, amount_nanos) = (r.sequence, r.amount_nanos);
         let mark = leaf::SpendMark { lease_id: r.lease_id, epoch: r.epoch, sequence, amount_nanos, campaign: r.campaign };
         self.log.run(move |ledger| ledger.mark(&r.client, mark)).await?;
@@ -144,7 +145,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn r#return(&self, request: Request<pb::ReturnRequest>) -> Answer<pb::ReturnResponse> {
         let caller = Caller::of(&request);
         let r = request.into_inner();
-        caller.act_for(&r.client)?;
+        caller.act_for_all()?;
         let returned = leaf::LeaseReturned {
             lease_id: r.lease_id,
             epoch: r.epoch,
@@ -159,10 +160,10 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn settle(&self, request: Request<pb::SettleRequest>) -> Answer<pb::SettleResponse> {
         let caller = Caller::of(&request);
         let items = request.into_inner().items;
+        caller.act_for_all()?;
         convert::at_most("items", items.len(), MAX_ITEMS)?;
         let mut closings = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
-            caller.act_for(&item.client)?;
             let what = convert::settlement(i, item.settlement)?;
             closings.push(Closing { client: item.client, campaign: item.campaign, lease_id: item.lease_id, what });
         }
@@ -173,11 +174,11 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn void(&self, request: Request<pb::VoidRequest>) -> Answer<pb::VoidResponse> {
         let caller = Caller::of(&request);
         let items = request.into_inner().items;
+        caller.act_for_all()?;
         convert::at_most("items", items.len(), MAX_ITEMS)?;
         let mut closings = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
-            caller.act_for(&item.client)?;
-            let what = item.void.ok_or_else(|| status::field(&format!("items[{i}].void"), "is missing"))?;
+            let what = convert::void(i, item.void)?;
             closings.push(Closing { client: item.client, campaign: item.campaign, lease_id: item.lease_id, what });
         }
         let outcomes = self.log.run(move |ledger| Ok(ledger.void(closings))).await?;

@@ -388,8 +388,13 @@ impl Writer {
 
 /// Replaces a small file so that after a crash the old or the new one stands there, whole.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace_with_mode(path, bytes, 0o644)
+}
+
+fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
     let next = path.with_extension("new");
-    let mut file = File::create(&next)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&next)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&next, path)?;
@@ -408,29 +413,28 @@ fn lock(path: &Path) -> Result<File, Error> {
 
 fn signing_key(paths: &Paths, log_id: &str) -> Result<SigningKey, Error> {
     let path = paths.key();
-    if path.exists() {
-        let key: SigningKey = std::fs::read_to_string(&path)?.trim().parse()?;
-        if key.verifying_key().name() != log_id {
-            return Err(Error::Key(format!("{} signs for {:?}, not for {log_id:?}", path.display(), key.verifying_key().name())));
-        }
-        return Ok(key);
+    let key = if path.exists() { read_key(&path, log_id)? } else { make_key(paths, &path, log_id)? };
+    if !paths.public_key().exists() {
+        replace(&paths.public_key(), format!("{}\n", key.verifying_key()).as_bytes())?;
     }
+    Ok(key)
+}
+
+fn read_key(path: &Path, log_id: &str) -> Result<SigningKey, Error> {
+    let key: SigningKey = std::fs::read_to_string(path)?.trim().parse()?;
+    let name = key.verifying_key().name();
+    if name == log_id { Ok(key) } else { Err(Error::Key(format!("{} signs for {name:?}, not for {log_id:?}", path.display()))) }
+}
+
+fn make_key(paths: &Paths, path: &Path, log_id: &str) -> Result<SigningKey, Error> {
     if segments::list(&paths.log())?.iter().any(|(_, path)| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0)) {
         return Err(Error::Key(format!("{} is missing, and the log has records", path.display())));
     }
     let seed = kiki::ids::Key::random().map_err(|e| Error::Key(e.to_string()))?;
     let key = SigningKey::new(log_id, seed.bytes())?;
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    write_secret(&path, &key.to_secret_text())?;
-    replace(&paths.public_key(), format!("{}\n", key.verifying_key()).as_bytes())?;
+    replace_with_mode(path, format!("{}\n", key.to_secret_text()).as_bytes(), 0o600)?;
     Ok(key)
-}
-
-fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()
 }
 
 fn read_checkpoint(paths: &Paths, key: &SigningKey) -> Result<Option<(Checkpoint, String)>, Error> {

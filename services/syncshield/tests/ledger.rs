@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
@@ -189,6 +189,97 @@ fn a_purchase_is_taken_once_and_acquires_its_customer_once() {
 }
 
 #[test]
+fn a_charge_after_a_void_is_a_conflict_and_not_a_repetition() {
+    let mut ledger = ledger(1_000, 0);
+    let id = ledger.lease(&ask("a", 1_000, 1)).unwrap().lease_id;
+    ledger.mark("acme", mark(id, 1, 2, 2_000)).unwrap();
+    let void = || Closing {
+        client: "acme".into(),
+        campaign: "c".into(),
+        lease_id: id,
+        what: leaf::Void { max_nanos: 1_000, ..Default::default() },
+    };
+    assert_eq!(ledger.void(vec![void()]), [SlotOutcome::Applied]);
+    assert_eq!(ledger.void(vec![void()]), [SlotOutcome::Duplicate]);
+    assert!(matches!(ledger.settle(vec![settlement(id, 0, 1_000, 900)])[..], [SlotOutcome::Conflict(_)]));
+    ledger.settle(vec![settlement(id, 1, 1_000, 900)]);
+    let back = leaf::LeaseReturned { lease_id: id, epoch: 1, sequence: 2, amount_nanos: 2_000, campaign: "c".into() };
+    ledger.give_back("acme", back).unwrap();
+    // Nor once the lease is done and another has come.
+    ledger.lease(&ask("b", 100, 1)).unwrap();
+    assert!(matches!(ledger.settle(vec![settlement(id, 0, 1_000, 900)])[..], [SlotOutcome::Conflict(_)]));
+    assert_eq!(ledger.settle(vec![settlement(id, 1, 1_000, 900)]), [SlotOutcome::Duplicate]);
+}
+
+#[test]
+fn a_campaign_keeps_its_currency_and_its_days() {
+    let mut ledger = ledger(1_000, 0);
+    for changed in
+        [leaf::Campaign { currency: "EUR".into(), ..campaign(1_000, 0) }, leaf::Campaign { zone: "UTC".into(), ..campaign(1_000, 0) }]
+    {
+        assert!(matches!(ledger.put_campaign("acme", changed), Err(Refusal::Field { .. })));
+    }
+}
+
+#[test]
+fn a_closing_is_invoiced_once_and_a_number_has_one_document() {
+    let mut ledger = ledger(1_000, 0);
+    let invoice = |number: &str, digest: u8| {
+        let issued_at = Some(UnixMicros(NOON).into());
+        let (currency, month) = ("USD".to_owned(), "2026-01".to_owned());
+        let document_sha256 = vec![digest; 32].into();
+        let invoice = leaf::Invoice {
+            number: number.into(),
+            currency,
+            month,
+            document_sha256,
+            issued_at,
+            period_closed_seq: 3,
+            ..Default::default()
+        };
+        vec![("acme".to_owned(), Item::Invoice(invoice))]
+    };
+    assert!(!ledger.record("", 0, invoice("K1", 1)).unwrap()[0].duplicate);
+    assert!(ledger.record("", 0, invoice("K1", 1)).unwrap()[0].duplicate);
+    assert!(matches!(ledger.record("", 0, invoice("K1", 2)), Err(Refusal::KeyReused { .. })));
+    assert!(matches!(ledger.record("", 0, invoice("K2", 1)), Err(Refusal::KeyReused { .. })));
+}
+
+#[test]
+fn terms_name_evidence_that_is_the_clients_own() {
+    let mut ledger = ledger(1_000, 0);
+    let naming = |index| leaf::Terms { baseline_evidence: Some(leaf::Position { log_id: LOG.into(), index }), ..terms() };
+    assert!(matches!(ledger.put_terms("acme", naming(0)), Err(Refusal::Field { .. })));
+    let evidence = leaf::Evidence { document_sha256: vec![1; 32].into(), currency: "USD".into(), ..Default::default() };
+    let index = ledger.record("", 0, vec![("acme".into(), Item::Evidence(evidence))]).unwrap()[0].index;
+    assert_eq!(ledger.put_terms("acme", naming(index)).unwrap().1, 2);
+}
+
+#[test]
+fn what_no_fold_could_read_never_reaches_the_log() {
+    let mut ledger = ledger(1_000, 0);
+    let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let outcome = leaf::Outcome { event_id: "e".into(), customer: vec![1; 16].into(), currency: "USD".into(), ..Default::default() };
+    let close = leaf::PeriodClosed { currency: "USD".into(), period_start: time(1), period_end: time(2), ..Default::default() };
+    for item in [
+        Item::Purchase(leaf::Outcome { occurred_at: time(i64::MAX), ..outcome.clone() }),
+        Item::Purchase(leaf::Outcome { occurred_at: time(1), value_micros: i64::MAX, ..outcome }),
+        Item::ClosePeriod(leaf::PeriodClosed { month: "x".into(), ..close.clone() }),
+        Item::ClosePeriod(leaf::PeriodClosed { month: "2026-13".into(), ..close }),
+        Item::Evidence(leaf::Evidence {
+            title: "x".repeat(201),
+            currency: "USD".into(),
+            document_sha256: vec![1; 32].into(),
+            ..Default::default()
+        }),
+    ] {
+        let size = ledger.state.size;
+        assert!(matches!(ledger.record("", 0, vec![("acme".into(), item.clone())]), Err(Refusal::Field { .. })), "{item:?}");
+        assert_eq!(ledger.state.size, size);
+    }
+}
+
+#[test]
 fn a_period_closes_once_and_not_before_its_end() {
     let mut ledger = ledger(1_000, 0);
     let close = |end: i64| {
@@ -269,11 +360,22 @@ struct Holder {
     prices: Vec<i64>,
 }
 
+/// The first notice closes the slot; the same again repeats it; another contradicts it.
+fn check_outcome(outcome: &[SlotOutcome], was_charged: bool, charges: bool, seen: &mut BTreeSet<(u64, u32)>, slot: (u64, u32)) {
+    let expected = match (seen.insert(slot), was_charged == charges) {
+        (true, _) => matches!(outcome, [SlotOutcome::Applied]),
+        (false, true) => matches!(outcome, [SlotOutcome::Duplicate]),
+        (false, false) => matches!(outcome, [SlotOutcome::Conflict(_)]),
+    };
+    assert!(expected, "{slot:?} {was_charged} {charges}: {outcome:?}");
+}
+
 fn run(ops: &[Op]) -> (Ledger, i128) {
     let mut ledger = ledger(1_000, 700);
     let mut holders: Vec<Holder> = Vec::new();
     let mut charged = 0;
-    let mut closed = BTreeSet::new();
+    let mut closed = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     for op in ops {
         match *op {
             Op::Lease { key, amount } => {
@@ -308,17 +410,17 @@ fn run(ops: &[Op]) -> (Ledger, i128) {
                 let Some(max) = holder.prices.get(slot as usize) else { continue };
                 let price = max * i64::from(part) / 100;
                 let outcome = ledger.settle(vec![settlement(holder.id, slot, *max, price)]);
-                let fresh = closed.insert((holder.id, slot));
-                assert_eq!(outcome, [if fresh { SlotOutcome::Applied } else { SlotOutcome::Duplicate }]);
-                charged += if fresh { i128::from(price) } else { 0 };
+                let before = *closed.entry((holder.id, slot)).or_insert(true);
+                charged += if outcome == [SlotOutcome::Applied] { i128::from(price) } else { 0 };
+                check_outcome(&outcome, before, true, &mut seen, (holder.id, slot));
             }
             Op::Void { lease, slot } => {
                 let Some(holder) = holders.iter().rev().nth(lease) else { continue };
                 let Some(max) = holder.prices.get(slot as usize) else { continue };
                 let what = leaf::Void { sequence: slot, max_nanos: *max, loss_reason: 0 };
                 let outcome = ledger.void(vec![Closing { client: "acme".into(), campaign: "c".into(), lease_id: holder.id, what }]);
-                let fresh = closed.insert((holder.id, slot));
-                assert_eq!(outcome, [if fresh { SlotOutcome::Applied } else { SlotOutcome::Duplicate }]);
+                let before = *closed.entry((holder.id, slot)).or_insert(false);
+                check_outcome(&outcome, before, false, &mut seen, (holder.id, slot));
             }
             Op::Wait { seconds } => later(&mut ledger, Duration::from_secs(seconds)),
             Op::Limit { total, daily } => {

@@ -211,14 +211,22 @@ async fn watchers_get_the_whole_and_then_each_change() {
 }
 
 #[tokio::test]
-async fn a_tenant_sees_and_moves_its_own_money_alone() {
-    let Shield { mut client, _dir, .. } = shield().await;
-    let as_globex = |mut request: tonic::Request<LeaseRequest>| {
+async fn a_tenant_sees_its_own_money_and_moves_none() {
+    fn tenant<T>(message: T, client: &str) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
         request.metadata_mut().insert("kiki-role", "tenant".parse().unwrap());
-        request.metadata_mut().insert("kiki-client", "globex".parse().unwrap());
+        request.metadata_mut().insert("kiki-client", client.parse().unwrap());
         request
-    };
-    assert!(Reason::NotYours.is(&client.lease(as_globex(tonic::Request::new(lease("a")))).await.unwrap_err()));
+    }
+    let Shield { mut client, _dir, .. } = shield().await;
+    let budget = || GetBudgetRequest { client: "acme".into(), campaign: "c".into() };
+    assert!(client.get_budget(tenant(budget(), "acme")).await.is_ok());
+    assert!(Reason::NotYours.is(&client.get_budget(tenant(budget(), "globex")).await.unwrap_err()));
+    assert!(Reason::NotYours.is(&client.lease(tenant(lease("a"), "acme")).await.unwrap_err()));
+    assert!(Reason::NotYours.is(&client.settle(tenant(settle(1, 0), "acme")).await.unwrap_err()));
+    let close = record_item::Body::ClosePeriod(ClosePeriod::default());
+    let record = RecordRequest { items: vec![RecordItem { client: "acme".into(), body: Some(close) }], ..Default::default() };
+    assert!(Reason::NotYours.is(&client.record(tenant(record, "acme")).await.unwrap_err()));
 }
 
 /// The server's process, with a limit on the size of its files where one is given (in KiB).

@@ -69,6 +69,17 @@ async fn a_log_has_one_writer() {
 }
 
 #[tokio::test]
+async fn a_start_that_was_killed_while_it_made_its_key_is_made_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path()).unwrap();
+    log.close().await;
+    std::fs::remove_file(Paths::new(dir.path()).public_key()).unwrap();
+    std::fs::write(Paths::new(dir.path()).key().with_extension("new"), "").unwrap();
+    open(dir.path()).unwrap().close().await;
+    assert_eq!(key(dir.path()).name(), LOG);
+}
+
+#[tokio::test]
 async fn a_snapshot_of_another_log_is_not_believed() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     ten(dir.path()).await;

@@ -17,6 +17,8 @@ pub const MAX_SLOTS: u32 = 65_536;
 pub const MAX_LEASE_MICROS: i64 = 9_000_000_000_000_000;
 /// Days whose settled sums are kept: more than the longest notice window.
 const MAX_DAYS: usize = 64;
+/// Leases kept after their end: at most 16 KiB of bitmaps each, 16 MiB a campaign.
+const MAX_DONE: usize = 1_024;
 /// Request keys kept per campaign; a retry comes within seconds, this is hours of leases.
 const MAX_KEYS: usize = 16_384;
 
@@ -49,8 +51,20 @@ pub struct Lease {
     pub closed_slots: u32,
     /// The sum of the closed slots' holds.
     pub closed_nanos: i128,
-    /// A bit for each closed slot.
+    /// A bit for each closed slot, and one for each that was charged.
     closed: Vec<u64>,
+    charged: Vec<u64>,
+}
+
+/// How a slot was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    /// Nothing came of it yet.
+    Open,
+    /// It was charged.
+    Charged,
+    /// It cost nothing.
+    Void,
 }
 
 impl Lease {
@@ -75,6 +89,7 @@ impl Lease {
             closed_slots: 0,
             closed_nanos: 0,
             closed: Vec::new(),
+            charged: Vec::new(),
         }
     }
 
@@ -87,22 +102,28 @@ impl Lease {
     /// What it commits of its campaign's budget, nanos.
     #[must_use]
     pub fn committed(&self, now: UnixMicros) -> i128 {
+        if self.is_done(now) {
+            return 0;
+        }
         let hold = if self.lives(now) { self.amount.nanos() } else { self.mark_nanos };
         (hold - self.closed_nanos).max(0)
     }
 
-    /// Whether a slot is closed.
+    /// How a slot stands.
     #[must_use]
-    pub fn is_closed(&self, sequence: u32) -> bool {
-        self.closed.get(sequence as usize / 64).is_some_and(|word| word >> (sequence % 64) & 1 == 1)
+    pub fn slot(&self, sequence: u32) -> SlotState {
+        match (bit(&self.closed, sequence), bit(&self.charged, sequence)) {
+            (false, _) => SlotState::Open,
+            (true, true) => SlotState::Charged,
+            (true, false) => SlotState::Void,
+        }
     }
 
-    fn close(&mut self, sequence: u32, max_nanos: i64) {
-        let word = sequence as usize / 64;
-        if self.closed.len() <= word {
-            self.closed.resize(word + 1, 0);
+    fn close(&mut self, sequence: u32, max_nanos: i64, charged: bool) {
+        set_bit(&mut self.closed, sequence);
+        if charged {
+            set_bit(&mut self.charged, sequence);
         }
-        self.closed[word] |= 1 << (sequence % 64);
         // Nothing is held for a slot above the mark: its charge frees nothing, and the scope may end up overcommitted.
         if sequence < self.mark_sequence {
             self.closed_slots += 1;
@@ -114,6 +135,18 @@ impl Lease {
     fn is_done(&self, now: UnixMicros) -> bool {
         !self.lives(now) && self.closed_slots >= self.mark_sequence
     }
+}
+
+fn bit(words: &[u64], at: u32) -> bool {
+    words.get(at as usize / 64).is_some_and(|word| (word >> (at % 64)) & 1 == 1)
+}
+
+fn set_bit(words: &mut Vec<u64>, at: u32) {
+    let word = at as usize / 64;
+    if words.len() <= word {
+        words.resize(word + 1, 0);
+    }
+    words[word] |= 1 << (at % 64);
 }
 
 /// A campaign with its money.
@@ -199,7 +232,7 @@ impl CampaignState {
     /// Closes a slot with its charge; the lease is forgotten once nothing can come of it.
     pub(crate) fn close(&mut self, lease_id: u64, sequence: u32, max_nanos: i64, charge_nanos: Option<i64>) {
         let Some(lease) = self.leases.get_mut(&lease_id) else { return };
-        lease.close(sequence, max_nanos);
+        lease.close(sequence, max_nanos, charge_nanos.is_some());
         if let Some(charge) = charge_nanos {
             self.settled_nanos += i128::from(charge);
             *self.settled_by_day.entry(lease.day_start).or_default() += i128::from(charge);
@@ -210,8 +243,11 @@ impl CampaignState {
         }
     }
 
-    /// Forgets the leases that are done.
+    /// Forgets the leases that are done, but for the newest, which can still tell a repeated notice from a contradiction.
     pub(crate) fn forget_done(&mut self, now: UnixMicros) {
-        self.leases.retain(|_, lease| !lease.is_done(now));
+        let done: Vec<u64> = self.leases.iter().filter(|(_, lease)| lease.is_done(now)).map(|(id, _)| *id).collect();
+        for id in &done[..done.len().saturating_sub(MAX_DONE)] {
+            self.leases.remove(id);
+        }
     }
 }

@@ -70,11 +70,11 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks terms. `size` is how many leaves the log has, for the evidence that they name.
+/// Checks terms. `is_evidence` knows the client's own evidence by its index in the log.
 ///
 /// # Errors
 /// The first field that is out of its limits.
-pub fn check_terms(terms: &leaf::Terms, log_id: &str, size: u64) -> Result<(), Refusal> {
+pub fn check_terms(terms: &leaf::Terms, log_id: &str, is_evidence: impl Fn(u64) -> bool) -> Result<(), Refusal> {
     currency("terms.currency", &terms.currency)?;
     zone("terms.zone", &terms.zone)?;
     within("terms.client_name bytes", terms.client_name.len(), 1, 200)?;
@@ -93,11 +93,116 @@ pub fn check_terms(terms: &leaf::Terms, log_id: &str, size: u64) -> Result<(), R
         }
     }
     if let Some(evidence) = &terms.baseline_evidence
-        && (evidence.log_id != log_id || evidence.index >= size)
+        && (evidence.log_id != log_id || !is_evidence(evidence.index))
     {
-        return Err(Refusal::field("terms.baseline_evidence", format!("no leaf {} in {:?}", evidence.index, evidence.log_id)));
+        return Err(Refusal::field(
+            "terms.baseline_evidence",
+            format!("leaf {} of {:?} is no evidence of this client", evidence.index, evidence.log_id),
+        ));
     }
     Ok(())
+}
+
+/// The most that one impression may cost or hold, nanos: 256 of them, a full leaf, add up to less than 63 bits.
+pub const MAX_PRICE_NANOS: i64 = i64::MAX / 256;
+
+fn instant(field: String, time: Option<&prost_types::Timestamp>) -> Result<UnixMicros, Refusal> {
+    UnixMicros::from_pb(time).ok_or_else(|| Refusal::field(field, "is missing or outside the years 1 to 9999"))
+}
+
+fn short(field: String, text: &str, most: usize) -> Result<(), Refusal> {
+    if text.len() <= most { Ok(()) } else { Err(Refusal::field(field, format!("{} bytes; at most {most} are taken", text.len()))) }
+}
+
+/// Checks a charge before it can reach the log.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_settlement(path: &str, settlement: &leaf::Settlement) -> Result<(), Refusal> {
+    let field = |name: &str| format!("{path}.{name}");
+    within(&field("price_nanos"), settlement.price_nanos, 0, MAX_PRICE_NANOS)?;
+    within(&field("max_nanos"), settlement.max_nanos, 0, MAX_PRICE_NANOS)?;
+    within(&field("predicted_ltv_micros"), settlement.predicted_ltv_micros, 0, MAX_LIMIT_MICROS)?;
+    if !matches!(settlement.customer.len(), 0 | 16) {
+        return Err(Refusal::field(field("customer"), format!("{} bytes; a pseudonym has 16", settlement.customer.len())));
+    }
+    instant(field("bid_at"), settlement.bid_at.as_ref())?;
+    instant(field("noticed_at"), settlement.noticed_at.as_ref())?;
+    for (name, text) in [("exchange", &settlement.exchange), ("platform", &settlement.platform), ("model", &settlement.model)] {
+        short(field(name), text, ids::MAX_ID)?;
+    }
+    Ok(())
+}
+
+/// Checks a void before it can reach the log.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_void(path: &str, void: &leaf::Void) -> Result<(), Refusal> {
+    within(&format!("{path}.max_nanos"), void.max_nanos, 0, MAX_PRICE_NANOS)
+}
+
+/// Checks a purchase or refund.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_outcome(path: &str, outcome: &leaf::Outcome) -> Result<(), Refusal> {
+    ids::check("event_id", &outcome.event_id).map_err(|e| Refusal::field(path, e))?;
+    currency(&format!("{path}.currency"), &outcome.currency)?;
+    within(&format!("{path}.value_micros"), outcome.value_micros, -MAX_LIMIT_MICROS, MAX_LIMIT_MICROS)?;
+    instant(format!("{path}.occurred_at"), outcome.occurred_at.as_ref())?;
+    let len = outcome.customer.len();
+    if len == 16 { Ok(()) } else { Err(Refusal::field(format!("{path}.customer"), format!("{len} bytes; a pseudonym has 16"))) }
+}
+
+/// Checks an evidence.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_evidence(path: &str, evidence: &leaf::Evidence) -> Result<(), Refusal> {
+    short(format!("{path}.title"), &evidence.title, 200)?;
+    currency(&format!("{path}.currency"), &evidence.currency)?;
+    check_digest(path, &evidence.document_sha256)
+}
+
+/// Checks an invoice's record.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_invoice(path: &str, invoice: &leaf::Invoice) -> Result<(), Refusal> {
+    // Zuora's limit for invoice numbers, which accounting systems share.
+    within(&format!("{path}.number bytes"), invoice.number.len(), 1, 16)?;
+    currency(&format!("{path}.currency"), &invoice.currency)?;
+    check_month(&format!("{path}.month"), &invoice.month)?;
+    instant(format!("{path}.issued_at"), invoice.issued_at.as_ref())?;
+    check_digest(path, &invoice.document_sha256)
+}
+
+/// Checks the bounds of a period; gives them.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_period(path: &str, period: &leaf::PeriodClosed) -> Result<(UnixMicros, UnixMicros), Refusal> {
+    currency(&format!("{path}.currency"), &period.currency)?;
+    check_month(&format!("{path}.month"), &period.month)?;
+    let start = instant(format!("{path}.period_start"), period.period_start.as_ref())?;
+    let end = instant(format!("{path}.period_end"), period.period_end.as_ref())?;
+    if start < end { Ok((start, end)) } else { Err(Refusal::field(format!("{path}.period_end"), "is not after period_start")) }
+}
+
+fn check_digest(path: &str, digest: &[u8]) -> Result<(), Refusal> {
+    let len = digest.len();
+    if len == 32 { Ok(()) } else { Err(Refusal::field(format!("{path}.document_sha256"), format!("{len} bytes; a SHA-256 has 32"))) }
+}
+
+/// A month is written "2026-01".
+fn check_month(field: &str, month: &str) -> Result<(), Refusal> {
+    let good = month.len() == 7 && format!("{month}-01").parse::<jiff::civil::Date>().is_ok();
+    if good {
+        Ok(())
+    } else {
+        Err(Refusal::field(field, format!("{:?} is not a month like 2026-01", month.chars().take(20).collect::<String>())))
+    }
 }
 
 /// The local day that holds `now`, as UTC instants: [start, end).

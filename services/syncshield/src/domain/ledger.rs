@@ -11,10 +11,10 @@ use kiki::leaf::{self, leaf::Body};
 use kiki::money::{Micros, NANOS_PER_MICRO};
 use prost::Message as _;
 
-use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS};
+use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS, SlotState};
 use super::document;
 use super::refusal::Refusal;
-use super::state::{State, Totals, check_epoch};
+use super::state::{ClientState, State, Stored, Totals, check_epoch};
 
 /// Items of one request: with 256 bytes an item, a quarter of a megabyte.
 pub const MAX_ITEMS: usize = 1_024;
@@ -74,8 +74,10 @@ pub struct Granted {
 pub enum SlotOutcome {
     /// It was closed.
     Applied,
-    /// It had been closed.
+    /// It had been closed, in the same way.
     Duplicate,
+    /// It had been closed in another way: nothing changed.
+    Conflict(String),
     /// It cannot be closed, and why.
     Refused(String),
 }
@@ -292,6 +294,7 @@ impl Ledger {
     pub fn settle(&mut self, items: Vec<Closing<leaf::Settlement>>) -> Vec<SlotOutcome> {
         self.close(
             items,
+            SlotState::Charged,
             |s| s.sequence,
             |ledger, client, campaign, lease_id, mut settlements: Vec<leaf::Settlement>| {
                 let state = ledger.state.campaign(client, campaign)?;
@@ -317,6 +320,7 @@ impl Ledger {
     pub fn void(&mut self, items: Vec<Closing<leaf::Void>>) -> Vec<SlotOutcome> {
         self.close(
             items,
+            SlotState::Void,
             |v| v.sequence,
             |ledger, client, campaign, lease_id, voids| {
                 let batch = leaf::VoidBatch { lease_id, campaign: campaign.to_owned(), voids };
@@ -328,6 +332,7 @@ impl Ledger {
     fn close<T>(
         &mut self,
         items: Vec<Closing<T>>,
+        becomes: SlotState,
         sequence: impl Fn(&T) -> u32,
         write: impl Fn(&mut Self, &str, &str, u64, Vec<T>) -> Result<Recorded, Refusal>,
     ) -> Vec<SlotOutcome> {
@@ -340,7 +345,7 @@ impl Ledger {
             let mut next = Some(first.what);
             let start = outcomes.len();
             while let Some(what) = next {
-                let outcome = self.slot(&client, &campaign, lease_id, sequence(&what));
+                let outcome = self.slot(&client, &campaign, lease_id, sequence(&what), becomes);
                 let outcome =
                     if outcome == SlotOutcome::Applied && !taken.insert(sequence(&what)) { SlotOutcome::Duplicate } else { outcome };
                 if outcome == SlotOutcome::Applied {
@@ -364,12 +369,15 @@ impl Ledger {
         outcomes
     }
 
-    fn slot(&self, client: &str, campaign: &str, lease_id: u64, sequence: u32) -> SlotOutcome {
+    fn slot(&self, client: &str, campaign: &str, lease_id: u64, sequence: u32, becomes: SlotState) -> SlotOutcome {
         match self.state.lease(client, campaign, lease_id) {
-            Ok(lease) if lease.is_closed(sequence) => SlotOutcome::Duplicate,
             Ok(lease) if sequence >= lease.slots => SlotOutcome::Refused(format!("slot {sequence}: lease {lease_id} has {}", lease.slots)),
-            Ok(_) => SlotOutcome::Applied,
-            // A lease is forgotten when all of it that was spent is closed.
+            Ok(lease) => match lease.slot(sequence) {
+                SlotState::Open => SlotOutcome::Applied,
+                was if was == becomes => SlotOutcome::Duplicate,
+                was => SlotOutcome::Conflict(format!("slot {sequence} of lease {lease_id} is {was:?}, and would become {becomes:?}")),
+            },
+            // A lease is forgotten long after all of it that was spent is closed.
             Err(Refusal::NotFound { what: "lease", .. }) if (1..=self.state.last_lease_id).contains(&lease_id) => SlotOutcome::Duplicate,
             Err(refusal) => SlotOutcome::Refused(refusal.to_string()),
         }
@@ -395,6 +403,10 @@ impl Ledger {
                 return Err(Refusal::OutOfOrder(format!("source_seq of {source} is {source_seq}, and {} is next", last.seq + 1)));
             }
         }
+        // Two of these could contradict each other, and a request is taken whole or not at all.
+        if items.len() > 1 && items.iter().any(|(_, item)| matches!(item, Item::ClosePeriod(_) | Item::Invoice(_))) {
+            return Err(Refusal::field("items", "a period or an invoice comes alone"));
+        }
         for (i, (client, item)) in items.iter().enumerate() {
             self.check_item(&format!("items[{i}]"), client, item, !source.is_empty())?;
         }
@@ -412,54 +424,30 @@ impl Ledger {
                 if len > limit { Err(Refusal::TooMany { field: format!("{path}.decisions bytes"), count: len, limit }) } else { Ok(()) }
             }
             _ if sourced => Err(Refusal::field(path, "has a key of its own and comes without a source")),
-            Item::Purchase(outcome) => {
-                kiki::ids::check("event_id", &outcome.event_id).map_err(|e| Refusal::field(path, e))?;
-                kiki::money::Currency::parse(&outcome.currency).map_err(|e| Refusal::field(format!("{path}.currency"), e))?;
-                if outcome.customer.len() != 16 || outcome.occurred_at.is_none() {
-                    return Err(Refusal::field(path, "customer has 16 bytes and occurred_at is set"));
-                }
-                Ok(())
-            }
-            Item::Evidence(evidence) if evidence.document_sha256.len() != 32 => {
-                Err(Refusal::field(format!("{path}.document_sha256"), "has 32 bytes"))
-            }
-            Item::Evidence(_) => Ok(()),
+            Item::Purchase(outcome) => document::check_outcome(path, outcome),
+            Item::Evidence(evidence) => document::check_evidence(path, evidence),
             Item::ClosePeriod(period) => self.check_close(state, path, period),
-            Item::Invoice(invoice) => match state.invoices.get(&invoice.number) {
-                Some(stored) if stored.digest != invoice.document_sha256 => {
-                    Err(Refusal::KeyReused { what: "invoice", key: invoice.number.clone() })
-                }
-                _ if invoice.document_sha256.len() != 32 => Err(Refusal::field(format!("{path}.document_sha256"), "has 32 bytes")),
-                _ => Ok(()),
-            },
+            Item::Invoice(invoice) => check_invoice(state, path, invoice),
         }
     }
 
-    fn check_close(&self, state: &super::state::ClientState, path: &str, period: &leaf::PeriodClosed) -> Result<(), Refusal> {
-        let bounds = (UnixMicros::from_pb(period.period_start.as_ref()), UnixMicros::from_pb(period.period_end.as_ref()));
-        let (Some(start), Some(end)) = bounds else { return Err(Refusal::field(path, "period_start and period_end are set")) };
-        if start >= end {
-            return Err(Refusal::field(format!("{path}.period_end"), "is not after period_start"));
-        }
+    fn check_close(&self, state: &ClientState, path: &str, period: &leaf::PeriodClosed) -> Result<(), Refusal> {
+        let bounds = document::check_period(path, period)?;
         if !state.terms.contains_key(&period.currency) {
             return Err(Refusal::NotFound { what: "terms in currency", id: period.currency.clone() });
         }
-        if self.now < end {
-            return Err(Refusal::PeriodOpen { end_micros: end.0, now_micros: self.now.0 });
+        if self.now < bounds.1 {
+            return Err(Refusal::PeriodOpen { end_micros: bounds.1.0, now_micros: self.now.0 });
         }
         match state.closed.get(&(period.currency.clone(), period.month.clone())) {
-            Some(closed) if closed.bounds != (start, end) => Err(Refusal::KeyReused { what: "period", key: period.month.clone() }),
+            Some(closed) if closed.bounds != bounds => Err(Refusal::KeyReused { what: "period", key: period.month.clone() }),
             _ => Ok(()),
         }
     }
 
     fn record_one(&mut self, client: &str, source: (&str, u64), item: Item) -> Result<Recorded, Refusal> {
-        let again = |stored: &super::state::Stored| Recorded {
-            index: stored.index,
-            client_seq: stored.client_seq,
-            duplicate: true,
-            ..Default::default()
-        };
+        let again =
+            |stored: &Stored| Recorded { index: stored.index, client_seq: stored.client_seq, duplicate: true, ..Default::default() };
         let known = self.state.clients.get(client);
         let body = match item {
             Item::Decisions(batch) => Body::Decisions(batch),
@@ -520,8 +508,8 @@ impl Ledger {
     pub fn put_campaign(&mut self, client: &str, mut campaign: leaf::Campaign) -> Result<(Recorded, u64), Refusal> {
         document::check_campaign(&campaign)?;
         let before = self.state.campaign(client, &campaign.campaign).ok();
-        if let Some(before) = before.filter(|before| before.currency != campaign.currency) {
-            return Err(Refusal::field("campaign.currency", format!("is {} for ever, not {}", before.currency, campaign.currency)));
+        if let Some(before) = before {
+            check_unchanged(before, &campaign)?;
         }
         campaign.version = before.map_or(0, |before| before.version) + 1;
         let version = campaign.version;
@@ -533,7 +521,8 @@ impl Ledger {
     /// # Errors
     /// A field out of its limits.
     pub fn put_terms(&mut self, client: &str, mut terms: leaf::Terms) -> Result<(Recorded, u64), Refusal> {
-        document::check_terms(&terms, &self.log_id, self.state.size)?;
+        let known = self.state.clients.get(client);
+        document::check_terms(&terms, &self.log_id, |index| known.is_some_and(|c| c.evidence.values().any(|e| e.index == index)))?;
         terms.version = self.state.clients.get(client).and_then(|c| c.terms.get(&terms.currency)).map_or(0, |(version, _)| *version) + 1;
         terms.effective_from = terms.effective_from.or(Some(self.now.into()));
         let version = terms.version;
@@ -549,4 +538,24 @@ impl Ledger {
         let compiled = kiki::guardrail::Policy::compile(&policy).map_err(|e| Refusal::field(format!("policy.{}", e.field), e.problem))?;
         Ok((self.append(leaf::OPERATOR, ("", 0), Body::Policy(policy))?, compiled))
     }
+}
+
+/// A number has one document, and a closing one invoice.
+fn check_invoice(state: &ClientState, path: &str, invoice: &leaf::Invoice) -> Result<(), Refusal> {
+    document::check_invoice(path, invoice)?;
+    let reused = |what| Err(Refusal::KeyReused { what, key: invoice.number.clone() });
+    match (state.invoices.get(&invoice.number), state.invoiced.get(&invoice.period_closed_seq)) {
+        (Some(stored), _) if stored.digest != invoice.document_sha256 => reused("invoice"),
+        (_, Some(number)) if *number != invoice.number => reused("closing of invoice"),
+        _ => Ok(()),
+    }
+}
+
+/// The currency counts the money and the zone bounds its days: another one would begin a second budget.
+fn check_unchanged(before: &CampaignState, next: &leaf::Campaign) -> Result<(), Refusal> {
+    if before.currency != next.currency {
+        return Err(Refusal::field("campaign.currency", format!("is {} for ever, not {}", before.currency, next.currency)));
+    }
+    let zone = leaf::Campaign::decode(before.document.as_slice()).map_err(|e| Refusal::field("campaign", e))?.zone;
+    if zone != next.zone { Err(Refusal::field("campaign.zone", format!("is {zone} for ever, not {}", next.zone))) } else { Ok(()) }
 }

@@ -12,7 +12,7 @@ use kiki::leaf::{self, leaf::Body};
 use kiki::money::Micros;
 use serde::{Deserialize, Serialize};
 
-use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS};
+use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS, SlotState};
 use super::refusal::Refusal;
 
 /// Senders whose last batch is remembered; the one that has been silent longest is forgotten beyond that.
@@ -61,6 +61,8 @@ pub struct ClientState {
     pub closed: BTreeMap<(String, String), Closed>,
     /// Recorded invoices by number.
     pub invoices: BTreeMap<String, Stored>,
+    /// The invoice of each closing, by the closing's `client_seq`: one closing is invoiced once.
+    pub invoiced: BTreeMap<u64, String>,
     /// Recorded evidence by digest.
     pub evidence: BTreeMap<Vec<u8>, Stored>,
 }
@@ -198,9 +200,7 @@ impl State {
                     ))
                 })
             }
-            Body::Settlements(b) => {
-                self.check_open(client, &b.campaign, b.lease_id, b.settlements.iter().map(|s| (s.sequence, s.max_nanos)))
-            }
+            Body::Settlements(b) => self.check_settlements(client, b),
             Body::Voids(b) => self.check_open(client, &b.campaign, b.lease_id, b.voids.iter().map(|v| (v.sequence, v.max_nanos))),
             Body::Campaign(b) => {
                 let version = self.campaign(client, &b.campaign).map_or(0, |campaign| campaign.version) + 1;
@@ -210,6 +210,10 @@ impl State {
                 let version = self.clients.get(client).and_then(|c| c.terms.get(&b.currency)).map_or(0, |(version, _)| *version) + 1;
                 check_version("terms", b.version, version)
             }
+            Body::Invoice(b) => match self.clients.get(client).and_then(|c| c.invoiced.get(&b.period_closed_seq)) {
+                Some(number) => Err(Refusal::OutOfOrder(format!("the closing at {} was invoiced as {number}", b.period_closed_seq))),
+                None => Ok(()),
+            },
             Body::Policy(b) => check_version("policy", b.version, self.policy.as_ref().map_or(0, |(version, _)| *version) + 1),
             _ => Ok(()),
         }
@@ -234,6 +238,20 @@ impl State {
         Ok(())
     }
 
+    /// A batch of charges says of its lease what the lease says of itself: its day decides which invoice the spend is on.
+    fn check_settlements(&self, client: &str, batch: &leaf::SettlementBatch) -> Result<(), Refusal> {
+        let lease = self.lease(client, &batch.campaign, batch.lease_id)?;
+        let currency = &self.campaign(client, &batch.campaign)?.currency;
+        let said = (UnixMicros::from_pb(batch.granted_at.as_ref()), UnixMicros::from_pb(batch.day_start.as_ref()));
+        if batch.currency != *currency || said != (Some(lease.granted_at), Some(lease.day_start)) {
+            return Err(Refusal::field(
+                "settlements",
+                format!("currency, granted_at or day_start are not those of lease {}", batch.lease_id),
+            ));
+        }
+        self.check_open(client, &batch.campaign, batch.lease_id, batch.settlements.iter().map(|s| (s.sequence, s.max_nanos)))
+    }
+
     /// Each slot closes once.
     fn check_open(&self, client: &str, campaign: &str, lease_id: u64, slots: impl Iterator<Item = (u32, i64)>) -> Result<(), Refusal> {
         let lease = self.lease(client, campaign, lease_id)?;
@@ -242,7 +260,7 @@ impl State {
             if sequence >= lease.slots || max_nanos < 0 {
                 return Err(Refusal::field("sequence", format!("slot {sequence} of {} holding {max_nanos} nanos", lease.slots)));
             }
-            if lease.is_closed(sequence) || !seen.insert(sequence) {
+            if lease.slot(sequence) != SlotState::Open || !seen.insert(sequence) {
                 return Err(Refusal::OutOfOrder(format!("slot {sequence} of lease {lease_id} is closed")));
             }
         }
@@ -324,6 +342,7 @@ impl ClientState {
                 self.closed.insert((b.currency.clone(), b.month.clone()), closed);
             }
             Body::Invoice(b) => {
+                self.invoiced.insert(b.period_closed_seq, b.number.clone());
                 self.invoices.insert(b.number.clone(), stored(&b.document_sha256));
             }
             Body::Evidence(b) => {

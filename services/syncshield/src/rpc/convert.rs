@@ -11,6 +11,7 @@ use kiki::status::{self, Reason};
 use tonic::Status;
 
 use crate::domain::budget::{CampaignState, Lease};
+use crate::domain::document;
 use crate::domain::ledger::{Item, MAX_ITEMS, Recorded, SlotOutcome};
 use crate::error::Error;
 use crate::store::Log;
@@ -113,18 +114,17 @@ pub(super) fn budget(client: &str, campaign: &str, state: &CampaignState, now: U
 }
 
 pub(super) fn settlement(i: usize, settlement: Option<leaf::Settlement>) -> Result<leaf::Settlement, Status> {
-    let field = |name: &str| format!("items[{i}].settlement{name}");
-    let settlement = settlement.ok_or_else(|| status::field(&field(""), "is missing"))?;
-    if settlement.price_nanos < 0 || settlement.max_nanos < 0 {
-        return Err(status::field(&field(".price_nanos"), "a price or hold below 0"));
-    }
-    if !matches!(settlement.customer.len(), 0 | 16) {
-        return Err(status::field(&field(".customer"), format!("{} bytes; a pseudonym has 16", settlement.customer.len())));
-    }
-    if settlement.bid_at.is_none() || settlement.noticed_at.is_none() {
-        return Err(status::field(&field(".bid_at"), "bid_at and noticed_at are set"));
-    }
+    let path = format!("items[{i}].settlement");
+    let settlement = settlement.ok_or_else(|| status::field(&path, "is missing"))?;
+    document::check_settlement(&path, &settlement).map_err(Error::from)?;
     Ok(settlement)
+}
+
+pub(super) fn void(i: usize, void: Option<leaf::Void>) -> Result<leaf::Void, Status> {
+    let path = format!("items[{i}].void");
+    let void = void.ok_or_else(|| status::field(&path, "is missing"))?;
+    document::check_void(&path, &void).map_err(Error::from)?;
+    Ok(void)
 }
 
 pub(super) fn items(caller: &Caller, items: Vec<pb::RecordItem>) -> Result<Vec<(String, Item)>, Status> {
@@ -132,6 +132,9 @@ pub(super) fn items(caller: &Caller, items: Vec<pb::RecordItem>) -> Result<Vec<(
     at_most("items", items.len(), MAX_ITEMS)?;
     let convert = |(i, item): (usize, pb::RecordItem)| {
         caller.act_for(&item.client)?;
+        if !matches!(item.body, Some(Body::Purchase(_))) {
+            caller.act_for_all()?; // a tenant reports its purchases, and nothing else
+        }
         let body = match item.body.ok_or_else(|| status::field(&format!("items[{i}].body"), "is missing"))? {
             Body::Decisions(batch) => Item::Decisions(batch),
             Body::Purchase(purchase) => Item::Purchase(outcome(purchase)),
@@ -177,6 +180,7 @@ pub(super) fn slot_results(outcomes: Vec<SlotOutcome>) -> Vec<pb::SlotResult> {
         let (status, reason) = match outcome {
             SlotOutcome::Applied => (pb::SlotStatus::Applied, String::new()),
             SlotOutcome::Duplicate => (pb::SlotStatus::Duplicate, String::new()),
+            SlotOutcome::Conflict(reason) => (pb::SlotStatus::Conflict, reason),
             SlotOutcome::Refused(reason) => (pb::SlotStatus::Refused, reason),
         };
         pb::SlotResult { status: status.into(), reason }
