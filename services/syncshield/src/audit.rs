@@ -14,6 +14,7 @@ use kiki::tlog::note::VerifyingKey;
 use kiki::tlog::{Tree, leaf_hash};
 
 use crate::domain::state::State;
+use crate::store::disk::{Disk, Files};
 use crate::store::{Paths, segments};
 
 /// What a good log holds.
@@ -52,16 +53,24 @@ fn finding(place: impl ToString, problem: impl ToString) -> Finding {
 /// # Errors
 /// The first thing that is off; what stands behind it cannot be judged.
 pub fn verify(data: &Path, key: &VerifyingKey) -> Result<Report, Finding> {
+    verify_on(&Files, data, key)
+}
+
+/// As [`verify`], on any disk.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_on(disk: &dyn Disk, data: &Path, key: &VerifyingKey) -> Result<Report, Finding> {
     let paths = Paths::new(data);
-    let note = std::fs::read(paths.checkpoint()).map_err(|e| finding("checkpoint", e))?;
+    let note = disk.read(&paths.checkpoint()).map_err(|e| finding("checkpoint", e))?;
     let checkpoint = Checkpoint::open(&note, key.name(), key).map_err(|e| finding("checkpoint", e))?;
     let mut audit = Audit { log_id: key.name().to_owned(), ..Default::default() };
-    let files = segments::list(&paths.log()).map_err(|e| finding("log", e))?;
+    let files = segments::list(disk, &paths.log()).map_err(|e| finding("log", e))?;
     for (i, (first, path)) in files.iter().enumerate() {
         if *first != audit.tree.size() {
             return Err(finding(format!("leaf {}", audit.tree.size()), format!("is missing: {} starts at leaf {first}", path.display())));
         }
-        let bytes = std::fs::read(path).map_err(|e| finding(path.display(), e))?;
+        let bytes = disk.read(path).map_err(|e| finding(path.display(), e))?;
         for frame in Scanner::new(&bytes) {
             let place = format!("leaf {}", audit.tree.size());
             match frame {

@@ -20,6 +20,9 @@ pub enum Error {
     /// A write failed: nothing more is taken until a restart has looked at the disk.
     #[error("the log cannot be written; nothing is granted")]
     Failed,
+    /// There is no room on the disk; a later request may find some.
+    #[error("the disk is full; nothing is granted")]
+    Full,
     /// The log was asked for more than it has.
     #[error("size {asked} was asked for, and the log has {size} leaves")]
     OutOfRange {
@@ -85,7 +88,7 @@ impl Error {
         match self {
             Self::Refused(refusal) => reason_of(refusal),
             Self::QueueFull(_) => Reason::Overloaded,
-            Self::Stopped | Self::Failed => Reason::LogUnavailable,
+            Self::Stopped | Self::Failed | Self::Full => Reason::LogUnavailable,
             Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
             Self::Damaged(_) => Reason::LogInconsistent,

@@ -4,10 +4,12 @@
 //! one go and made durable by one `fdatasync` (group commit); only then is anybody answered.
 //!
 //! Invariants: acknowledged means durable; a checkpoint is signed only over what is durable, and is itself durable
-//! before it is handed out; after a failed write or fsync the writer takes nothing more and never tries again.
+//! before it is handed out; after a failed write or fsync the writer takes nothing more and never tries again, but for a
+//! write that found no room: that is cut off again, and the writer denies until there is some.
 //!
 //! Not here: what a request means (`domain`), and what a file looks like (`store/segments`).
 
+pub mod disk;
 pub mod segments;
 pub mod snapshot;
 
@@ -15,6 +17,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
 use kiki::clock::Clock;
@@ -29,6 +32,7 @@ use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Refusal;
 use crate::domain::state::State;
 use crate::error::Error;
+use disk::{Disk, Files, replace};
 use segments::{Index, Segments};
 
 /// Requests that may wait for the writer. At 1 ms a commit and some hundred requests in each, that is tens of
@@ -95,6 +99,9 @@ struct Inner {
     committed: watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
     signed: ArcSwapOption<Signed>,
+    /// There was no room for the last commit; the writer denies.
+    full: AtomicBool,
+    disk: Arc<dyn Disk>,
 }
 
 /// Where a data folder keeps the log.
@@ -145,39 +152,48 @@ impl Log {
         std::fs::create_dir_all(paths.log())?;
         let lock = lock(&paths.log().join("lock"))?;
         let key = signing_key(paths, log_id)?;
-        let signed = read_checkpoint(paths, &key)?;
-        let recovered = segments::recover(&paths.log(), log_id, signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size))?;
+        let (log, mut hand) = Self::open_by_hand(Arc::new(Files), paths, key, clock)?;
+        hand.writer.lock = Some(lock);
+        std::thread::Builder::new().name("log-writer".into()).spawn(move || hand.run_blocking())?;
+        Ok(log)
+    }
+
+    /// Recovers the log on any disk and leaves its writer to the caller, who sees to it that there is no other.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_by_hand(disk: Arc<dyn Disk>, paths: &Paths, key: SigningKey, clock: Clock) -> Result<(Self, Hand), Error> {
+        let log_id = key.verifying_key().name().to_owned();
+        let signed = read_checkpoint(&*disk, paths, &key)?;
+        let recovered = segments::recover(&disk, &paths.log(), &log_id, signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size))?;
         if let Some((checkpoint, _)) = &signed {
             check_root(&recovered.tree, checkpoint)?;
         }
-        let state = fold(paths, &recovered)?;
+        let state = fold(&*disk, paths, &recovered.tree, &recovered.index)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUE);
         let catalog = Arc::new(catalog(&state));
         let inner = Arc::new(Inner {
-            log_id: log_id.to_owned(),
+            log_id: log_id.clone(),
             index: RwLock::new(recovered.index),
             committed: watch::channel(recovered.tree.size()).0,
             tree: RwLock::new(recovered.tree),
             catalog: watch::channel(catalog).0,
             signed: ArcSwapOption::new(signed.map(|(checkpoint, note)| Arc::new(Signed { size: checkpoint.size, note: note.into() }))),
+            full: AtomicBool::new(false),
+            disk,
         });
-        let mut writer = Writer {
+        let writer = Writer {
             snapshot_at: state.size,
-            ledger: Ledger::new(log_id.to_owned(), state),
+            ledger: Ledger::new(log_id, state),
             segments: recovered.segments,
             key,
             clock,
             paths: paths.clone(),
-            _lock: lock,
+            lock: None,
             failed: false,
             inner: inner.clone(),
         };
-        std::thread::Builder::new().name("log-writer".into()).spawn(move || {
-            let closed = writer.run(queue);
-            drop(writer); // with its lock, before anybody hears that the log is closed
-            closed.map(|reply| reply.send(()))
-        })?;
-        Ok(Self { inner, jobs })
+        Ok((Self { inner, jobs }, Hand { writer, queue }))
     }
 
     /// Runs a request on the ledger and answers once its leaves are durable.
@@ -200,7 +216,7 @@ impl Log {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull(MAX_QUEUE),
             mpsc::error::TrySendError::Closed(_) => Error::Stopped,
         })?;
-        answered.await.map_err(|_| Error::Stopped)?
+        answered.await.map_err(|_| if self.inner.full.load(Relaxed) { Error::Full } else { Error::Stopped })?
     }
 
     /// A signed checkpoint of at least `min_size`; 0 takes the newest that there is, or signs the first.
@@ -255,7 +271,8 @@ impl Log {
     pub async fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
         let size = *self.inner.committed.borrow();
         let Some(range) = self.inner.index.read().range(from, size, max_bytes) else { return Ok(Vec::new()) };
-        tokio::task::spawn_blocking(move || segments::read(&range)).await.map_err(|_| Error::Stopped)?
+        let disk = self.inner.disk.clone();
+        tokio::task::spawn_blocking(move || segments::read(&*disk, &range)).await.map_err(|_| Error::Stopped)?
     }
 
     /// One multiproof that the leaves are in the tree of `size`.
@@ -264,6 +281,51 @@ impl Log {
     /// An index at or beyond `size`, or a size beyond the log.
     pub fn proof(&self, indices: &[u64], size: u64) -> Result<Vec<Hash>, Error> {
         Ok(self.inner.tree.read().multiproof(indices, size)?)
+    }
+}
+
+/// The writer in its caller's hand: on a thread, as a task, or turn by turn in a simulation.
+pub struct Hand {
+    writer: Writer,
+    queue: mpsc::Receiver<Job>,
+}
+
+impl Hand {
+    /// Writes until the log is closed or nobody is left to ask.
+    fn run_blocking(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            if let Some(closed) = self.writer.turn(first, &mut self.queue) {
+                return self.end(closed);
+            }
+        }
+    }
+
+    /// As a task does it: where there is one thread for all, as in a simulated network. It blocks that thread for each commit.
+    pub async fn run(mut self) {
+        while let Some(first) = self.queue.recv().await {
+            if let Some(closed) = self.writer.turn(first, &mut self.queue) {
+                return self.end(closed);
+            }
+        }
+    }
+
+    /// One turn over what has queued up, in one commit; nothing where nothing has.
+    pub fn turn(&mut self) {
+        if let Ok(first) = self.queue.try_recv()
+            && let Some(closed) = self.writer.turn(first, &mut self.queue)
+        {
+            let _ = closed.send(()); // whoever closed the log may have gone
+        }
+    }
+
+    /// Snapshots the fold, as the writer does from time to time.
+    pub fn snapshot(&mut self) {
+        self.writer.snapshot();
+    }
+
+    fn end(self, closed: oneshot::Sender<()>) {
+        drop(self); // with its lock, before anybody hears that the log is closed
+        let _ = closed.send(()); // whoever closed the log may have gone
     }
 }
 
@@ -277,48 +339,75 @@ struct Writer {
     failed: bool,
     inner: Arc<Inner>,
     /// Held as long as the writer lives; the system releases it however the process ends.
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl Writer {
-    fn run(&mut self, mut queue: mpsc::Receiver<Job>) -> Option<oneshot::Sender<()>> {
-        while let Some(first) = queue.blocking_recv() {
-            let mut replies = Vec::new();
-            let mut signs = Vec::new();
-            let mut close = None;
-            let mut next = Some(first);
-            while let Some(job) = next {
-                match job {
-                    Job::Run(_) if self.failed => {} // dropped: the caller hears that the writer stopped
-                    Job::Run(request) => {
-                        self.ledger.set_now(self.clock.now());
-                        replies.push(request(&mut self.ledger));
-                        self.ledger.seal();
-                    }
-                    Job::Sign { min_size, reply } => signs.push((min_size, reply)),
-                    Job::Close(reply) => close = Some(reply),
+    fn turn(&mut self, first: Job, queue: &mut mpsc::Receiver<Job>) -> Option<oneshot::Sender<()>> {
+        let mut replies = Vec::new();
+        let mut signs = Vec::new();
+        let mut close = None;
+        let mut next = Some(first);
+        let denies = self.denies();
+        while let Some(job) = next {
+            match job {
+                Job::Run(_) if denies => {} // dropped: the caller hears that the writer stopped, or that the disk is full
+                Job::Run(request) => {
+                    self.ledger.set_now(self.clock.now());
+                    replies.push(request(&mut self.ledger));
+                    self.ledger.seal();
                 }
-                next = if self.ledger.pending() < MAX_COMMIT && close.is_none() { queue.try_recv().ok() } else { None };
+                Job::Sign { min_size, reply } => signs.push((min_size, reply)),
+                Job::Close(reply) => close = Some(reply),
             }
-            let committed = self.commit();
-            for reply in replies {
-                reply(committed.clone());
+            next = if self.ledger.pending() < MAX_COMMIT && close.is_none() { queue.try_recv().ok() } else { None };
+        }
+        let committed = self.commit();
+        for reply in replies {
+            reply(committed.clone());
+        }
+        for (min_size, reply) in signs {
+            drop(reply.send(self.sign(min_size)));
+        }
+        if self.ledger.state.size >= self.snapshot_at + SNAPSHOT_EVERY {
+            self.snapshot();
+        }
+        if close.is_some() {
+            if let Err(error) = self.sign(0) {
+                tracing::error!(%error, "no checkpoint at the end");
             }
-            for (min_size, reply) in signs {
-                drop(reply.send(self.sign(min_size)));
-            }
-            if self.ledger.state.size >= self.snapshot_at + SNAPSHOT_EVERY {
-                self.snapshot();
-            }
-            if close.is_some() {
-                if let Err(error) = self.sign(0) {
-                    tracing::error!(%error, "no checkpoint at the end");
-                }
-                self.snapshot();
-                return close;
+            self.snapshot();
+        }
+        close
+    }
+
+    /// Whether nothing is taken now: for good after a failure, and as long as there is no room.
+    fn denies(&mut self) -> bool {
+        if !self.failed && self.inner.full.load(Relaxed) {
+            match self.segments.has_room() {
+                Ok(room) => self.inner.full.store(!room, Relaxed),
+                Err(error) => self.fail(&error),
             }
         }
-        None
+        self.failed || self.inner.full.load(Relaxed)
+    }
+
+    /// Never retried: after a failed fsync nobody knows what the disk holds.
+    fn fail(&mut self, error: &Error) {
+        tracing::error!(%error, "the log cannot be written; nothing more is taken");
+        self.failed = true;
+        self.inner.full.store(false, Relaxed);
+    }
+
+    /// There was no room for what the last requests did: the state is folded anew from what is durable.
+    fn deny_until_room(&mut self) {
+        tracing::error!("the log cannot be written: the disk is full; nothing is granted until there is room");
+        self.inner.full.store(true, Relaxed);
+        let folded = fold(&*self.inner.disk, &self.paths, &self.inner.tree.read(), &self.inner.index.read());
+        match folded {
+            Ok(state) => self.ledger = Ledger::new(self.inner.log_id.clone(), state),
+            Err(error) => self.fail(&error),
+        }
     }
 
     fn commit(&mut self) -> Result<(), Error> {
@@ -331,10 +420,12 @@ impl Writer {
         }
         let placed = match self.segments.append(&leaves) {
             Ok(placed) => placed,
+            Err(Error::Full) => {
+                self.deny_until_room();
+                return Err(Error::Full);
+            }
             Err(error) => {
-                // Never retried: after a failed fsync nobody knows what the disk holds.
-                tracing::error!(%error, "the log cannot be written; nothing more is taken");
-                self.failed = true;
+                self.fail(&error);
                 return Err(Error::Failed);
             }
         };
@@ -367,7 +458,7 @@ impl Writer {
             return Ok((*signed).clone());
         }
         let note = Checkpoint { origin: self.inner.log_id.clone(), size, root }.sign(&self.key)?;
-        replace(&self.paths.checkpoint(), note.as_bytes())?;
+        replace(&*self.inner.disk, &self.paths.checkpoint(), note.as_bytes())?;
         let signed = Signed { size, note: note.into() };
         self.inner.signed.store(Some(Arc::new(signed.clone())));
         Ok(signed)
@@ -379,26 +470,11 @@ impl Writer {
             return;
         }
         let root = self.inner.tree.read().root();
-        match snapshot::write(&self.paths.snapshot(), &self.ledger.state, root) {
+        match snapshot::write(&*self.inner.disk, &self.paths.snapshot(), &self.ledger.state, root) {
             Ok(()) => self.snapshot_at = self.ledger.state.size,
             Err(error) => tracing::warn!(%error, "no snapshot"),
         }
     }
-}
-
-/// Replaces a small file so that after a crash the old or the new one stands there, whole.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    replace_with_mode(path, bytes, 0o644)
-}
-
-fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let next = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&next)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&next, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// One writer: a second process on the same folder is refused.
@@ -415,7 +491,7 @@ fn signing_key(paths: &Paths, log_id: &str) -> Result<SigningKey, Error> {
     let path = paths.key();
     let key = if path.exists() { read_key(&path, log_id)? } else { make_key(paths, &path, log_id)? };
     if !paths.public_key().exists() {
-        replace(&paths.public_key(), format!("{}\n", key.verifying_key()).as_bytes())?;
+        replace(&Files, &paths.public_key(), format!("{}\n", key.verifying_key()).as_bytes())?;
     }
     Ok(key)
 }
@@ -427,18 +503,29 @@ fn read_key(path: &Path, log_id: &str) -> Result<SigningKey, Error> {
 }
 
 fn make_key(paths: &Paths, path: &Path, log_id: &str) -> Result<SigningKey, Error> {
-    if segments::list(&paths.log())?.iter().any(|(_, path)| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0)) {
+    if segments::list(&Files, &paths.log())?.iter().any(|(_, path)| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0)) {
         return Err(Error::Key(format!("{} is missing, and the log has records", path.display())));
     }
     let seed = kiki::ids::Key::random().map_err(|e| Error::Key(e.to_string()))?;
     let key = SigningKey::new(log_id, seed.bytes())?;
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    replace_with_mode(path, format!("{}\n", key.to_secret_text()).as_bytes(), 0o600)?;
+    write_secret(path, &format!("{}\n", key.to_secret_text()))?;
     Ok(key)
 }
 
-fn read_checkpoint(paths: &Paths, key: &SigningKey) -> Result<Option<(Checkpoint, String)>, Error> {
-    match std::fs::read(paths.checkpoint()) {
+/// As [`replace`], readable by its owner alone from the first byte.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let next = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+fn read_checkpoint(disk: &dyn Disk, paths: &Paths, key: &SigningKey) -> Result<Option<(Checkpoint, String)>, Error> {
+    match disk.read(&paths.checkpoint()) {
         Ok(note) => {
             let checkpoint = Checkpoint::open(&note, key.verifying_key().name(), key.verifying_key())?;
             Ok(Some((checkpoint, String::from_utf8_lossy(&note).into_owned())))
@@ -459,12 +546,12 @@ fn check_root(tree: &Tree, checkpoint: &Checkpoint) -> Result<(), Error> {
 }
 
 /// The fold of the recovered log, from its snapshot where that fits.
-fn fold(paths: &Paths, recovered: &segments::Recovered) -> Result<State, Error> {
-    let mut state = snapshot::read(&paths.snapshot(), &recovered.tree).unwrap_or_default();
-    let size = recovered.tree.size();
+fn fold(disk: &dyn Disk, paths: &Paths, tree: &Tree, index: &Index) -> Result<State, Error> {
+    let mut state = snapshot::read(disk, &paths.snapshot(), tree).unwrap_or_default();
+    let size = tree.size();
     while state.size < size {
-        let Some(range) = recovered.index.range(state.size, size, 8 << 20) else { break };
-        for (index, bytes) in segments::read(&range)? {
+        let Some(range) = index.range(state.size, size, 8 << 20) else { break };
+        for (index, bytes) in segments::read(disk, &range)? {
             let (head, body) = leaf::decode(&bytes).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
             state.apply(&head, &body).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
         }

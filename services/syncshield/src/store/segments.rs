@@ -2,21 +2,23 @@
 //!
 //! Invariants: a segment is only ever appended to; recovery cuts a torn end only beyond what was signed, and only
 //! where nothing valid stands behind it. Damage anywhere else stops the start and says where.
+//!
+//! What stands beyond the last signature is written anew before anything is built on it: after a process that was
+//! killed between write and fsync, or that an fsync failed, the system may show bytes that its disk does not have.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use kiki::framed::{self, Scanner};
 use kiki::leaf;
 use kiki::tlog::{Hash, Tree, leaf_hash};
 
+use super::disk::{Disk, DiskFile, is_full, replace};
 use crate::error::Error;
 
-/// A segment is closed above this size: small enough to read into memory whole, as recovery does.
-const MAX_SEGMENT: u64 = 64 << 20;
+/// Room that a disk which was full must have before anything is taken again: a commit of a thousand leaves of 200 B.
+const ROOM: usize = 256 << 10;
 
 /// Where each leaf stands.
 #[derive(Debug, Default)]
@@ -83,10 +85,8 @@ impl Index {
 ///
 /// # Errors
 /// The file system's, or a frame that went bad since it was written.
-pub fn read(range: &Range) -> Result<Vec<(u64, Bytes)>, Error> {
-    let mut bytes = vec![0; range.len];
-    File::open(&range.path)?.read_exact_at(&mut bytes, range.offset)?;
-    let bytes = Bytes::from(bytes);
+pub fn read(disk: &dyn Disk, range: &Range) -> Result<Vec<(u64, Bytes)>, Error> {
+    let bytes = Bytes::from(disk.read_at(&range.path, range.offset, range.len)?);
     let mut leaves = Vec::new();
     for (index, frame) in (range.first..).zip(Scanner::new(&bytes)) {
         let (_, payload) = frame.map_err(|bad| Error::Damaged(format!("leaf {index} in {}: {}", range.path.display(), bad.why)))?;
@@ -99,15 +99,14 @@ pub fn read(range: &Range) -> Result<Vec<(u64, Bytes)>, Error> {
 ///
 /// # Errors
 /// The file system's. A folder that does not exist has none.
-pub fn list(dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
+pub fn list(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let paths = match disk.list(dir) {
+        Ok(paths) => paths,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
+    for path in paths {
         let first = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".seg")).map(str::parse);
         if let Some(Ok(first)) = first {
             found.push((first, path));
@@ -131,15 +130,17 @@ pub struct Recovered {
 ///
 /// # Errors
 /// Damage at or below `signed` leaves, or with a valid record behind it; says which leaf of which file.
-pub fn recover(dir: &Path, log_id: &str, signed: u64) -> Result<Recovered, Error> {
-    let files = list(dir)?;
+pub fn recover(disk: &Arc<dyn Disk>, dir: &Path, log_id: &str, signed: u64) -> Result<Recovered, Error> {
+    let files = list(&**disk, dir)?;
+    let mut last = Vec::new();
+    let mut cut = false;
     let mut tree = Tree::new();
     let mut index = Index::default();
     for (i, (first, path)) in files.iter().enumerate() {
         if *first != tree.size() {
             return Err(Error::Damaged(format!("{} starts at leaf {first}, and {} stand before it", path.display(), tree.size())));
         }
-        let bytes = std::fs::read(path)?;
+        let bytes = disk.read(path)?;
         let mut scanned = scan(&bytes, log_id, *first);
         let last_file = i + 1 == files.len();
         if let Some((offset, why)) = scanned.torn_end() {
@@ -148,9 +149,6 @@ pub fn recover(dir: &Path, log_id: &str, signed: u64) -> Result<Recovered, Error
             let behind = !last_file || (scanned.bad.is_some() && framed::valid_frame_behind(&bytes, offset, newer).is_some());
             if *first + scanned.whole as u64 >= signed && !behind {
                 tracing::warn!(leaf = at, bytes = bytes.len() - scanned.cut(), "the torn end of the last write is cut");
-                let file = OpenOptions::new().write(true).open(path)?;
-                file.set_len(scanned.cut() as u64)?;
-                file.sync_all()?;
                 scanned.keep_whole();
             } else {
                 let reason = if at < signed { "it was signed" } else { "valid records stand behind it" };
@@ -159,8 +157,14 @@ pub fn recover(dir: &Path, log_id: &str, signed: u64) -> Result<Recovered, Error
         }
         scanned.hashes.into_iter().for_each(|hash| tree.push(hash));
         index.add(Placed { path: path.clone(), first: *first, starts: scanned.starts, end: scanned.end });
+        last = bytes;
+        cut = (scanned.end as usize) < last.len();
+        last.truncate(scanned.end as usize);
     }
-    let segments = Segments::at_end(dir, files.last(), tree.size())?;
+    if let Some((_, path)) = files.last().filter(|_| cut || tree.size() > signed) {
+        replace(&**disk, path, &last)?;
+    }
+    let segments = Segments::at_end(disk.clone(), dir, files.last(), tree.size())?;
     Ok(Recovered { tree, index, segments })
 }
 
@@ -222,28 +226,30 @@ fn scan(bytes: &[u8], log_id: &str, first: u64) -> Scanned {
 
 /// The end of the log, where the writer appends.
 pub struct Segments {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
-    file: File,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     len: u64,
     size: u64,
 }
 
 impl Segments {
-    fn at_end(dir: &Path, last: Option<&(u64, PathBuf)>, size: u64) -> std::io::Result<Self> {
+    fn at_end(disk: Arc<dyn Disk>, dir: &Path, last: Option<&(u64, PathBuf)>, size: u64) -> std::io::Result<Self> {
         let path = last.map_or_else(|| dir.join(name(size)), |(_, path)| path.clone());
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        File::open(dir)?.sync_all()?;
-        Ok(Self { dir: dir.to_owned(), len: file.metadata()?.len(), file, path, size })
+        let file = disk.append(&path)?;
+        disk.sync_dir(dir)?;
+        Ok(Self { dir: dir.to_owned(), len: file.size()?, file, path, size, disk })
     }
 
     /// Appends leaves and makes them durable.
     ///
     /// # Errors
-    /// The file system's; what the disk holds is unknown then, and nothing more may be appended.
+    /// [`Error::Full`] where there was no room: all is as it was before. Any other is the file system's; what the disk
+    /// holds is unknown then, and nothing more may be appended.
     pub fn append(&mut self, leaves: &[Vec<u8>]) -> Result<Placed, Error> {
-        if self.len >= MAX_SEGMENT {
-            *self = Self::at_end(&self.dir, Some(&(self.size, self.dir.join(name(self.size)))), self.size)?;
+        if self.len >= self.disk.max_segment() {
+            self.next_segment()?;
         }
         let mut bytes = Vec::with_capacity(leaves.iter().map(|leaf| leaf.len() + framed::HEADER).sum());
         let mut starts = Vec::with_capacity(leaves.len());
@@ -251,12 +257,48 @@ impl Segments {
             starts.push((self.len + bytes.len() as u64) as u32);
             framed::encode(&mut bytes, leaf).map_err(|e| Error::Damaged(e.to_string()))?;
         }
-        self.file.write_all(&bytes)?;
-        self.file.sync_data()?;
+        self.write(&bytes)?;
+        self.file.sync()?;
         let first = self.size;
         self.len += bytes.len() as u64;
         self.size += leaves.len() as u64;
         Ok(Placed { path: self.path.clone(), first, starts, end: self.len as u32 })
+    }
+
+    fn next_segment(&mut self) -> Result<(), Error> {
+        let next = (self.size, self.dir.join(name(self.size)));
+        match Self::at_end(self.disk.clone(), &self.dir, Some(&next), self.size) {
+            Ok(segments) => *self = segments,
+            Err(error) if is_full(&error) => return Err(Error::Full),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Writes behind what is durable. Where there is no room for all of it none of it stays: nothing was synced since,
+    /// so the disk owes nothing, and the cut is durable before anything else is written in its place.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match self.file.write(bytes) {
+            Err(error) if is_full(&error) => {
+                self.file.cut(self.len)?;
+                self.file.sync()?;
+                Err(Error::Full)
+            }
+            written => Ok(written?),
+        }
+    }
+
+    /// Whether there is room again, tried out on the segment itself.
+    ///
+    /// # Errors
+    /// As [`Segments::append`].
+    pub fn has_room(&mut self) -> Result<bool, Error> {
+        match self.write(&vec![0; ROOM]) {
+            Ok(()) => self.file.cut(self.len).and_then(|()| self.file.sync())?,
+            Err(Error::Full) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        Ok(true)
     }
 }
 

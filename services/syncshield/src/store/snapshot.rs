@@ -9,6 +9,7 @@ use kiki::tlog::{Hash, Tree};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::disk::{Disk, replace};
 use crate::domain::state::State;
 
 /// Raised whenever the state's form changes.
@@ -27,16 +28,16 @@ struct Snapshot {
 ///
 /// # Errors
 /// The file system's.
-pub fn write(path: &Path, state: &State, root: Hash) -> std::io::Result<()> {
+pub fn write(disk: &dyn Disk, path: &Path, state: &State, root: Hash) -> std::io::Result<()> {
     let bytes = postcard::to_stdvec(state).map_err(std::io::Error::other)?;
     let snapshot = Snapshot { version: VERSION, size: state.size, root, state_digest: Sha256::digest(&bytes).into(), state: bytes };
-    super::replace(path, &postcard::to_stdvec(&snapshot).map_err(std::io::Error::other)?)
+    replace(disk, path, &postcard::to_stdvec(&snapshot).map_err(std::io::Error::other)?)
 }
 
 /// The state of a snapshot that fits the log.
 #[must_use]
-pub fn read(path: &Path, tree: &Tree) -> Option<State> {
-    let bytes = std::fs::read(path).ok()?;
+pub fn read(disk: &dyn Disk, path: &Path, tree: &Tree) -> Option<State> {
+    let bytes = disk.read(path).ok()?;
     let fits = |snapshot: &Snapshot| {
         snapshot.version == VERSION
             && tree.root_at(snapshot.size).is_ok_and(|root| root == snapshot.root)

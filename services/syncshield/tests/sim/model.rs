@@ -1,0 +1,171 @@
+//! What the budgets should be, worked out the slow way: from what each lease and slot is, anew for each question.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::op::{DAY, Did, Op, TTL};
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lease {
+    pub campaign: usize,
+    pub amount: i128,
+    pub expires: i64,
+    pub day: i64,
+    pub mark: (u32, i128),
+    pub epoch: u64,
+    pub returned: bool,
+    pub slots: u32,
+    /// Closed slots: what was held for each, and what it cost.
+    pub closed: BTreeMap<u32, (i128, i128)>,
+    /// Nothing could come of it any more at a grant since.
+    pub forgotten: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Campaign {
+    pub total: i128,
+    pub daily: i128,
+    pub paused: bool,
+    pub version: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    pub campaigns: Vec<Campaign>,
+    pub leases: BTreeMap<u64, Lease>,
+    keys: BTreeMap<(usize, u64), u64>,
+    sources: BTreeMap<u64, u64>,
+    events: BTreeSet<u64>,
+}
+
+impl Lease {
+    pub(crate) fn lives(&self, now: i64) -> bool {
+        !self.returned && now < self.expires
+    }
+
+    /// Holds of closed slots below the mark.
+    fn closed_holds(&self) -> (u32, i128) {
+        let held = self.closed.values().filter(|(held, _)| *held >= 0);
+        held.fold((0, 0), |(count, sum), (held, _)| (count + 1, sum + held))
+    }
+
+    pub(crate) fn holds(&self, now: i64) -> i128 {
+        let most = if self.lives(now) { self.amount } else { self.mark.1 };
+        if self.forgotten { 0 } else { (most - self.closed_holds().1).max(0) }
+    }
+}
+
+impl Model {
+    pub(crate) fn new(campaigns: usize) -> Self {
+        Self { campaigns: vec![Campaign::default(); campaigns], ..Self::default() }
+    }
+
+    pub(crate) fn charged(&self, campaign: usize, day: Option<i64>) -> i128 {
+        let of = self.leases.values().filter(|lease| lease.campaign == campaign && day.is_none_or(|day| lease.day == day));
+        of.flat_map(|lease| lease.closed.values()).map(|(_, price)| price).sum()
+    }
+
+    pub(crate) fn held(&self, campaign: usize, day: Option<i64>, now: i64) -> i128 {
+        let of = self.leases.values().filter(|lease| lease.campaign == campaign && day.is_none_or(|day| lease.day == day));
+        of.map(|lease| lease.holds(now)).sum()
+    }
+
+    pub(crate) fn available(&self, campaign: usize, now: i64) -> i128 {
+        let (day, limits) = (now - now.rem_euclid(DAY), &self.campaigns[campaign]);
+        let total = limits.total - self.charged(campaign, None) - self.held(campaign, None, now);
+        let daily = limits.daily - self.charged(campaign, Some(day)) - self.held(campaign, Some(day), now);
+        if limits.daily > 0 { total.min(daily) } else { total }
+    }
+
+    /// Does it as it should be done at `now`, and says what should be answered.
+    pub(crate) fn take(&mut self, now: i64, op: &Op) -> Did {
+        match *op {
+            Op::Limits { campaign, total, daily, paused } => {
+                let limits = &mut self.campaigns[campaign];
+                *limits = Campaign { total: i128::from(total) * 1_000, daily: i128::from(daily) * 1_000, paused, version: limits.version + 1 };
+                Did::Version(limits.version)
+            }
+            Op::Lease { campaign, key, amount, least, mark, reservation } => {
+                self.lease(now, campaign, key, (amount, least), mark, reservation)
+            }
+            Op::Renew { lease: id, epoch } => match self.leases.get_mut(&id) {
+                Some(lease) if !lease.forgotten && lease.lives(now) && lease.epoch == epoch => {
+                    lease.epoch += 1;
+                    lease.expires = lease.expires.max((now + TTL).min(lease.day + DAY));
+                    Did::Renewed(lease.epoch, lease.expires)
+                }
+                _ => Did::Refused,
+            },
+            Op::Mark { lease: id, epoch, mark } => match self.leases.get_mut(&id) {
+                Some(lease) if !lease.forgotten && lease.lives(now) && lease.epoch == epoch => {
+                    let asked = (mark.0, i128::from(mark.1));
+                    if asked.0 <= lease.mark.0 && asked.1 <= lease.mark.1 {
+                        Did::Done
+                    } else if asked.0 >= lease.mark.0 && asked.1 >= lease.mark.1 && asked.0 <= lease.slots && asked.1 <= lease.amount {
+                        lease.mark = asked;
+                        Did::Done
+                    } else {
+                        Did::Refused
+                    }
+                }
+                _ => Did::Refused,
+            },
+            Op::Return { lease: id, epoch, used } => match self.leases.get_mut(&id) {
+                Some(lease) if !lease.forgotten && !lease.returned && lease.epoch == epoch => {
+                    let (used, closed, before) = ((used.0, i128::from(used.1)), lease.closed_holds(), lease.holds(now));
+                    if used.0 > lease.mark.0 || used.1 > lease.mark.1 || used.0 < closed.0 || used.1 < closed.1 {
+                        return Did::Refused;
+                    }
+                    (lease.mark, lease.returned) = (used, true);
+                    Did::Freed(before - lease.holds(now))
+                }
+                _ => Did::Refused,
+            },
+            Op::Settle { lease, ref slots } => self.close(lease, slots.iter().map(|(slot, max, price)| (*slot, *max, *price))),
+            Op::Void { lease, ref slots } => self.close(lease, slots.iter().map(|(slot, max)| (*slot, *max, 0))),
+            Op::Decisions { source, seq } => {
+                let last = self.sources.entry(source).or_default();
+                let next = *last + 1;
+                *last = if seq == next { next } else { *last };
+                if seq > next || seq == 0 { Did::Refused } else { Did::Recorded { duplicate: seq < next } }
+            }
+            Op::Purchase { event } => Did::Recorded { duplicate: !self.events.insert(event) },
+        }
+    }
+
+    fn lease(&mut self, now: i64, campaign: usize, key: u64, ask: (i64, i64), mark: (u32, i64), reservation: bool) -> Did {
+        if let Some(lease) = self.keys.get(&(campaign, key)) {
+            return Did::Granted { lease: *lease, duplicate: true };
+        }
+        let available = self.available(campaign, now);
+        if self.campaigns[campaign].paused || i128::from(ask.1) * 1_000 > available {
+            return Did::Refused;
+        }
+        let amount = i128::from(ask.0).min(available / 1_000) * 1_000;
+        let day = now - now.rem_euclid(DAY);
+        let id = self.leases.len() as u64 + 1;
+        let (slots, mark) = if reservation { (1, (1, amount)) } else { (65_536, (mark.0, i128::from(mark.1).min(amount))) };
+        let mark = if mark.0 == 0 { (0, 0) } else { mark };
+        let expires = (now + TTL).min(day + DAY);
+        self.leases.insert(id, Lease { campaign, amount, expires, day, mark, epoch: 1, slots, ..Lease::default() });
+        self.keys.insert((campaign, key), id);
+        for lease in self.leases.values_mut().filter(|lease| lease.campaign == campaign) {
+            lease.forgotten |= !lease.lives(now) && lease.closed_holds().0 >= lease.mark.0;
+        }
+        Did::Granted { lease: id, duplicate: false }
+    }
+
+    fn close(&mut self, lease: u64, slots: impl Iterator<Item = (u32, i64, i64)>) -> Did {
+        let Some(lease) = self.leases.get_mut(&lease) else { return Did::Slots(slots.map(|_| 'r').collect()) };
+        let mut answers = Vec::new();
+        for (slot, max, price) in slots {
+            let fresh = !lease.forgotten && slot < lease.slots && !lease.closed.contains_key(&slot);
+            if fresh {
+                // Nothing is held for a slot above the mark.
+                let held = if slot < lease.mark.0 { i128::from(max) } else { -1 };
+                lease.closed.insert(slot, (held, i128::from(price)));
+            }
+            answers.push(if fresh { 'a' } else if lease.forgotten || slot < lease.slots { 'd' } else { 'r' });
+        }
+        Did::Slots(answers.into_iter().collect())
+    }
+}
