@@ -9,6 +9,9 @@
 //!   know the root, in O(log n) memory. A follower of the log needs no more.
 //! * [`Tree`] keeps every leaf hash and every 256th level above, and makes proofs.
 //! * [`verify_inclusion`], [`verify_consistency`] and [`multiproof_root`] check proofs, with nothing but them.
+//! * [`portable`] puts leaf, proof and checkpoint in one text, to be verified offline by a third party.
+//! * [`tile`] cuts tree and leaves into files that never change, for any web server to hand out.
+//! * [`witness`] is what a witness of a log checks before it cosigns.
 //! * [`checkpoint`] is the signed statement "at this size, this root", a C2SP signed [`note`].
 //!
 //! What it is not: storage. Nothing here reads a file, a clock or a socket.
@@ -19,8 +22,11 @@
 pub mod checkpoint;
 mod frontier;
 pub mod note;
+pub mod portable;
 mod proof;
+pub mod tile;
 mod tree;
+pub mod witness;
 
 pub use checkpoint::Checkpoint;
 pub use frontier::Frontier;

@@ -6,17 +6,19 @@
 //! — example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=
 //! ```
 //!
-//! Of the signature types only Ed25519 (0x01) is made and checked here; lines by other keys, such as
-//! witnesses' cosignatures, are kept and ignored, as the specification asks. Text is to be used only after
+//! Signatures are Ed25519 (0x01), and witnesses' are timestamped cosignatures (0x04, [`Witness`]); lines by
+//! unknown keys are kept and ignored, as the specification asks. Text is to be used only after
 //! [`Note::verify`].
 //!
 //! [C2SP signed-note]: https://c2sp.org/signed-note@v1.0.0
 
+mod cosignature;
 mod key;
 
+pub use cosignature::{Cosigner, Witness};
 pub use key::{SigningKey, VerifyingKey};
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -123,11 +125,22 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
-        for Signature { name, id, bytes } in &self.signatures {
-            let blob = STANDARD.encode([&id.to_be_bytes(), &bytes[..]].concat());
-            writeln!(f, "— {name} {blob}")?;
-        }
-        Ok(())
+        self.signatures.iter().try_for_each(|signature| writeln!(f, "{signature}"))
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blob = STANDARD.encode([&self.id.to_be_bytes(), &self.bytes[..]].concat());
+        write!(f, "— {} {blob}", self.name)
+    }
+}
+
+impl FromStr for Signature {
+    type Err = Error;
+
+    fn from_str(line: &str) -> Result<Self, Error> {
+        parse_signature(line).map_err(malformed)
     }
 }
 

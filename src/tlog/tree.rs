@@ -152,6 +152,11 @@ impl Tree {
         fold(&self.levels[level as usize][first..first + (1 << (height % STRIDE))])
     }
 
+    /// The hashes of a stored level: the roots of the complete subtrees of `256^level` leaves.
+    pub(super) fn hashes(&self, level: usize) -> &[Hash] {
+        self.levels.get(level).map_or(&[], Vec::as_slice)
+    }
+
     fn check_size(&self, size: u64) -> Result<(), Error> {
         let have = self.size();
         if size > have { Err(Error::Size { size, have }) } else { Ok(()) }

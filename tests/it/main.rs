@@ -5,4 +5,6 @@
 mod one_bid;
 mod python_client;
 mod tidy;
+mod tlog_tiles;
 mod tlog_vectors;
+mod verify_log;

@@ -6,6 +6,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use kiki_cli::platform::{Platform, PlatformConfig, Ports};
 
@@ -28,8 +29,14 @@ async fn a_python_client_with_reflection_gets_answers_from_every_service() {
     println!("{said}");
 }
 
-/// The interpreter of a venv that has what the client needs; made once a target folder.
-fn python() -> Option<PathBuf> {
+/// The interpreter of a venv that has what the scripts need. Made by whichever test comes first.
+pub(crate) fn python() -> Option<PathBuf> {
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    MADE.get_or_init(make).clone()
+}
+
+/// Once a target folder.
+fn make() -> Option<PathBuf> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
     let python = venv.join("bin/python");
     let wanted = std::fs::read_to_string(Path::new(ROOT).join("tests/requirements.txt")).unwrap();
@@ -38,7 +45,7 @@ fn python() -> Option<PathBuf> {
         return Some(python);
     }
     if !Command::new("python3").args(["-c", "import venv, ensurepip"]).output().is_ok_and(|o| o.status.success()) {
-        let why = "tests/python_client.py DID NOT RUN: there is no python3 with venv here (Debian: apt-get install python3-venv)";
+        let why = "a script of tests/ DID NOT RUN: there is no python3 with venv here (Debian: apt-get install python3-venv)";
         assert!(std::env::var_os("KIKI_REQUIRE_PYTHON").is_none(), "{why}");
         // Not `eprintln!`, which the harness keeps to itself when a test passes.
         writeln!(std::io::stderr(), "{why}").unwrap();

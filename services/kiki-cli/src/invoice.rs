@@ -8,7 +8,7 @@ use kiki::tlog::note::VerifyingKey;
 
 use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
-use crate::out;
+use crate::{audit, out};
 
 /// Closes a month, or verifies invoices offline.
 #[derive(Debug, Clone, clap::Args)]
@@ -56,6 +56,18 @@ pub struct AuditArgs {
 enum AuditCommand {
     /// Checks every leaf, the tree, the signature and the fold.
     Verify(VerifyLog),
+    /// Writes the proof that a record is in the log, for a third party (C2SP tlog-proof).
+    Proof(audit::Prove),
+    /// Checks such a proof under the log's key, with nothing else.
+    Check(audit::Check),
+    /// Writes the proof that the log only grew since it had a size.
+    Consistency(audit::Consistency),
+    /// Prints the last records.
+    Tail(audit::Tail),
+    /// Compares two logs, leaf by leaf.
+    Diff(audit::Diff),
+    /// Writes the records as JSON lines or CSV.
+    Export(audit::Export),
 }
 
 /// Which log is verified, and under which key.
@@ -134,8 +146,19 @@ pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String
 ///
 /// # Errors
 /// The first thing in the log that is off.
-pub fn audit(args: &AuditArgs) -> Result<(), Failure> {
-    let AuditCommand::Verify(verify) = &args.command;
+pub fn run_audit(args: &AuditArgs) -> Result<(), Failure> {
+    match &args.command {
+        AuditCommand::Verify(verify) => verify_log(verify),
+        AuditCommand::Proof(args) => audit::prove(args),
+        AuditCommand::Check(args) => audit::check(args),
+        AuditCommand::Consistency(args) => audit::consistency(args),
+        AuditCommand::Tail(args) => audit::tail(args),
+        AuditCommand::Diff(args) => audit::diff(args),
+        AuditCommand::Export(args) => audit::export(args),
+    }
+}
+
+fn verify_log(verify: &VerifyLog) -> Result<(), Failure> {
     let key = key(verify.log_key.as_deref(), &[&verify.dir])?;
     let report = syncshield::audit::verify(&verify.dir, &key).doing(verify.dir.display())?;
     let mut rows = vec![

@@ -2,6 +2,7 @@
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
+pub mod audit;
 pub mod bench;
 pub mod close;
 pub mod error;

@@ -27,7 +27,7 @@ enum Command {
     Bench(bench::Args),
     /// Closes a month of a running platform; `verify` checks invoices offline.
     Invoice(invoice::Args),
-    /// Checks a log offline.
+    /// Checks, proves and reads a log offline.
     Audit(invoice::AuditArgs),
 }
 
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
-        Command::Audit(args) => invoice::audit(&args),
+        Command::Audit(args) => invoice::run_audit(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

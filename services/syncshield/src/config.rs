@@ -14,4 +14,8 @@ pub struct Config {
     /// How long a lease lives unless it is renewed, seconds.
     #[arg(long, env = "KIKI_LEASE_TTL_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub lease_ttl_secs: u64,
+    /// File of the last signed size; default: `signed-size` in the data folder. On another disk than the log it also
+    /// tells when the whole folder was restored from an old backup.
+    #[arg(long, env = "KIKI_SIGNED_SIZE")]
+    pub signed_size: Option<PathBuf>,
 }

@@ -40,6 +40,9 @@ pub enum Error {
     /// The log on disk is damaged.
     #[error("the log is damaged: {0}")]
     Damaged(String),
+    /// The log is not the one that was signed: restored from an old backup, or rewritten.
+    #[error("the log does not sign: {0}; restore all of it, or begin a log under another id")]
+    Rewound(String),
     /// The signing key is missing or another log's.
     #[error("log key: {0}")]
     Key(String),
@@ -91,7 +94,7 @@ impl Error {
             Self::Stopped | Self::Failed | Self::Full => Reason::LogUnavailable,
             Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
-            Self::Damaged(_) => Reason::LogInconsistent,
+            Self::Damaged(_) | Self::Rewound(_) => Reason::LogInconsistent,
             Self::Key(_) | Self::Locked(_) | Self::Checkpoint(_) | Self::Io(_) => Reason::Internal,
         }
     }

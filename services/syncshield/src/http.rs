@@ -1,12 +1,17 @@
-//! The HTTP face: `POST /check` with the same checks and errors as gRPC, and `GET /health`.
+//! The HTTP face: `POST /check` with the same checks and errors as gRPC, `GET /health`, and the log as C2SP tlog-tiles:
+//! `GET /checkpoint`, `GET /tile/...`. Tiles come from the log itself, not from the files that are written for other
+//! servers, and only up to the newest checkpoint. Entry bundles have every client's leaves: whoever may not tail the
+//! whole log does not get them.
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use kiki::caller::{self, Caller};
 use kiki::leaf;
 use kiki::pb::syncshield::v1 as pb;
+use kiki::tlog::tile::{Kind, Tile};
 use serde::{Deserialize, Serialize};
 
 use crate::rpc::check;
@@ -42,6 +47,8 @@ pub(crate) fn router(log: Log) -> Router {
     Router::new()
         .route("/check", post(answer_check))
         .route("/health", get(health))
+        .route("/checkpoint", get(checkpoint))
+        .route("/tile/{*path}", get(tile))
         .layer(axum::extract::DefaultBodyLimit::max(64 << 10))
         .with_state(log)
 }
@@ -60,13 +67,57 @@ async fn answer_check(State(log): State<Log>, Json(body): Json<CheckBody>) -> Re
             let policy_digest = answer.policy_digest.iter().map(|byte| format!("{byte:02x}")).collect();
             Json(CheckAnswer { allowed: answer.allowed, reasons, policy_version: answer.policy_version, policy_digest }).into_response()
         }
-        Err(status) => {
-            let code = match status.code() {
-                tonic::Code::InvalidArgument => StatusCode::BAD_REQUEST,
-                tonic::Code::NotFound => StatusCode::NOT_FOUND,
-                _ => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            (code, Json(serde_json::json!({ "error": status.message() }))).into_response()
-        }
+        Err(status) => refusal(&status),
     }
+}
+
+fn refusal(status: &tonic::Status) -> Response {
+    let code = match status.code() {
+        tonic::Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        tonic::Code::PermissionDenied => StatusCode::FORBIDDEN,
+        tonic::Code::NotFound => StatusCode::NOT_FOUND,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, [(header::CACHE_CONTROL, "no-store")], Json(serde_json::json!({ "error": status.message() }))).into_response()
+}
+
+/// The newest checkpoint: it changes, so nobody keeps it.
+async fn checkpoint(State(log): State<Log>) -> Response {
+    match log.checkpoint(0).await {
+        Ok(signed) => {
+            let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+            (headers, signed.note.to_string()).into_response()
+        }
+        Err(error) => refusal(&error.into()),
+    }
+}
+
+/// A tile: it never changes, so everybody may keep it for ever.
+async fn tile(State(log): State<Log>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+    let Ok(tile) = format!("tile/{path}").parse::<Tile>() else { return no_tile() };
+    if tile.kind() == Kind::Entries
+        && let Err(status) = caller(headers).and_then(|caller| caller.act_for_all())
+    {
+        return refusal(&status);
+    }
+    match log.tile(&tile).await {
+        Ok(Some(bytes)) => {
+            let kept = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
+            (kept, bytes).into_response()
+        }
+        Ok(None) => no_tile(),
+        Err(error) => refusal(&error.into()),
+    }
+}
+
+/// Not kept, because it may come to be.
+fn no_tile() -> Response {
+    (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-store")], "no such tile under the newest checkpoint\n").into_response()
+}
+
+/// Who calls, told by the same names as in gRPC's metadata.
+fn caller(headers: HeaderMap) -> Result<Caller, tonic::Status> {
+    let mut request = tonic::Request::new(());
+    *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
+    Ok(Caller::of(&caller::intercept(request)?))
 }

@@ -15,6 +15,8 @@ mod http;
 mod rpc;
 pub mod store;
 
+use std::time::Duration;
+
 use kiki::clock::Clock;
 use kiki::pb::syncshield::v1::sync_shield_service_server::SyncShieldServiceServer;
 use kiki::runtime::{self, Listeners, Metrics};
@@ -23,6 +25,10 @@ use tonic::service::interceptor::InterceptedService;
 
 pub use config::Config;
 pub use error::Error;
+use store::tiles::Publisher;
+
+/// How long a shutdown waits for the last tiles: a second's leaves take less than a second.
+const LAST_TILES: Duration = Duration::from_secs(5);
 
 /// The service's full name, for health checks.
 pub const SERVICE: &str = "kiki.syncshield.v1.SyncShieldService";
@@ -35,25 +41,49 @@ const MAX_ANSWER: usize = 72 << 20;
 /// # Errors
 /// A log that cannot be recovered, or a listener that failed.
 pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
-    let paths = store::Paths::new(&config.data);
+    let paths = store::Paths::new(&config.data).with_signed_size(config.signed_size.clone());
     let log_id = config.log_id.clone();
-    let log = tokio::task::spawn_blocking(move || store::Log::open(&paths, &log_id, clock)).await.map_err(|_| Error::Stopped)??;
+    let opened = paths.clone();
+    let log = tokio::task::spawn_blocking(move || store::Log::open(&opened, &log_id, clock)).await.map_err(|_| Error::Stopped)??;
     let metrics = Metrics::new();
     let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
+    let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
     let grpc = SyncShieldServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(MAX_ANSWER);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
     let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
     drop(signing.await);
     log.close().await;
+    publish_the_last(publishing).await;
     Ok(served?)
+}
+
+/// Writes tiles behind each new checkpoint, in its own time.
+async fn keep_published(mut publisher: Publisher, shutdown: CancellationToken) -> Publisher {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+        match shutdown.run_until_cancelled(publisher.publish()).await {
+            Some(Err(error)) => tracing::warn!(%error, "no tiles"),
+            Some(Ok(())) | None => {}
+        }
+    }
+    publisher
+}
+
+/// The files are to end at the last checkpoint. Not for longer than this: what is missing is written at the next start.
+async fn publish_the_last(publishing: tokio::task::JoinHandle<Publisher>) {
+    if let Ok(mut publisher) = publishing.await
+        && !matches!(tokio::time::timeout(LAST_TILES, publisher.publish()).await, Ok(Ok(())))
+    {
+        tracing::warn!("the tiles end before the last checkpoint");
+    }
 }
 
 /// Signs a checkpoint each second in which the log grew, so that followers never wait long for one.
 async fn keep_signed(log: store::Log, size: prometheus::IntGauge, shutdown: CancellationToken) {
     let mut committed = log.committed();
-    let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
     while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
         let leaves = *committed.borrow_and_update();
         size.set(i64::try_from(leaves).unwrap_or(i64::MAX));

@@ -234,6 +234,14 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         Ok(Response::new(pb::GetProofResponse { proof: proof.into_iter().map(|hash| hash.to_vec().into()).collect() }))
     }
 
+    async fn get_consistency(&self, request: Request<pb::GetConsistencyRequest>) -> Answer<pb::GetConsistencyResponse> {
+        let r = request.into_inner();
+        convert::check_log(&self.log, "log_id", &r.log_id)?;
+        let new_size = if r.new_size == 0 { self.log.checkpoint(0).await?.size } else { r.new_size };
+        let proof = self.log.consistency_proof(r.old_size, new_size)?;
+        Ok(Response::new(pb::GetConsistencyResponse { proof: proof.into_iter().map(|hash| hash.to_vec().into()).collect(), new_size }))
+    }
+
     async fn put_campaign(&self, request: Request<pb::PutCampaignRequest>) -> Answer<pb::PutCampaignResponse> {
         let caller = Caller::of(&request);
         let r = request.into_inner();

@@ -11,7 +11,9 @@
 
 pub mod disk;
 pub mod segments;
+pub mod signed;
 pub mod snapshot;
+pub mod tiles;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -24,6 +26,7 @@ use kiki::clock::Clock;
 use kiki::leaf;
 use kiki::tlog::checkpoint::Checkpoint;
 use kiki::tlog::note::SigningKey;
+use kiki::tlog::tile::{self, Kind, Tile};
 use kiki::tlog::{Hash, Tree, leaf_hash};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -108,13 +111,29 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub struct Paths {
     root: PathBuf,
+    signed_size: PathBuf,
 }
 
 impl Paths {
     /// The paths below a data folder.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), signed_size: root.join("signed-size") }
+    }
+    /// The same, with the last signed size in a file elsewhere, such as on another disk.
+    #[must_use]
+    pub fn with_signed_size(self, path: Option<PathBuf>) -> Self {
+        Self { signed_size: path.unwrap_or(self.signed_size), ..self }
+    }
+    /// What was signed last; apart from the log, so that a backup of the log does not bring it back.
+    #[must_use]
+    pub fn signed_size(&self) -> &Path {
+        &self.signed_size
+    }
+    /// Checkpoint, tiles and entry bundles, as plain files for a web server.
+    #[must_use]
+    pub fn tiles(&self) -> PathBuf {
+        self.root.join("tiles")
     }
     /// Segments, checkpoint and snapshot.
     #[must_use]
@@ -165,9 +184,18 @@ impl Log {
     pub fn open_by_hand(disk: Arc<dyn Disk>, paths: &Paths, key: SigningKey, clock: Clock) -> Result<(Self, Hand), Error> {
         let log_id = key.verifying_key().name().to_owned();
         let signed = read_checkpoint(&*disk, paths, &key)?;
-        let recovered = segments::recover(&disk, &paths.log(), &log_id, signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size))?;
+        let kept = signed::read(&*disk, paths.signed_size(), &log_id)?;
+        let sizes = [signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size), kept.as_ref().map_or(0, |kept| kept.size)];
+        let recovered = segments::recover(&disk, &paths.log(), &log_id, sizes[0].max(sizes[1]))?;
         if let Some((checkpoint, _)) = &signed {
             check_root(&recovered.tree, checkpoint)?;
+            // A log from before there was such a file, or one whose file was lost.
+            if kept.is_none() {
+                signed::write(&*disk, paths.signed_size(), checkpoint)?;
+            }
+        }
+        if let Some(kept) = &kept {
+            signed::check(&recovered.tree, kept, paths.signed_size())?;
         }
         let state = fold(&*disk, paths, &recovered.tree, &recovered.index)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUE);
@@ -270,6 +298,10 @@ impl Log {
     /// The file system's, or a frame that went bad since it was written.
     pub async fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
         let size = *self.inner.committed.borrow();
+        self.read_until(from, size, max_bytes).await
+    }
+
+    async fn read_until(&self, from: u64, size: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
         let Some(range) = self.inner.index.read().range(from, size, max_bytes) else { return Ok(Vec::new()) };
         let disk = self.inner.disk.clone();
         tokio::task::spawn_blocking(move || segments::read(&*disk, &range)).await.map_err(|_| Error::Stopped)?
@@ -281,6 +313,44 @@ impl Log {
     /// An index at or beyond `size`, or a size beyond the log.
     pub fn proof(&self, indices: &[u64], size: u64) -> Result<Vec<Hash>, Error> {
         Ok(self.inner.tree.read().multiproof(indices, size)?)
+    }
+
+    /// The proof that the tree of `old` leaves is how the tree of `new` leaves begins.
+    ///
+    /// # Errors
+    /// A size beyond the log, sizes in the wrong order, or from the empty tree.
+    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, Error> {
+        Ok(self.inner.tree.read().consistency_proof(old, new)?)
+    }
+
+    /// The bytes of a tile of which the newest checkpoint covers everything; none where there is no such.
+    ///
+    /// # Errors
+    /// The file system's, where leaves are read.
+    pub async fn tile(&self, tile: &Tile) -> Result<Option<Vec<u8>>, Error> {
+        let signed = self.newest_checkpoint().map_or(0, |signed| signed.size);
+        if !tile.is_in(signed) {
+            return Ok(None);
+        }
+        match tile.kind() {
+            Kind::Hashes(_) => Ok(self.inner.tree.read().tile(tile)),
+            Kind::Entries => self.bundle(tile).await.map(Some),
+        }
+    }
+
+    async fn bundle(&self, tile: &Tile) -> Result<Vec<u8>, Error> {
+        let (mut next, end) = (tile.start(), tile.start() + tile.width());
+        let mut leaves = Vec::new();
+        while next < end {
+            // A bundle is at most 256 * 64 KiB; one read stays below that and ends at a file's end.
+            let read = self.read_until(next, end, 1 << 20).await?;
+            if read.is_empty() {
+                return Err(Error::Damaged(format!("leaf {next} is not to be found")));
+            }
+            next += read.len() as u64;
+            leaves.extend(read.into_iter().map(|(_, leaf)| leaf));
+        }
+        tile::bundle(leaves.iter().map(AsRef::as_ref)).map_err(|e| Error::Damaged(format!("{tile}: {e}")))
     }
 }
 
@@ -457,7 +527,10 @@ impl Writer {
         if let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size == size) {
             return Ok((*signed).clone());
         }
-        let note = Checkpoint { origin: self.inner.log_id.clone(), size, root }.sign(&self.key)?;
+        let checkpoint = Checkpoint { origin: self.inner.log_id.clone(), size, root };
+        // First of all, so that nothing that was ever handed out can be forgotten.
+        signed::write(&*self.inner.disk, self.paths.signed_size(), &checkpoint)?;
+        let note = checkpoint.sign(&self.key)?;
         replace(&*self.inner.disk, &self.paths.checkpoint(), note.as_bytes())?;
         let signed = Signed { size, note: note.into() };
         self.inner.signed.store(Some(Arc::new(signed.clone())));

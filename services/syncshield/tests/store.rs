@@ -147,6 +147,7 @@ async fn a_bad_record_with_a_valid_one_behind_it_stops_the_start() {
     ten(dir.path()).await;
     // As if nothing had been signed: only what stands behind can tell.
     std::fs::remove_file(Paths::new(dir.path()).checkpoint()).unwrap();
+    std::fs::remove_file(Paths::new(dir.path()).signed_size()).unwrap();
     let bytes = std::fs::read(segment(dir.path())).unwrap();
     let mut bad = bytes.clone();
     bad[bytes.len() / 2] ^= 1;

@@ -34,9 +34,21 @@ impl VerifyingKey {
         if !is_name(name) {
             return Err(Error::Key("name is empty or has a space, a control character or a plus"));
         }
-        let digest = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(key).finalize();
-        let id = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        let id = id(name, ED25519, key.as_bytes());
         Ok(Self { name: name.to_owned(), id, key })
+    }
+
+    /// The key of a name and its 32 bytes.
+    pub(super) fn from_bytes(name: &str, public: &[u8; 32]) -> Result<Self, Error> {
+        let public = ed25519_dalek::VerifyingKey::from_bytes(public).map_err(|_| Error::Key("not a point on the curve"))?;
+        if public.is_weak() {
+            return Err(Error::Key("a weak point, under which anything verifies"));
+        }
+        Self::new(name, public)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        self.key.as_bytes()
     }
 
     /// The name that stands in signature lines.
@@ -56,13 +68,17 @@ impl VerifyingKey {
 
     /// Whether the signature over the text is by this key. Strict: no weak keys, one form per signature.
     pub(super) fn verifies(&self, text: &str, signature: &Signature) -> bool {
-        ed25519_dalek::Signature::from_slice(&signature.bytes).is_ok_and(|s| self.key.verify_strict(text.as_bytes(), &s).is_ok())
+        self.verifies_bytes(text.as_bytes(), &signature.bytes)
+    }
+
+    pub(super) fn verifies_bytes(&self, message: &[u8], signature: &[u8]) -> bool {
+        ed25519_dalek::Signature::from_slice(signature).is_ok_and(|s| self.key.verify_strict(message, &s).is_ok())
     }
 }
 
 impl fmt::Display for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&join(&self.name, self.id, self.key.as_bytes()))
+        f.write_str(&join(&self.name, self.id, ED25519, self.key.as_bytes()))
     }
 }
 
@@ -70,12 +86,8 @@ impl FromStr for VerifyingKey {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (name, public) = split(text)?;
-        let public = ed25519_dalek::VerifyingKey::from_bytes(&public).map_err(|_| Error::Key("not a point on the curve"))?;
-        if public.is_weak() {
-            return Err(Error::Key("a weak point, under which anything verifies"));
-        }
-        let key = Self::new(name, public)?;
+        let (name, public) = split(text, ED25519)?;
+        let key = Self::from_bytes(name, &public)?;
         // Also holds the id to the key, and hex and base64 to their one form.
         if key.to_string() != text {
             return Err(Error::Key("its id is not that of its name and bytes"));
@@ -109,11 +121,15 @@ impl SigningKey {
 
     /// The secret text form.
     pub fn to_secret_text(&self) -> String {
-        format!("{PRIVATE}{}", join(self.public.name(), self.public.id, self.key.as_bytes()))
+        format!("{PRIVATE}{}", join(self.public.name(), self.public.id, ED25519, self.key.as_bytes()))
     }
 
     pub(super) fn sign(&self, text: &str) -> Signature {
-        Signature { name: self.public.name.clone(), id: self.public.id, bytes: self.key.sign(text.as_bytes()).to_bytes().to_vec() }
+        Signature { name: self.public.name.clone(), id: self.public.id, bytes: self.sign_bytes(text.as_bytes()).to_vec() }
+    }
+
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
     }
 }
 
@@ -128,7 +144,7 @@ impl FromStr for SigningKey {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let rest = text.strip_prefix(PRIVATE).ok_or(Error::Key("no PRIVATE+KEY+ before it"))?;
-        let (name, seed) = split(rest)?;
+        let (name, seed) = split(rest, ED25519)?;
         let key = Self::new(name, &seed)?;
         if key.to_secret_text() != text {
             return Err(Error::Key("its id is not that of its name and bytes"));
@@ -137,13 +153,19 @@ impl FromStr for SigningKey {
     }
 }
 
-fn join(name: &str, id: u32, key: &[u8; 32]) -> String {
-    let key = STANDARD.encode([&[ED25519], &key[..]].concat());
+/// The id of a key: the first 4 bytes of `SHA-256(name || "\n" || type || key)`.
+pub(super) fn id(name: &str, kind: u8, key: &[u8; 32]) -> u32 {
+    let digest = Sha256::new().chain_update(name).chain_update([b'\n', kind]).chain_update(key).finalize();
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+pub(super) fn join(name: &str, id: u32, kind: u8, key: &[u8; 32]) -> String {
+    let key = STANDARD.encode([&[kind], &key[..]].concat());
     format!("{name}+{id:08x}+{key}")
 }
 
-/// The name and the 32 bytes of a text form; the id is for the caller to check.
-fn split(text: &str) -> Result<(&str, [u8; 32]), Error> {
+/// The name and the 32 bytes of a text form of this type; the id is for the caller to check.
+pub(super) fn split(text: &str, kind: u8) -> Result<(&str, [u8; 32]), Error> {
     // Base64 may contain a plus; names and ids do not.
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(_), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
@@ -151,10 +173,11 @@ fn split(text: &str) -> Result<(&str, [u8; 32]), Error> {
     };
     let key = STANDARD.decode(key).map_err(|_| Error::Key("not base64"))?;
     match key.split_first() {
-        Some((&ED25519, key)) => {
+        Some((found, key)) if *found == kind => {
             let key = key.try_into().map_err(|_| Error::Key("not 32 bytes after its type"))?;
             Ok((name, key))
         }
-        _ => Err(Error::Key("not of signature type 0x01, ed25519")),
+        _ if kind == ED25519 => Err(Error::Key("not of signature type 0x01, ed25519")),
+        _ => Err(Error::Key("not of signature type 0x04, a witness's")),
     }
 }

@@ -14,10 +14,8 @@ pub(crate) struct Lease {
     pub epoch: u64,
     pub returned: bool,
     pub slots: u32,
-    /// Closed slots: what was held for each, and what it cost.
-    pub closed: BTreeMap<u32, (i128, i128)>,
-    /// Nothing could come of it any more at a grant since.
-    pub forgotten: bool,
+    /// Closed slots: what was held for each, and what it cost; a void slot has no cost.
+    pub closed: BTreeMap<u32, (i128, Option<i128>)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,7 +48,8 @@ impl Lease {
 
     pub(crate) fn holds(&self, now: i64) -> i128 {
         let most = if self.lives(now) { self.amount } else { self.mark.1 };
-        if self.forgotten { 0 } else { (most - self.closed_holds().1).max(0) }
+        let done = !self.lives(now) && self.closed_holds().0 >= self.mark.0;
+        if done { 0 } else { (most - self.closed_holds().1).max(0) }
     }
 }
 
@@ -61,7 +60,7 @@ impl Model {
 
     pub(crate) fn charged(&self, campaign: usize, day: Option<i64>) -> i128 {
         let of = self.leases.values().filter(|lease| lease.campaign == campaign && day.is_none_or(|day| lease.day == day));
-        of.flat_map(|lease| lease.closed.values()).map(|(_, price)| price).sum()
+        of.flat_map(|lease| lease.closed.values()).filter_map(|(_, price)| *price).sum()
     }
 
     pub(crate) fn held(&self, campaign: usize, day: Option<i64>, now: i64) -> i128 {
@@ -88,7 +87,7 @@ impl Model {
                 self.lease(now, campaign, key, (amount, least), mark, reservation)
             }
             Op::Renew { lease: id, epoch } => match self.leases.get_mut(&id) {
-                Some(lease) if !lease.forgotten && lease.lives(now) && lease.epoch == epoch => {
+                Some(lease) if lease.lives(now) && lease.epoch == epoch => {
                     lease.epoch += 1;
                     lease.expires = lease.expires.max((now + TTL).min(lease.day + DAY));
                     Did::Renewed(lease.epoch, lease.expires)
@@ -96,7 +95,7 @@ impl Model {
                 _ => Did::Refused,
             },
             Op::Mark { lease: id, epoch, mark } => match self.leases.get_mut(&id) {
-                Some(lease) if !lease.forgotten && lease.lives(now) && lease.epoch == epoch => {
+                Some(lease) if lease.lives(now) && lease.epoch == epoch => {
                     let asked = (mark.0, i128::from(mark.1));
                     if asked.0 <= lease.mark.0 && asked.1 <= lease.mark.1 {
                         Did::Done
@@ -110,7 +109,7 @@ impl Model {
                 _ => Did::Refused,
             },
             Op::Return { lease: id, epoch, used } => match self.leases.get_mut(&id) {
-                Some(lease) if !lease.forgotten && !lease.returned && lease.epoch == epoch => {
+                Some(lease) if !lease.returned && lease.epoch == epoch => {
                     let (used, closed, before) = ((used.0, i128::from(used.1)), lease.closed_holds(), lease.holds(now));
                     if used.0 > lease.mark.0 || used.1 > lease.mark.1 || used.0 < closed.0 || used.1 < closed.1 {
                         return Did::Refused;
@@ -120,8 +119,8 @@ impl Model {
                 }
                 _ => Did::Refused,
             },
-            Op::Settle { lease, ref slots } => self.close(lease, slots.iter().map(|(slot, max, price)| (*slot, *max, *price))),
-            Op::Void { lease, ref slots } => self.close(lease, slots.iter().map(|(slot, max)| (*slot, *max, 0))),
+            Op::Settle { lease, ref slots } => self.close(lease, slots.iter().map(|(slot, max, price)| (*slot, *max, Some(*price)))),
+            Op::Void { lease, ref slots } => self.close(lease, slots.iter().map(|(slot, max)| (*slot, *max, None))),
             Op::Decisions { source, seq } => {
                 let last = self.sources.entry(source).or_default();
                 let next = *last + 1;
@@ -148,23 +147,24 @@ impl Model {
         let expires = (now + TTL).min(day + DAY);
         self.leases.insert(id, Lease { campaign, amount, expires, day, mark, epoch: 1, slots, ..Lease::default() });
         self.keys.insert((campaign, key), id);
-        for lease in self.leases.values_mut().filter(|lease| lease.campaign == campaign) {
-            lease.forgotten |= !lease.lives(now) && lease.closed_holds().0 >= lease.mark.0;
-        }
         Did::Granted { lease: id, duplicate: false }
     }
 
-    fn close(&mut self, lease: u64, slots: impl Iterator<Item = (u32, i64, i64)>) -> Did {
+    fn close(&mut self, lease: u64, slots: impl Iterator<Item = (u32, i64, Option<i64>)>) -> Did {
         let Some(lease) = self.leases.get_mut(&lease) else { return Did::Slots(slots.map(|_| 'r').collect()) };
         let mut answers = Vec::new();
         for (slot, max, price) in slots {
-            let fresh = !lease.forgotten && slot < lease.slots && !lease.closed.contains_key(&slot);
-            if fresh {
-                // Nothing is held for a slot above the mark.
-                let held = if slot < lease.mark.0 { i128::from(max) } else { -1 };
-                lease.closed.insert(slot, (held, i128::from(price)));
-            }
-            answers.push(if fresh { 'a' } else if lease.forgotten || slot < lease.slots { 'd' } else { 'r' });
+            answers.push(match lease.closed.get(&slot) {
+                _ if slot >= lease.slots => 'r',
+                Some((_, before)) if before.is_some() == price.is_some() => 'd',
+                Some(_) => 'c',
+                None => {
+                    // Nothing is held for a slot above the mark.
+                    let held = if slot < lease.mark.0 { i128::from(max) } else { -1 };
+                    lease.closed.insert(slot, (held, price.map(i128::from)));
+                    'a'
+                }
+            });
         }
         Did::Slots(answers.into_iter().collect())
     }

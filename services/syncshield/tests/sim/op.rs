@@ -118,6 +118,7 @@ fn slot_answers(outcomes: Vec<SlotOutcome>) -> Did {
     let letter = |outcome: &SlotOutcome| match outcome {
         SlotOutcome::Applied => 'a',
         SlotOutcome::Duplicate => 'd',
+        SlotOutcome::Conflict(_) => 'c',
         SlotOutcome::Refused(_) => 'r',
     };
     Did::Slots(outcomes.iter().map(letter).collect())

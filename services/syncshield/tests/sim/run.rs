@@ -473,7 +473,7 @@ fn compare(state: &State, now: i64, model: &Model) -> Checked {
         check!(is == due, "campaign {index} at {now}: (charged, held, available, version) are {is:?}, due {due:?}");
         for (id, lease) in model.leases.iter().filter(|(_, lease)| lease.campaign == index) {
             let is = found.leases.get(id).map(|l| (l.epoch, l.expires_at.0, l.mark_sequence, l.mark_nanos, l.returned));
-            let due = (!lease.forgotten).then_some((lease.epoch, lease.expires, lease.mark.0, lease.mark.1, lease.returned));
+            let due = Some((lease.epoch, lease.expires, lease.mark.0, lease.mark.1, lease.returned));
             check!(is == due, "lease {id}: (epoch, expiry, mark, returned) are {is:?}, due {due:?}");
         }
     }

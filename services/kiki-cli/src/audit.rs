@@ -1,0 +1,370 @@
+//! `kiki audit` on files alone: proofs for third parties, and the records to be read, compared and exported.
+//!
+//! What is printed is as trustworthy as the folder; `kiki audit verify` and `kiki audit check` say how far that is.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use kiki::framed::Scanner;
+use kiki::tlog::note::VerifyingKey;
+use kiki::tlog::portable::{Growth, PortableProof};
+use kiki::tlog::{Checkpoint, Hash, Tree, leaf_hash};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use syncshield::store::{Paths, segments};
+
+use crate::error::{Doing as _, Failure};
+use crate::{invoice, out};
+
+/// Writes the proof that a record is in the log.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Prove {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// The record's index.
+    #[arg(long)]
+    pub index: u64,
+    /// Under which key, and where to.
+    #[command(flatten)]
+    pub to: To,
+}
+
+/// Writes the proof that the log only grew since it had a size.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Consistency {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// The size of the earlier checkpoint, leaves.
+    #[arg(long)]
+    pub old_size: u64,
+    /// Under which key, and where to.
+    #[command(flatten)]
+    pub to: To,
+}
+
+/// Under which key a proof is made, and where it goes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct To {
+    /// The log's public key, or a file that holds it. Default: `log.pub` in the folder.
+    #[arg(long)]
+    pub log_key: Option<String>,
+    /// File for the proof; default: standard output.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Checks a proof that `kiki audit proof` wrote; needs nothing but the file and the log's key.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Check {
+    /// The log's public key, or a file that holds it.
+    #[arg(long)]
+    pub log_key: String,
+    /// The proof.
+    pub file: PathBuf,
+}
+
+/// Prints the last records.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Tail {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// Only this client's.
+    #[arg(long)]
+    pub client: Option<String>,
+    /// How many.
+    #[arg(long, default_value_t = 20)]
+    pub last: usize,
+}
+
+/// Compares two logs, such as a log and its backup.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Diff {
+    /// One data folder.
+    pub one: PathBuf,
+    /// The other.
+    pub other: PathBuf,
+}
+
+/// Writes the records in a form that other programs read.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Export {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// Lines of JSON, or CSV with the record's body as JSON in its last column.
+    #[arg(long, default_value = "jsonl")]
+    pub format: Format,
+    /// Only this client's.
+    #[arg(long)]
+    pub client: Option<String>,
+    /// File for the records; default: standard output.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Forms of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A line each; the protobuf JSON of the leaf.
+    Jsonl,
+    /// A row each, under a header.
+    Csv,
+}
+
+const COLUMNS: [&str; 8] = ["index", "client", "client_seq", "recorded_at", "source", "source_seq", "kind", "body"];
+
+/// Every leaf of a folder's log, in order. A last frame that is not whole is still being written and ends the log.
+///
+/// # Errors
+/// A folder without a log, a damaged frame, or what `each` returned.
+pub fn leaves(dir: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+    let folder = Paths::new(dir).log();
+    let files = segments::list(&folder).doing(format_args!("listing {}", folder.display()))?;
+    if files.is_empty() {
+        return Err(Failure::new(format!("{} holds no log", dir.display())));
+    }
+    let mut next = 0;
+    for (i, (first, path)) in files.iter().enumerate() {
+        if *first != next {
+            return Err(Failure::new(format!("leaf {next} is missing: {} starts at leaf {first}", path.display())));
+        }
+        let bytes = std::fs::read(path).doing(format_args!("reading {}", path.display()))?;
+        for frame in Scanner::new(&bytes) {
+            match frame {
+                Ok((_, payload)) => each(next, payload)?,
+                Err(bad) if i + 1 == files.len() && bad.why == kiki::framed::Why::Torn => return Ok(()),
+                Err(bad) => return Err(Failure::new(format!("leaf {next} in {}: {bad}", path.display()))),
+            }
+            next += 1;
+        }
+    }
+    Ok(())
+}
+
+fn tree(dir: &Path) -> Result<Tree, Failure> {
+    let mut tree = Tree::new();
+    leaves(dir, |_, leaf| {
+        tree.push(leaf_hash(leaf));
+        Ok(())
+    })?;
+    Ok(tree)
+}
+
+/// The folder's checkpoint with its note, once its signature and its root hold.
+fn signed(dir: &Path, key: &VerifyingKey, tree: &Tree) -> Result<(Checkpoint, String), Failure> {
+    let path = Paths::new(dir).checkpoint();
+    let note = std::fs::read_to_string(&path).doing(format_args!("reading {}", path.display()))?;
+    let checkpoint = Checkpoint::open(note.as_bytes(), key.name(), key).doing(path.display())?;
+    if tree.root_at(checkpoint.size).doing(path.display())? != checkpoint.root {
+        return Err(Failure::new(format!("the first {} leaves are not those that were signed", checkpoint.size)));
+    }
+    Ok((checkpoint, note))
+}
+
+/// Runs `kiki audit proof`.
+///
+/// # Errors
+/// A log that does not verify, or a record that no checkpoint covers.
+pub fn prove(args: &Prove) -> Result<(), Failure> {
+    let key = invoice::key(args.to.log_key.as_deref(), &[&args.dir])?;
+    let (mut tree, mut extra) = (Tree::new(), Vec::new());
+    leaves(&args.dir, |index, leaf| {
+        tree.push(leaf_hash(leaf));
+        if index == args.index {
+            extra = leaf.to_vec();
+        }
+        Ok(())
+    })?;
+    let (at, checkpoint) = signed(&args.dir, &key, &tree)?;
+    let hashes = tree.inclusion_proof(args.index, at.size).doing("proving under the checkpoint")?;
+    write(&args.to, &PortableProof { extra, index: args.index, hashes, checkpoint }.to_string())
+}
+
+/// Runs `kiki audit consistency`.
+///
+/// # Errors
+/// A log that does not verify, or that never had this size under a checkpoint.
+pub fn consistency(args: &Consistency) -> Result<(), Failure> {
+    let key = invoice::key(args.to.log_key.as_deref(), &[&args.dir])?;
+    let tree = tree(&args.dir)?;
+    let (at, checkpoint) = signed(&args.dir, &key, &tree)?;
+    let hashes = tree.consistency_proof(args.old_size, at.size).doing("proving under the checkpoint")?;
+    write(&args.to, &Growth { old: args.old_size, hashes, checkpoint }.to_string())
+}
+
+fn write(to: &To, text: &str) -> Result<(), Failure> {
+    match &to.out {
+        Some(path) => std::fs::write(path, text).doing(format_args!("writing {}", path.display())),
+        None => {
+            out::say(text.trim_end_matches('\n'));
+            Ok(())
+        }
+    }
+}
+
+/// Runs `kiki audit check`.
+///
+/// # Errors
+/// A proof that does not hold under this key.
+pub fn check(args: &Check) -> Result<(), Failure> {
+    let key = invoice::key(Some(&args.log_key), &[])?;
+    let text = std::fs::read_to_string(&args.file).doing(format_args!("reading {}", args.file.display()))?;
+    let proof: PortableProof = text.parse().doing(args.file.display())?;
+    let checkpoint = proof.verify(key.name(), &key).doing(args.file.display())?;
+    let record = Records::new()?.read(&proof.extra)?;
+    out::say(format_args!("good: leaf {} of {} in {}", proof.index, checkpoint.size, checkpoint.origin));
+    out::say(record.json()?);
+    Ok(())
+}
+
+/// Runs `kiki audit tail`.
+///
+/// # Errors
+/// A folder without a log, or with a damaged one.
+pub fn tail(args: &Tail) -> Result<(), Failure> {
+    let mut last = std::collections::VecDeque::new();
+    each(&args.dir, args.client.as_deref(), |record| {
+        last.push_back(record);
+        if last.len() > args.last {
+            last.pop_front();
+        }
+        Ok(())
+    })?;
+    for record in last {
+        let [index, client, client_seq, recorded_at, _, _, kind, body] = record.row()?;
+        out::say(format_args!("{index}  {recorded_at}  {client}#{client_seq}  {kind}  {body}"));
+    }
+    Ok(())
+}
+
+/// Runs `kiki audit diff`.
+///
+/// # Errors
+/// Two logs that part, and where.
+pub fn diff(args: &Diff) -> Result<(), Failure> {
+    let hashes = |dir: &Path| {
+        let mut hashes: Vec<Hash> = Vec::new();
+        leaves(dir, |_, leaf| {
+            hashes.push(leaf_hash(leaf));
+            Ok(())
+        })?;
+        Ok::<_, Failure>(hashes)
+    };
+    let (one, other) = (hashes(&args.one)?, hashes(&args.other)?);
+    if let Some(at) = one.iter().zip(&other).position(|(a, b)| a != b) {
+        for dir in [&args.one, &args.other] {
+            out::say(format_args!("{}: {}", dir.display(), record_at(dir, at as u64)?));
+        }
+        return Err(Failure::new(format!("the logs part at leaf {at}")));
+    }
+    let (short, more) = if one.len() < other.len() { (&args.one, &args.other) } else { (&args.other, &args.one) };
+    let (common, beyond) = (one.len().min(other.len()), one.len().abs_diff(other.len()));
+    match beyond {
+        0 => out::say(format_args!("the same {} leaves", out::grouped(common as u64))),
+        _ => out::say(format_args!(
+            "{} goes on for {} leaves behind the {} of {}",
+            more.display(),
+            out::grouped(beyond as u64),
+            out::grouped(common as u64),
+            short.display()
+        )),
+    }
+    Ok(())
+}
+
+fn record_at(dir: &Path, wanted: u64) -> Result<String, Failure> {
+    let records = Records::new()?;
+    let mut found = String::new();
+    leaves(dir, |index, leaf| {
+        if index == wanted {
+            found = records.read(leaf)?.json()?;
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Runs `kiki audit export`.
+///
+/// # Errors
+/// A folder without a log, a damaged one, or a file that cannot be written.
+pub fn export(args: &Export) -> Result<(), Failure> {
+    match &args.out {
+        Some(path) => {
+            let file = std::fs::File::create(path).doing(format_args!("making {}", path.display()))?;
+            export_to(args, std::io::BufWriter::new(file))
+        }
+        None => export_to(args, std::io::BufWriter::new(std::io::stdout().lock())),
+    }
+}
+
+fn export_to(args: &Export, mut to: impl Write) -> Result<(), Failure> {
+    match args.format {
+        Format::Jsonl => {
+            each(&args.dir, args.client.as_deref(), |record| writeln!(to, "{}", record.json()?).doing("writing"))?;
+            to.flush().doing("writing")
+        }
+        Format::Csv => {
+            let mut rows = csv::Writer::from_writer(to);
+            rows.write_record(COLUMNS).doing("writing")?;
+            each(&args.dir, args.client.as_deref(), |record| rows.write_record(record.row()?).doing("writing"))?;
+            rows.flush().doing("writing")
+        }
+    }
+}
+
+/// Every record, or every one of a client.
+fn each(dir: &Path, client: Option<&str>, mut each: impl FnMut(Record) -> Result<(), Failure>) -> Result<(), Failure> {
+    let records = Records::new()?;
+    leaves(dir, |_, leaf| {
+        let record = records.read(leaf)?;
+        if client.is_none_or(|client| record.text("client") == client) { each(record) } else { Ok(()) }
+    })
+}
+
+/// Reads leaves by their descriptor, so that a record of any kind is shown whole.
+struct Records(MessageDescriptor);
+
+struct Record(DynamicMessage);
+
+impl Records {
+    fn new() -> Result<Self, Failure> {
+        let pool = DescriptorPool::decode(kiki::pb::DESCRIPTORS).doing("reading the descriptors")?;
+        pool.get_message_by_name("kiki.log.v1.Leaf").map(Self).ok_or_else(|| Failure::new("there is no kiki.log.v1.Leaf"))
+    }
+
+    fn read(&self, leaf: &[u8]) -> Result<Record, Failure> {
+        DynamicMessage::decode(self.0.clone(), leaf).map(Record).doing("reading a leaf")
+    }
+}
+
+impl Record {
+    fn json(&self) -> Result<String, Failure> {
+        serde_json::to_string(&self.0).doing("writing JSON")
+    }
+
+    /// A field of the header as text; empty where it is absent.
+    fn text(&self, name: &str) -> String {
+        use prost_reflect::Value;
+        match self.0.get_field_by_name(name).as_deref() {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::U64(number)) => number.to_string(),
+            Some(Value::Message(message)) => {
+                serde_json::to_value(message).ok().and_then(|json| json.as_str().map(str::to_owned)).unwrap_or_default()
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn row(&self) -> Result<[String; 8], Failure> {
+        let body = self.0.fields().find(|(field, _)| field.containing_oneof().is_some());
+        let (kind, body) = match body {
+            Some((field, value)) => {
+                let json = value.as_message().map(serde_json::to_string).transpose().doing("writing JSON")?;
+                (field.name().to_owned(), json.unwrap_or_default())
+            }
+            None => Default::default(),
+        };
+        let [index, client, client_seq, recorded_at, source, source_seq] =
+            ["index", "client", "client_seq", "recorded_at", "source", "source_seq"].map(|name| self.text(name));
+        Ok([index, client, client_seq, recorded_at, source, source_seq, kind, body])
+    }
+}
