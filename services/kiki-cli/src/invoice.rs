@@ -56,6 +56,8 @@ pub struct AuditArgs {
 enum AuditCommand {
     /// Checks every leaf, the tree, the signature and the fold.
     Verify(VerifyLog),
+    /// What a policy would have refused of the recorded decisions.
+    ReplayPolicy(crate::policy::replay::Args),
 }
 
 /// Which log is verified, and under which key.
@@ -135,7 +137,13 @@ pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String
 /// # Errors
 /// The first thing in the log that is off.
 pub fn audit(args: &AuditArgs) -> Result<(), Failure> {
-    let AuditCommand::Verify(verify) = &args.command;
+    match &args.command {
+        AuditCommand::Verify(verify) => verify_log(verify),
+        AuditCommand::ReplayPolicy(replay) => crate::policy::replay::run(replay),
+    }
+}
+
+fn verify_log(verify: &VerifyLog) -> Result<(), Failure> {
     let key = key(verify.log_key.as_deref(), &[&verify.dir])?;
     let report = syncshield::audit::verify(&verify.dir, &key).doing(verify.dir.display())?;
     let mut rows = vec![

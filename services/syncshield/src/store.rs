@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use kiki::clock::Clock;
+use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf;
 use kiki::tlog::checkpoint::Checkpoint;
 use kiki::tlog::note::SigningKey;
@@ -29,6 +29,7 @@ use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Refusal;
 use crate::domain::state::State;
 use crate::error::Error;
+use crate::shadow::Shadow;
 use segments::{Index, Segments};
 
 /// Requests that may wait for the writer. At 1 ms a commit and some hundred requests in each, that is tens of
@@ -63,6 +64,8 @@ pub struct Catalog {
     pub campaigns: Vec<CatalogEntry>,
     /// The policy in force.
     pub policy: Option<(leaf::Policy, kiki::guardrail::Policy)>,
+    /// The policy that is held against decisions without refusing.
+    pub shadow: Option<kiki::guardrail::Policy>,
 }
 
 /// One campaign of the catalog.
@@ -95,6 +98,8 @@ struct Inner {
     committed: watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
     signed: ArcSwapOption<Signed>,
+    shadow: Shadow,
+    clock: Clock,
 }
 
 /// Where a data folder keeps the log.
@@ -159,6 +164,8 @@ impl Log {
             committed: watch::channel(recovered.tree.size()).0,
             tree: RwLock::new(recovered.tree),
             catalog: watch::channel(catalog).0,
+            shadow: Shadow::new().map_err(|e| Error::Io(Arc::new(std::io::Error::other(e))))?,
+            clock: clock.clone(),
             signed: ArcSwapOption::new(signed.map(|(checkpoint, note)| Arc::new(Signed { size: checkpoint.size, note: note.into() }))),
         });
         let mut writer = Writer {
@@ -240,6 +247,17 @@ impl Log {
     #[must_use]
     pub fn committed(&self) -> watch::Receiver<u64> {
         self.inner.committed.subscribe()
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> UnixMicros {
+        self.inner.clock.now()
+    }
+
+    /// What the shadow policy would have changed.
+    #[must_use]
+    pub fn shadow(&self) -> &Shadow {
+        &self.inner.shadow
     }
 
     /// Campaigns and policy, and every change of them.
@@ -479,7 +497,10 @@ fn catalog(state: &State) -> Catalog {
             campaigns.push(CatalogEntry { client: client.clone(), campaign: document, horizon_days, billed_impressions, conversions });
         }
     }
-    let document = state.policy.as_ref().and_then(|(_, bytes)| <leaf::Policy as prost::Message>::decode(bytes.as_slice()).ok());
-    let policy = document.and_then(|document| kiki::guardrail::Policy::compile(&document).ok().map(|compiled| (document, compiled)));
-    Catalog { campaigns, policy }
+    let compiled = |version| {
+        let document = state.policies.document(version)?;
+        kiki::guardrail::Policy::compile(&document).ok().map(|compiled| (document, compiled))
+    };
+    let shadow = compiled(state.policies.shadow).map(|(_, compiled)| compiled);
+    Catalog { campaigns, policy: compiled(state.policies.active), shadow }
 }
