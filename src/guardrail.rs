@@ -1,20 +1,29 @@
-//! The guardrails that every bid passes: one compiled table, the same code in SyncShield's `Check` and on SyncFlow's
-//! bid path, so that they cannot disagree.
+//! The guardrails that every bid passes: one compiled table, the same code in SyncShield's `Check`, on SyncFlow's
+//! bid path and in the replay of a log, so that they cannot disagree.
 //!
 //! Invariants: no policy, no bid; a currency without a cap may not be bid in; every reason that applies is named, not
-//! only the first; the digest is that of the document's bytes in the log.
+//! only the first, and so is every rule; the digest is that of the document's bytes in the log.
 //!
 //! Not here: budgets (leases), and the life cycle of policies.
 
-use std::collections::{HashMap, HashSet};
+mod consent;
+mod sample;
+mod table;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::clock::UnixMicros;
 use crate::leaf;
-use crate::money::{Currency, Nanos};
+use crate::money::{Currency, Micros, Nanos};
+pub use consent::{Regulations, signals};
+pub use sample::{Sample, sample};
+pub use table::MAX_RULES;
+use table::{Rule, Table};
 
 /// Most entries of one list: 65,535 bytes of leaf hold about 6,500 names of ten bytes.
 pub const MAX_ENTRIES: usize = 4_096;
+/// Rules that a decision names at the most: 16 ids of 63 bytes are 1 KiB of the 64 that its leaf shares.
+pub const MAX_NAMED: usize = 16;
 
 /// A set of refusals: bit n stands for the refusal of value n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,11 +32,28 @@ pub struct Refusals(pub u32);
 impl Refusals {
     /// None.
     pub const NONE: Self = Self(0);
+    /// Those that are a policy's; the others are of budgets, floors and deadlines.
+    pub const GUARDRAILS: Self = Self::NONE
+        .with(leaf::Refusal::BidCap)
+        .with(leaf::Refusal::Geo)
+        .with(leaf::Refusal::Category)
+        .with(leaf::Refusal::Domain)
+        .with(leaf::Refusal::PlatformOff)
+        .with(leaf::Refusal::BidFloor)
+        .with(leaf::Refusal::LtvRange)
+        .with(leaf::Refusal::Schedule)
+        .with(leaf::Refusal::Consent);
 
     /// These and one more.
     #[must_use]
     pub const fn with(self, refusal: leaf::Refusal) -> Self {
         Self(self.0 | 1 << refusal as u32)
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether there is none.
@@ -45,18 +71,37 @@ impl Refusals {
 /// What of a bid the policy looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct Bid<'a> {
+    /// The advertiser.
+    pub client: &'a str,
+    /// Its campaign.
+    pub campaign: &'a str,
     /// The ad platform that the exchange belongs to.
     pub platform: &'a str,
-    /// The currency bid in.
+    /// The currency bid in, and of the predicted value.
     pub currency: Currency,
     /// The price of the impression.
     pub price: Nanos,
+    /// What the customer is expected to be worth.
+    pub predicted_ltv: Micros,
     /// ISO 3166-1 alpha-3, or empty where unknown.
     pub country: &'a str,
     /// Content categories of the page or app.
     pub categories: &'a [String],
-    /// Site domain or app bundle, or empty.
-    pub domain: &'a str,
+    /// Site domain, app bundle and app domain, as far as they are known.
+    pub places: &'a [String],
+    /// A bit for each `leaf::Signal` of the request: see [`signals`].
+    pub signals: u32,
+    /// When the bid is made.
+    pub at: UnixMicros,
+}
+
+/// What a policy says to a bid.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// Why not; none where it is allowed.
+    pub refusals: Refusals,
+    /// Which rules refuse, by their place in [`Policy::rule_ids`].
+    pub rules: Vec<u16>,
 }
 
 /// A policy, compiled.
@@ -66,11 +111,7 @@ pub struct Policy {
     pub version: u64,
     /// SHA-256 of the document's bytes.
     pub digest: [u8; 32],
-    caps: HashMap<Currency, Nanos>,
-    countries: HashSet<String>,
-    categories: HashSet<String>,
-    domains: HashSet<String>,
-    platforms_off: HashSet<String>,
+    table: Table,
 }
 
 /// A policy that cannot be put in force.
@@ -83,92 +124,76 @@ pub struct PolicyError {
     pub problem: String,
 }
 
+impl PolicyError {
+    fn new(field: impl Into<String>, problem: impl ToString) -> Self {
+        Self { field: field.into(), problem: problem.to_string() }
+    }
+}
+
 impl Policy {
     /// Compiles a policy document.
     ///
     /// # Errors
     /// Names the first field that is out of its limits.
     pub fn compile(document: &leaf::Policy) -> Result<Self, PolicyError> {
-        let error = |field: String, problem: String| PolicyError { field, problem };
-        let mut caps = HashMap::new();
-        for (i, cap) in document.bid_caps.iter().enumerate() {
-            let currency = Currency::parse(&cap.currency).map_err(|e| error(format!("bid_caps[{i}].currency"), e.to_string()))?;
-            if cap.cap_nanos <= 0 {
-                return Err(error(format!("bid_caps[{i}].cap_nanos"), format!("{} is not above 0", cap.cap_nanos)));
-            }
-            if caps.insert(currency, Nanos::new(cap.cap_nanos)).is_some() {
-                return Err(error(format!("bid_caps[{i}].currency"), format!("{currency} has a cap already")));
-            }
+        if document.proposed && document.author.is_empty() {
+            return Err(PolicyError::new("author", "is missing"));
         }
-        let set = |field: &str, list: &[String]| {
-            if list.len() > MAX_ENTRIES {
-                return Err(error(field.into(), format!("{} entries; at most {MAX_ENTRIES} are taken", list.len())));
-            }
-            if let Some(i) = list.iter().position(|entry| entry.is_empty() || entry.len() > 255) {
-                return Err(error(format!("{field}[{i}]"), "must have 1 to 255 bytes".into()));
-            }
-            Ok(list.iter().map(|entry| entry.to_lowercase()).collect::<HashSet<_>>())
-        };
-        Ok(Self {
-            version: document.version,
-            digest: digest(document),
-            caps,
-            countries: set("blocked_countries", &document.blocked_countries)?,
-            categories: set("blocked_categories", &document.blocked_categories)?,
-            domains: set("blocked_domains", &document.blocked_domains)?,
-            platforms_off: set("platforms_off", &document.platforms_off)?,
-        })
+        if document.author.len() > 255 {
+            return Err(PolicyError::new("author", format!("has {} bytes; at most 255 are taken", document.author.len())));
+        }
+        table::check_caps(document)?;
+        let rules = table::lists(document).into_iter().map(Ok);
+        let rules = rules.chain(document.rules.iter().enumerate().map(|(i, rule)| Rule::read(&format!("rules[{i}]"), rule)));
+        let rules: Vec<Rule<'_>> = rules.collect::<Result<_, _>>()?;
+        Ok(Self { version: document.version, digest: digest(document), table: Table::build(&rules)? })
     }
 
     /// Every reason that speaks against the bid.
     #[must_use]
     pub fn check(&self, bid: &Bid<'_>) -> Refusals {
-        let mut refusals = Refusals::NONE;
-        if self.caps.get(&bid.currency).is_none_or(|cap| bid.price > *cap) {
-            refusals = refusals.with(leaf::Refusal::BidCap);
-        }
-        if contains(&self.countries, bid.country) {
-            refusals = refusals.with(leaf::Refusal::Geo);
-        }
-        if bid.categories.iter().any(|category| self.blocks_category(category)) {
-            refusals = refusals.with(leaf::Refusal::Category);
-        }
-        if self.blocks_domain(bid.domain) {
-            refusals = refusals.with(leaf::Refusal::Domain);
-        }
-        if contains(&self.platforms_off, bid.platform) {
-            refusals = refusals.with(leaf::Refusal::PlatformOff);
-        }
-        refusals
+        self.verdict(bid).refusals
     }
 
-    /// A blocked tier-1 category (`IAB7`) blocks its tier-2 ones (`IAB7-39`).
-    fn blocks_category(&self, category: &str) -> bool {
-        let tier1 = category.split_once('-').map_or("", |(tier1, _)| tier1);
-        contains(&self.categories, category) || contains(&self.categories, tier1)
+    /// Every reason and every rule that speaks against the bid. An allowed one costs no allocation.
+    #[must_use]
+    pub fn verdict(&self, bid: &Bid<'_>) -> Verdict {
+        self.table.verdict(bid)
     }
 
-    /// A blocked name blocks its subdomains; a bundle is matched whole or by its leading labels' absence alike.
-    fn blocks_domain(&self, domain: &str) -> bool {
-        let mut rest = domain;
-        loop {
-            if contains(&self.domains, rest) {
-                return true;
-            }
-            match rest.split_once('.') {
-                Some((_, parent)) => rest = parent,
-                None => return false,
-            }
-        }
+    /// The ids of all rules; those of the document's lists are the lists' names, and may stand several times.
+    #[must_use]
+    pub fn rule_ids(&self) -> &[String] {
+        &self.table.ids
     }
-}
 
-/// Membership without a copy where the value is lower case already, as nearly all are.
-fn contains(set: &HashSet<String>, value: &str) -> bool {
-    if set.is_empty() || value.is_empty() {
-        return false;
+    /// The ids of the rules that refuse, each once, at most [`MAX_NAMED`].
+    #[must_use]
+    pub fn named(&self, verdict: &Verdict) -> Vec<String> {
+        let mut named: Vec<String> = verdict.rules.iter().map(|rule| self.table.ids[usize::from(*rule)].clone()).collect();
+        named.dedup(); // a list's rules stand side by side
+        named.truncate(MAX_NAMED);
+        named
     }
-    if value.bytes().any(|b| b.is_ascii_uppercase()) { set.contains(&value.to_lowercase()) } else { set.contains(value) }
+
+    /// What the policy says to a recorded decision. Where the decision is abridged, it may say too little.
+    #[must_use]
+    pub fn judge(&self, client: &str, batch: &leaf::DecisionBatch, decision: &leaf::Decision) -> Option<Verdict> {
+        let currency = Currency::parse(&batch.currency).ok()?;
+        Some(self.verdict(&Bid {
+            client,
+            campaign: &batch.campaign,
+            platform: &decision.platform,
+            currency,
+            price: Nanos::new(decision.price_nanos),
+            predicted_ltv: Micros::new(decision.predicted_ltv_micros),
+            country: &decision.country,
+            categories: &decision.categories,
+            places: &decision.places,
+            signals: decision.signals,
+            at: UnixMicros::from_pb(decision.at.as_ref())?,
+        }))
+    }
 }
 
 /// SHA-256 of the policy's bytes as they stand in the log.
@@ -176,6 +201,9 @@ fn contains(set: &HashSet<String>, value: &str) -> bool {
 pub fn digest(document: &leaf::Policy) -> [u8; 32] {
     Sha256::digest(prost::Message::encode_to_vec(document)).into()
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -189,19 +217,29 @@ mod tests {
             blocked_categories: vec!["IAB7".into(), "iab25-3".into()],
             blocked_domains: vec!["bad.example".into()],
             platforms_off: vec!["x".into()],
+            ..Default::default()
         })
         .expect("a policy")
     }
 
-    fn refusals(change: impl FnOnce(&mut Bid<'_>)) -> Vec<leaf::Refusal> {
-        let mut bid = Bid {
+    fn bid() -> Bid<'static> {
+        Bid {
+            client: "acme",
+            campaign: "c",
             platform: "meta",
             currency: Currency::USD,
             price: Nanos::new(5_000_000),
+            predicted_ltv: Micros::new(1),
             country: "DEU",
             categories: &[],
-            domain: "good.example",
-        };
+            places: &[],
+            signals: 0,
+            at: UnixMicros(0),
+        }
+    }
+
+    fn refusals(change: impl FnOnce(&mut Bid<'_>)) -> Vec<leaf::Refusal> {
+        let mut bid = bid();
         change(&mut bid);
         policy().check(&bid).iter().collect()
     }
@@ -209,22 +247,25 @@ mod tests {
     #[test]
     fn allows_what_no_rule_speaks_against() {
         assert_eq!(refusals(|_| {}), []);
-        assert_eq!(refusals(|bid| bid.domain = "notbad.example"), []);
+        assert_eq!(policy().check(&Bid { places: &["notbad.example".to_owned()], ..bid() }), Refusals::NONE);
     }
 
     #[test]
     fn names_every_reason() {
         let categories = ["IAB7-39".to_owned()];
-        let all = policy().check(&Bid {
+        let policy = policy();
+        let verdict = policy.verdict(&Bid {
             platform: "x",
-            currency: Currency::USD,
             price: Nanos::new(5_000_001),
             country: "PRK",
             categories: &categories,
-            domain: "www.BAD.example",
+            places: &["com.good".to_owned(), "www.BAD.example".to_owned()],
+            ..bid()
         });
         use leaf::Refusal::{BidCap, Category, Domain, Geo, PlatformOff};
-        assert_eq!(all.iter().collect::<Vec<_>>(), [BidCap, Geo, Category, Domain, PlatformOff]);
+        let named = ["bid_caps", "blocked_countries", "blocked_categories", "blocked_domains", "platforms_off"];
+        assert_eq!(policy.named(&verdict), named);
+        assert_eq!(verdict.refusals.iter().collect::<Vec<_>>(), [BidCap, Geo, Category, Domain, PlatformOff]);
     }
 
     #[test]

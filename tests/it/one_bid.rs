@@ -22,7 +22,10 @@ const PRICE_CAP: i64 = 20_000_000;
 
 async fn set_up(shield: &mut SyncShieldServiceClient<Channel>) {
     let bid_caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: PRICE_CAP }];
-    shield.put_policy(PutPolicyRequest { policy: Some(leaf::Policy { bid_caps, ..Default::default() }) }).await.unwrap();
+    shield
+        .put_policy(PutPolicyRequest { policy: Some(leaf::Policy { bid_caps, ..Default::default() }), ..Default::default() })
+        .await
+        .unwrap();
     let creative = leaf::Creative {
         creative: "b1".into(),
         crid: "b1".into(),

@@ -68,6 +68,8 @@ enum AuditCommand {
     Diff(audit::Diff),
     /// Writes the records as JSON lines or CSV.
     Export(audit::Export),
+    /// What a policy would have refused of the recorded decisions.
+    ReplayPolicy(crate::policy::replay::Args),
 }
 
 /// Which log is verified, and under which key.
@@ -155,6 +157,7 @@ pub fn run_audit(args: &AuditArgs) -> Result<(), Failure> {
         AuditCommand::Tail(args) => audit::tail(args),
         AuditCommand::Diff(args) => audit::diff(args),
         AuditCommand::Export(args) => audit::export(args),
+        AuditCommand::ReplayPolicy(replay) => crate::policy::replay::run(replay),
     }
 }
 

@@ -11,5 +11,6 @@ pub mod invoice;
 pub mod keys;
 pub mod out;
 pub mod platform;
+pub mod policy;
 pub mod replay;
 pub mod up;

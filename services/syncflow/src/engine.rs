@@ -9,6 +9,7 @@
 //! handing on its decision nothing is awaited, so that a caller who gives up cannot lose a decision.
 
 mod memo;
+mod recorded;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -257,9 +258,9 @@ impl Engine {
         let policy = found.policy.clone();
         let customers: HashMap<String, Option<CustomerKey>> =
             found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
-        let candidates = self.value(&opportunity, found, deadline).await;
-        let (may, may_not) = auction::rank(candidates);
+        let predictions = predicted(found.asked, deadline).await;
         let now = self.clock.now(); // predictions may have taken a while, and leases end on time
+        let (may, may_not) = auction::rank(self.value(&opportunity, found.matches, &predictions, &policy, now));
         let mut decided = Decided { opportunity: &opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
         for candidate in &may_not {
             decided.refused(candidate, candidate.refusals);
@@ -289,21 +290,24 @@ impl Engine {
         Answered::no_bid(reason, detail, ticket)
     }
 
-    /// Waits for the predictions and prices every campaign that fits.
-    async fn value(&self, opportunity: &Opportunity, found: Found, deadline: Deadline) -> Vec<Candidate> {
-        let mut predictions = HashMap::new();
-        for (asked, pending) in found.asked {
-            predictions.insert(asked, pending.answer(deadline.prediction).await);
-        }
+    /// Prices every campaign that fits.
+    fn value(
+        &self,
+        opportunity: &Opportunity,
+        matches: Vec<Match>,
+        predictions: &HashMap<Asked, Option<Prediction>>,
+        policy: &Policy,
+        now: UnixMicros,
+    ) -> Vec<Candidate> {
         let candidate = |one: Match| {
             let key = (one.campaign.client.clone(), one.campaign.currency.code().to_owned());
             let predicted = predictions.get(&key).cloned().flatten();
             let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
             self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
             let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
-            auction::candidate(opportunity, one.campaign, one.creative, prediction, counts, &found.policy)
+            auction::candidate(opportunity, one.campaign, one.creative, prediction, counts, policy, now)
         };
-        found.matches.into_iter().map(candidate).collect()
+        matches.into_iter().map(candidate).collect()
     }
 
     fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
@@ -316,6 +320,15 @@ impl Engine {
     }
 }
 
+/// Waits for the predictions.
+async fn predicted(asked: HashMap<Asked, Pending>, deadline: Deadline) -> HashMap<Asked, Option<Prediction>> {
+    let mut predictions = HashMap::new();
+    for (asked, pending) in asked {
+        predictions.insert(asked, pending.answer(deadline.prediction).await);
+    }
+    predictions
+}
+
 /// The most telling reason of campaigns that all were refused: a floor that one alone failed by says more than the guardrails of others.
 fn refused(candidates: &[Candidate]) -> (Reason, String) {
     let floor = Refusals::NONE.with(leaf::Refusal::BelowFloor);
@@ -324,7 +337,8 @@ fn refused(candidates: &[Candidate]) -> (Reason, String) {
     let shown = below_floor.or(candidates.first());
     let detail = shown.map_or_else(String::new, |candidate| {
         let why: Vec<&str> = candidate.refusals.iter().map(|refusal| refusal.as_str_name()).collect();
-        format!("{} at {} nanos: {}", candidate.campaign.id, candidate.price.get(), why.join(", "))
+        let rules = if candidate.rules.is_empty() { String::new() } else { format!(" by {}", candidate.rules.join(", ")) };
+        format!("{} at {} nanos: {}{rules}", candidate.campaign.id, candidate.price.get(), why.join(", "))
     });
     (reason, detail)
 }
@@ -384,7 +398,8 @@ impl Decided<'_> {
             model: candidate.prediction.model.clone(),
             prediction_status: candidate.prediction.status.into(),
             creative: candidate.creative.id.clone(),
-            ..Default::default()
+            rules: candidate.rules.clone(),
+            ..recorded::place(self.opportunity)
         }
     }
 

@@ -162,6 +162,7 @@ fn kind(body: &Body) -> &'static str {
         Body::Terms(_) => "terms",
         Body::Campaign(_) => "campaigns",
         Body::Policy(_) => "policies",
+        Body::PolicyStage(_) => "policy stages",
         Body::PeriodClosed(_) => "periods closed",
         Body::Invoice(_) => "invoices",
         Body::Evidence(_) => "evidence",

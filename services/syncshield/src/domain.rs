@@ -6,5 +6,6 @@
 pub mod budget;
 pub mod document;
 pub mod ledger;
+pub mod policy;
 pub mod refusal;
 pub mod state;

@@ -33,6 +33,11 @@ struct CheckBody {
     categories: Vec<String>,
     #[serde(default)]
     domain: String,
+    #[serde(default)]
+    predicted_ltv_micros: i64,
+    /// Names of `kiki.log.v1.Signal`.
+    #[serde(default)]
+    signals: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,6 +46,7 @@ struct CheckAnswer {
     reasons: Vec<&'static str>,
     policy_version: u64,
     policy_digest: String,
+    rules: Vec<String>,
 }
 
 pub(crate) fn router(log: Log) -> Router {
@@ -58,14 +64,20 @@ async fn health(State(log): State<Log>) -> Json<serde_json::Value> {
 }
 
 async fn answer_check(State(log): State<Log>, Json(body): Json<CheckBody>) -> Response {
-    let CheckBody { client, campaign, platform, currency, price_nanos, country, categories, domain } = body;
-    let request = pb::CheckRequest { client, campaign, platform, currency, price_nanos, country, categories, domain };
+    let CheckBody { client, campaign, platform, currency, price_nanos, country, categories, domain, predicted_ltv_micros, signals } = body;
+    if let Some(unknown) = signals.iter().find(|name| leaf::Signal::from_str_name(name).is_none()) {
+        return (StatusCode::BAD_REQUEST, Json(serde_json::json!({ "error": format!("signals: {unknown:?} is none") }))).into_response();
+    }
+    let signals = signals.iter().filter_map(|name| leaf::Signal::from_str_name(name)).map(i32::from).collect();
+    let request =
+        pb::CheckRequest { client, campaign, platform, currency, price_nanos, country, categories, domain, predicted_ltv_micros, signals };
     match check(&log, &request) {
         Ok(answer) => {
             let reasons =
                 answer.reasons.iter().filter_map(|reason| leaf::Refusal::try_from(*reason).ok()).map(|r| r.as_str_name()).collect();
             let policy_digest = answer.policy_digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            Json(CheckAnswer { allowed: answer.allowed, reasons, policy_version: answer.policy_version, policy_digest }).into_response()
+            let pb::CheckResponse { allowed, policy_version, rules, .. } = answer;
+            Json(CheckAnswer { allowed, reasons, policy_version, policy_digest, rules }).into_response()
         }
         Err(status) => refusal(&status),
     }

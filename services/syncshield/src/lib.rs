@@ -13,6 +13,7 @@ pub mod domain;
 pub mod error;
 mod http;
 mod rpc;
+pub mod shadow;
 pub mod store;
 
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let metrics = Metrics::new();
     let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
+    metrics.add(Ok(log.shadow().metric()));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
     let grpc = SyncShieldServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(MAX_ANSWER);

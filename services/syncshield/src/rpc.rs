@@ -1,6 +1,7 @@
 //! gRPC: decode, one call of the ledger, encode.
 
 mod convert;
+mod policy;
 mod streams;
 
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use crate::domain::budget::Lease;
 use crate::domain::document;
 use crate::domain::ledger::{Closing, LeaseAsk, Ledger, MAX_ITEMS};
 use crate::domain::refusal::Refusal;
+use crate::shadow;
 use crate::store::Log;
 pub(crate) use convert::check;
 use convert::{budget, counts, grant, items, recorded, slot_results};
@@ -201,7 +203,11 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         }
         let items = items(&caller, r.items)?;
         let (source, source_seq) = (r.source, r.source_seq);
+        let judged = shadow::judge(&self.log.catalog().borrow(), &items);
         let results = self.log.run(move |ledger| ledger.record(&source, source_seq, items)).await?;
+        if let Some((version, counts)) = judged.filter(|_| !results.iter().any(|recorded| recorded.duplicate)) {
+            self.log.shadow().add(version, &counts);
+        }
         Ok(Response::new(pb::RecordResponse { results: results.into_iter().map(|r| recorded(self.log.id(), r)).collect() }))
     }
 
@@ -264,10 +270,32 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
 
     async fn put_policy(&self, request: Request<pb::PutPolicyRequest>) -> Answer<pb::PutPolicyResponse> {
         Caller::of(&request).act_for_all()?;
-        let policy = request.into_inner().policy.ok_or_else(|| status::field("policy", "is missing"))?;
-        let (recorded, compiled) = self.log.run(move |ledger| ledger.put_policy(policy)).await?;
+        let r = request.into_inner();
+        let policy = r.policy.ok_or_else(|| status::field("policy", "is missing"))?;
+        let (recorded, compiled) = self.log.run(move |ledger| ledger.put_policy_as(policy, r.activate_now)).await?;
         let digest = compiled.digest.to_vec().into();
         Ok(Response::new(pb::PutPolicyResponse { position: self.at(recorded.index), version: compiled.version, digest }))
+    }
+
+    async fn validate_policy(&self, request: Request<pb::ValidatePolicyRequest>) -> Answer<pb::ValidatePolicyResponse> {
+        Ok(Response::new(policy::validate(request.into_inner().policy)?))
+    }
+
+    async fn stage_policy(&self, request: Request<pb::StagePolicyRequest>) -> Answer<pb::StagePolicyResponse> {
+        Caller::of(&request).act_for_all()?;
+        Ok(Response::new(policy::stage(&self.log, request.into_inner()).await?))
+    }
+
+    async fn get_policy(&self, request: Request<pb::GetPolicyRequest>) -> Answer<pb::GetPolicyResponse> {
+        Caller::of(&request).act_for_all()?;
+        Ok(Response::new(policy::get(&self.log, request.into_inner().version).await?))
+    }
+
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Answer<pb::ExplainResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        Ok(Response::new(policy::explain(&self.log, r).await?))
     }
 
     type WatchPolicyStream = Streaming<pb::WatchPolicyResponse>;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
-use kiki::clock::Clock;
+use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf;
 use kiki::tlog::checkpoint::Checkpoint;
 use kiki::tlog::note::SigningKey;
@@ -36,6 +36,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::state::State;
 use crate::error::Error;
 use disk::{Disk, Files, replace};
+use crate::shadow::Shadow;
 use segments::{Index, Segments};
 
 /// Requests that may wait for the writer. At 1 ms a commit and some hundred requests in each, that is tens of
@@ -70,6 +71,8 @@ pub struct Catalog {
     pub campaigns: Vec<CatalogEntry>,
     /// The policy in force.
     pub policy: Option<(leaf::Policy, kiki::guardrail::Policy)>,
+    /// The policy that is held against decisions without refusing.
+    pub shadow: Option<kiki::guardrail::Policy>,
 }
 
 /// One campaign of the catalog.
@@ -105,6 +108,8 @@ struct Inner {
     /// There was no room for the last commit; the writer denies.
     full: AtomicBool,
     disk: Arc<dyn Disk>,
+    shadow: Shadow,
+    clock: Clock,
 }
 
 /// Where a data folder keeps the log.
@@ -206,6 +211,8 @@ impl Log {
             committed: watch::channel(recovered.tree.size()).0,
             tree: RwLock::new(recovered.tree),
             catalog: watch::channel(catalog).0,
+            shadow: Shadow::new().map_err(|e| Error::Io(Arc::new(std::io::Error::other(e))))?,
+            clock: clock.clone(),
             signed: ArcSwapOption::new(signed.map(|(checkpoint, note)| Arc::new(Signed { size: checkpoint.size, note: note.into() }))),
             full: AtomicBool::new(false),
             disk,
@@ -284,6 +291,17 @@ impl Log {
     #[must_use]
     pub fn committed(&self) -> watch::Receiver<u64> {
         self.inner.committed.subscribe()
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> UnixMicros {
+        self.inner.clock.now()
+    }
+
+    /// What the shadow policy would have changed.
+    #[must_use]
+    pub fn shadow(&self) -> &Shadow {
+        &self.inner.shadow
     }
 
     /// Campaigns and policy, and every change of them.
@@ -643,7 +661,10 @@ fn catalog(state: &State) -> Catalog {
             campaigns.push(CatalogEntry { client: client.clone(), campaign: document, horizon_days, billed_impressions, conversions });
         }
     }
-    let document = state.policy.as_ref().and_then(|(_, bytes)| <leaf::Policy as prost::Message>::decode(bytes.as_slice()).ok());
-    let policy = document.and_then(|document| kiki::guardrail::Policy::compile(&document).ok().map(|compiled| (document, compiled)));
-    Catalog { campaigns, policy }
+    let compiled = |version| {
+        let document = state.policies.document(version)?;
+        kiki::guardrail::Policy::compile(&document).ok().map(|compiled| (document, compiled))
+    };
+    let shadow = compiled(state.policies.shadow).map(|(_, compiled)| compiled);
+    Catalog { campaigns, policy: compiled(state.policies.active), shadow }
 }

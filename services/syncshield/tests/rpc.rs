@@ -45,7 +45,7 @@ async fn set_up(client: &mut SyncShieldServiceClient<Channel>) {
         blocked_countries: vec!["PRK".into()],
         ..Default::default()
     };
-    client.put_policy(PutPolicyRequest { policy: Some(policy) }).await.unwrap();
+    client.put_policy(PutPolicyRequest { policy: Some(policy), ..Default::default() }).await.unwrap();
     let campaign = leaf::Campaign {
         campaign: "c".into(),
         currency: "USD".into(),

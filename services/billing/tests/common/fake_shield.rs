@@ -191,6 +191,18 @@ impl SyncShieldService for FakeShield {
     async fn put_terms(&self, _: Request<PutTermsRequest>) -> Answer<PutTermsResponse> {
         not_asked()
     }
+    async fn validate_policy(&self, _: Request<ValidatePolicyRequest>) -> Answer<ValidatePolicyResponse> {
+        not_asked()
+    }
+    async fn stage_policy(&self, _: Request<StagePolicyRequest>) -> Answer<StagePolicyResponse> {
+        not_asked()
+    }
+    async fn get_policy(&self, _: Request<GetPolicyRequest>) -> Answer<GetPolicyResponse> {
+        not_asked()
+    }
+    async fn explain(&self, _: Request<ExplainRequest>) -> Answer<ExplainResponse> {
+        not_asked()
+    }
     async fn put_policy(&self, _: Request<PutPolicyRequest>) -> Answer<PutPolicyResponse> {
         not_asked()
     }

@@ -38,7 +38,10 @@ pub(crate) async fn put(plan: &Plan, channel: Channel) -> Result<(), Failure> {
         blocked_domains: vec!["blocked.example".to_owned()],
         ..Policy::default()
     };
-    shield.put_policy(shield::PutPolicyRequest { policy: Some(policy) }).await.map_err(failed("putting the policy"))?;
+    shield
+        .put_policy(shield::PutPolicyRequest { policy: Some(policy), ..Default::default() })
+        .await
+        .map_err(failed("putting the policy"))?;
     for (client, history) in CLIENTS.iter().zip(&plan.histories) {
         for line in client.campaigns {
             let campaign = client.campaign(line, history, &settings.currency, settings.budget_micros);

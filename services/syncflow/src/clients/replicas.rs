@@ -1,7 +1,8 @@
 //! Replicas of the campaigns and the policy, kept by two streams from SyncShield and read without a lock.
 //!
 //! Invariant: a replica that was not heard of for [`MAX_AGE`] of real time is no replica; heartbeats come each second.
-//! A policy whose digest is not its own is not taken, and the one before it is given up: without a policy there is no bid.
+//! A policy that does not compile or whose digest is not its own is not taken: the stream begins anew, the last good one
+//! stays, and since a heartbeat counts only behind a good policy, no longer than that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,10 +125,12 @@ impl Replicas {
                     let mut stream = stream.into_inner();
                     loop {
                         match next(stream.message()).await {
-                            Ok(message) => self.take_policy(&message),
+                            Ok(message) => match self.take_policy(&message) {
+                                Ok(()) => backoff = Backoff::new(),
+                                Err(status) => break status,
+                            },
                             Err(status) => break status,
                         }
-                        backoff = Backoff::new();
                     }
                 }
             };
@@ -162,21 +165,17 @@ impl Replicas {
         *self.campaigns_heard.lock() = Some(Instant::now());
     }
 
-    fn take_policy(&self, message: &shield::WatchPolicyResponse) {
+    fn take_policy(&self, message: &shield::WatchPolicyResponse) -> Result<(), Status> {
         if let Some(document) = &message.policy {
             let policy = Policy::compile(document).map_err(|error| error.to_string()).and_then(|policy| {
                 let same = message.digest.as_ref() == policy.digest;
                 if same { Ok(policy) } else { Err("its digest is another".to_owned()) }
             });
-            match policy {
-                Ok(policy) => self.policy.store(Some(Arc::new(policy))),
-                Err(error) => {
-                    tracing::error!("policy version {} is not applied, and nothing is bid: {error}", document.version);
-                    self.policy.store(None);
-                }
-            }
+            let policy = policy.map_err(|error| Status::data_loss(format!("version {} is not applied: {error}", document.version)))?;
+            self.policy.store(Some(Arc::new(policy)));
         }
         *self.policy_heard.lock() = Some(Instant::now());
+        Ok(())
     }
 }
 
@@ -227,10 +226,10 @@ mod tests {
         assert!(replicas.view().is_err());
         replicas.take_campaigns(message(true, vec![]));
         assert!(replicas.view().is_err());
-        replicas.take_policy(&policy(1));
+        replicas.take_policy(&policy(1)).unwrap();
         assert_eq!(replicas.view().unwrap().policy.version, 1);
         tokio::time::advance(MAX_AGE - Duration::from_millis(1)).await;
-        replicas.take_policy(&shield::WatchPolicyResponse::default());
+        replicas.take_policy(&shield::WatchPolicyResponse::default()).unwrap();
         assert!(replicas.view().is_ok());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(replicas.view().unwrap_err(), "the campaigns were not heard of for 10 s");
@@ -239,13 +238,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_policy_of_another_digest_stops_the_bids() {
+    async fn the_last_good_policy_stays_until_it_is_too_old() {
         let replicas = Replicas::new();
         replicas.take_campaigns(message(true, vec![]));
-        replicas.take_policy(&policy(1));
-        assert!(replicas.view().is_ok());
-        replicas.take_policy(&shield::WatchPolicyResponse { digest: vec![0; 32].into(), ..policy(2) });
-        assert_eq!(replicas.view().unwrap_err(), "no policy is in force");
+        replicas.take_policy(&policy(1)).unwrap();
+        tokio::time::advance(MAX_AGE / 2).await;
+        let other = shield::WatchPolicyResponse { digest: vec![0; 32].into(), ..policy(2) };
+        assert!(replicas.take_policy(&other).is_err(), "a digest of another");
+        assert_eq!(replicas.view().unwrap().policy.version, 1);
+        replicas.take_campaigns(message(true, vec![]));
+        tokio::time::advance(MAX_AGE / 2).await;
+        assert_eq!(replicas.view().unwrap_err(), "the policy was not heard of for 10 s");
+        replicas.take_policy(&policy(3)).unwrap();
+        assert_eq!(replicas.view().unwrap().policy.version, 3);
     }
 
     #[tokio::test(start_paused = true)]

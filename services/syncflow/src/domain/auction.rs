@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kiki::guardrail::{self, Refusals};
+use kiki::clock::UnixMicros;
+use kiki::guardrail::{self, Refusals, Verdict};
 use kiki::leaf;
 use kiki::money::{Micros, Nanos};
 
@@ -57,6 +58,8 @@ pub struct Candidate {
     pub price: Nanos,
     /// What speaks against it; none if it may bid.
     pub refusals: Refusals,
+    /// The ids of the rules that refuse.
+    pub rules: Vec<String>,
 }
 
 /// Prices a campaign that fits, and holds it against the floor and the guardrails.
@@ -68,6 +71,7 @@ pub fn candidate(
     prediction: Prediction,
     counts: Counts,
     policy: &guardrail::Policy,
+    now: UnixMicros,
 ) -> Candidate {
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
     let price = pricing::price(&pricing::Valuation {
@@ -76,28 +80,36 @@ pub fn candidate(
         target_roas_ppm: campaign.target_roas_ppm,
         cap: campaign.bid_cap,
     });
-    let mut refusals = check(opportunity, &campaign, price, policy);
+    let verdict = check(opportunity, &campaign, (price, prediction.ltv), policy, now);
+    let (mut refusals, rules) = (verdict.refusals, policy.named(&verdict));
     // A price of 0 is no offer, even where there is no floor.
     if price == Nanos::ZERO || price < opportunity.floor {
         refusals = refusals.with(leaf::Refusal::BelowFloor);
     }
-    Candidate { campaign, creative, prediction, p_conversion_ppb, price, refusals }
+    Candidate { campaign, creative, prediction, p_conversion_ppb, price, refusals, rules }
 }
 
-/// The guardrails, for every name that the place goes by.
-fn check(opportunity: &Opportunity, campaign: &Campaign, price: Nanos, policy: &guardrail::Policy) -> Refusals {
-    let check = |domain: &str| {
-        policy.check(&guardrail::Bid {
-            platform: &opportunity.platform,
-            currency: campaign.currency,
-            price,
-            country: &opportunity.country,
-            categories: &opportunity.categories,
-            domain,
-        })
-    };
-    let places = opportunity.places.iter().map(String::as_str);
-    places.fold(check(""), |refusals, place| Refusals(refusals.0 | check(place).0))
+/// The guardrails.
+fn check(
+    opportunity: &Opportunity,
+    campaign: &Campaign,
+    (price, predicted_ltv): (Nanos, Micros),
+    policy: &guardrail::Policy,
+    at: UnixMicros,
+) -> Verdict {
+    policy.verdict(&guardrail::Bid {
+        client: &campaign.client,
+        campaign: &campaign.id,
+        platform: &opportunity.platform,
+        currency: campaign.currency,
+        price,
+        predicted_ltv,
+        country: &opportunity.country,
+        categories: &opportunity.categories,
+        places: &opportunity.places,
+        signals: opportunity.signals,
+        at,
+    })
 }
 
 /// Those that may bid, the highest price first, equal prices by client and campaign; then those that may not.
@@ -141,7 +153,7 @@ mod tests {
         let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
         let creative = campaign.creatives[0].clone();
         let prediction = Prediction { ltv: Micros::new(ltv_micros), ..Prediction::prior(&campaign) };
-        candidate(opportunity, campaign, creative, prediction, Counts::default(), &policy())
+        candidate(opportunity, campaign, creative, prediction, Counts::default(), &policy(), UnixMicros(0))
     }
 
     fn opportunity() -> Opportunity {

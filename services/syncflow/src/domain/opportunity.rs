@@ -1,5 +1,6 @@
 //! One impression on offer, whichever way it came in: an OpenRTB impression with what of its request a bid needs.
 
+use kiki::guardrail;
 use kiki::money::Nanos;
 use sha2::{Digest as _, Sha256};
 
@@ -57,6 +58,8 @@ pub struct Opportunity {
     pub deals_only: bool,
     /// The exchange is testing and bills nothing.
     pub test: bool,
+    /// What the law says about this user: a bit for each `leaf::Signal`.
+    pub signals: u32,
 }
 
 /// The opportunity's idempotency key.
@@ -105,6 +108,7 @@ impl Opportunity {
             secure: imp.secure,
             deals_only: imp.private_auction,
             test: request.test,
+            signals: guardrail::signals(&request.regs.regulations()),
         }
     }
 }

@@ -291,6 +291,18 @@ impl SyncShieldService for Shield {
     async fn put_terms(&self, _: Request<shield::PutTermsRequest>) -> Answer<shield::PutTermsResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
+    async fn validate_policy(&self, _: Request<shield::ValidatePolicyRequest>) -> Answer<shield::ValidatePolicyResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn stage_policy(&self, _: Request<shield::StagePolicyRequest>) -> Answer<shield::StagePolicyResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn get_policy(&self, _: Request<shield::GetPolicyRequest>) -> Answer<shield::GetPolicyResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn explain(&self, _: Request<shield::ExplainRequest>) -> Answer<shield::ExplainResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
     async fn put_policy(&self, _: Request<shield::PutPolicyRequest>) -> Answer<shield::PutPolicyResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }

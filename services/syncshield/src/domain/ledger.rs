@@ -167,7 +167,7 @@ impl Ledger {
         self.pending.len()
     }
 
-    fn append(&mut self, client: &str, source: (&str, u64), body: Body) -> Result<Recorded, Refusal> {
+    pub(super) fn append(&mut self, client: &str, source: (&str, u64), body: Body) -> Result<Recorded, Refusal> {
         let client_seq = self.state.clients.get(client).map_or(0, |c| c.seq) + 1;
         let index = self.state.size;
         let mut leaf = leaf::Leaf {
@@ -187,7 +187,7 @@ impl Ledger {
         }
         let body = leaf.body.take().unwrap_or_else(|| unreachable!("set above"));
         self.state.apply(&leaf, &body)?;
-        self.catalog_changed |= matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_));
+        self.catalog_changed |= matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_) | Body::PolicyStage(_));
         self.open.push(leaf::Leaf { body: Some(body), ..leaf });
         Ok(Recorded { index, client_seq, ..Default::default() })
     }
@@ -527,16 +527,6 @@ impl Ledger {
         terms.effective_from = terms.effective_from.or(Some(self.now.into()));
         let version = terms.version;
         Ok((self.append(client, ("", 0), Body::Terms(terms))?, version))
-    }
-
-    /// Puts the next version of the policy.
-    ///
-    /// # Errors
-    /// A document that does not compile.
-    pub fn put_policy(&mut self, mut policy: leaf::Policy) -> Result<(Recorded, kiki::guardrail::Policy), Refusal> {
-        policy.version = self.state.policy.as_ref().map_or(0, |(version, _)| *version) + 1;
-        let compiled = kiki::guardrail::Policy::compile(&policy).map_err(|e| Refusal::field(format!("policy.{}", e.field), e.problem))?;
-        Ok((self.append(leaf::OPERATOR, ("", 0), Body::Policy(policy))?, compiled))
     }
 }
 

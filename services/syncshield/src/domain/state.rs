@@ -13,6 +13,7 @@ use kiki::money::Micros;
 use serde::{Deserialize, Serialize};
 
 use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS, SlotState};
+use super::policy::Policies;
 use super::refusal::Refusal;
 
 /// Senders whose last batch is remembered; the one that has been silent longest is forgotten beyond that.
@@ -31,8 +32,8 @@ pub struct State {
     pub clients: BTreeMap<String, ClientState>,
     /// The last batch of each sender.
     pub sources: BTreeMap<String, Source>,
-    /// The policy in force (`leaf::Policy`, encoded), and its version.
-    pub policy: Option<(u64, Vec<u8>)>,
+    /// The policies, and which is in force.
+    pub policies: Policies,
 }
 
 /// A sender's last batch.
@@ -133,7 +134,10 @@ impl State {
             self.note_source(head);
         }
         if let Body::Policy(policy) = body {
-            self.policy = Some((policy.version, prost::Message::encode_to_vec(policy)));
+            self.policies.put(policy);
+        }
+        if let Body::PolicyStage(step) = body {
+            self.policies.stage(step);
         }
         if let Body::LeaseGranted(granted) = body {
             self.last_lease_id = granted.lease_id;
@@ -214,7 +218,8 @@ impl State {
                 Some(number) => Err(Refusal::OutOfOrder(format!("the closing at {} was invoiced as {number}", b.period_closed_seq))),
                 None => Ok(()),
             },
-            Body::Policy(b) => check_version("policy", b.version, self.policy.as_ref().map_or(0, |(version, _)| *version) + 1),
+            Body::Policy(b) => self.policies.check_put(b),
+            Body::PolicyStage(b) => self.policies.check_stage(client, b),
             _ => Ok(()),
         }
     }
@@ -296,7 +301,7 @@ impl ClientState {
     fn take_in(&mut self, now: UnixMicros, head: &leaf::Leaf, body: &Body) {
         let stored = |digest: &[u8]| Stored { index: head.index, client_seq: head.client_seq, digest: digest.to_vec() };
         match body {
-            Body::Decisions(_) | Body::Policy(_) => {}
+            Body::Decisions(_) | Body::Policy(_) | Body::PolicyStage(_) => {}
             Body::LeaseGranted(b) => {
                 if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
                     campaign.grant(b);

@@ -16,6 +16,9 @@ use crate::domain::ledger::{Item, MAX_ITEMS, Recorded, SlotOutcome};
 use crate::error::Error;
 use crate::store::Log;
 
+/// Signals of one request: there are not more.
+const MAX_SIGNALS: usize = 32;
+
 pub(super) fn at_most(field: &str, count: usize, limit: usize) -> Result<(), Status> {
     if count <= limit { Ok(()) } else { Err(Reason::TooMany.status(format!("{field}: {count}; at most {limit} are taken"))) }
 }
@@ -54,19 +57,31 @@ pub(crate) fn check(log: &Log, request: &pb::CheckRequest) -> Result<pb::CheckRe
         return Err(status::field("price_nanos", format!("{} is below 0", request.price_nanos)));
     }
     at_most("categories", request.categories.len(), guardrail::MAX_ENTRIES)?;
-    let refusals = policy.check(&guardrail::Bid {
+    at_most("signals", request.signals.len(), MAX_SIGNALS)?;
+    let bid = guardrail::Bid {
+        client: &request.client,
+        campaign: &request.campaign,
         platform: &request.platform,
         currency,
         price: Nanos::new(request.price_nanos),
         country: &request.country,
         categories: &request.categories,
-        domain: &request.domain,
-    });
+        places: std::slice::from_ref(&request.domain),
+        predicted_ltv: Micros::new(request.predicted_ltv_micros),
+        signals: request.signals().fold(0, |bits, signal| bits | 1 << (signal as u32)),
+        at: log.now(),
+    };
+    let verdict = policy.verdict(&bid);
+    let refusals = verdict.refusals;
+    if let Some(shadow) = &catalog.shadow {
+        log.shadow().count(shadow, refusals, shadow.check(&bid));
+    }
     Ok(pb::CheckResponse {
         allowed: refusals.is_empty(),
         reasons: refusals.iter().map(i32::from).collect(),
         policy_version: policy.version,
         policy_digest: policy.digest.to_vec().into(),
+        rules: policy.named(&verdict),
     })
 }
 

@@ -107,7 +107,8 @@ pub(super) fn watch_policy(
         let mut sent = 0;
         let mut current = catalog.borrow_and_update().clone();
         loop {
-            let fresh = current.policy.as_ref().filter(|(_, compiled)| compiled.version > sent);
+            // A rollback leads to an earlier version.
+            let fresh = current.policy.as_ref().filter(|(_, compiled)| compiled.version != sent);
             let message = fresh.map_or_else(pb::WatchPolicyResponse::default, |(document, compiled)| {
                 sent = compiled.version;
                 pb::WatchPolicyResponse { policy: Some(document.clone()), digest: compiled.digest.to_vec().into() }

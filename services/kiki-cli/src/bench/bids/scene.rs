@@ -141,7 +141,10 @@ async fn put(mut shield: SyncShieldServiceClient<Channel>) -> Result<(), Failure
         blocked_domains: vec!["blocked.example".to_owned()],
         ..leaf::Policy::default()
     };
-    shield.put_policy(PutPolicyRequest { policy: Some(policy) }).await.map_err(|status| rpc("putting a policy", &status))?;
+    shield
+        .put_policy(PutPolicyRequest { policy: Some(policy), ..Default::default() })
+        .await
+        .map_err(|status| rpc("putting a policy", &status))?;
     let terms = leaf::Terms {
         currency: CURRENCY.to_owned(),
         client_name: "Bench".to_owned(),

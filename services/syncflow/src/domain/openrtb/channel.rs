@@ -54,6 +54,20 @@ pub struct Regs {
     pub consent: Option<String>,
 }
 
+impl Regs {
+    /// As the guardrails take it.
+    #[must_use]
+    pub fn regulations(&self) -> kiki::guardrail::Regulations<'_> {
+        kiki::guardrail::Regulations {
+            coppa: self.coppa,
+            gdpr: self.gdpr,
+            tcf: self.consent.as_deref(),
+            us_privacy: self.us_privacy.as_deref(),
+            gpp: self.gpp.as_deref(),
+        }
+    }
+}
+
 pub(super) fn read(root: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Channel, Malformed> {
     let kinds = [("site", ChannelKind::Site), ("app", ChannelKind::App), ("dooh", ChannelKind::Dooh)];
     let mut channel = Channel::default();

@@ -1,0 +1,152 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+
+use super::*;
+
+const YAML: &str = include_str!("../../../../../docs/policies/example.yaml");
+const JSON: &str = include_str!("../../../../../docs/policies/example.json");
+const SCHEMA: &str = include_str!("../../../../../docs/policy.schema.json");
+
+/// The keywords that our schema uses; any other would be passed over, and so fails the test.
+const KEYWORDS: [&str; 18] = [
+    "$schema",
+    "$defs",
+    "$ref",
+    "title",
+    "description",
+    "type",
+    "properties",
+    "additionalProperties",
+    "required",
+    "oneOf",
+    "items",
+    "enum",
+    "minItems",
+    "maxItems",
+    "minLength",
+    "maxLength",
+    "minProperties",
+    "maxProperties",
+];
+
+/// What of a value is not as the schema says; enough of JSON Schema for ours.
+fn faults(schema: &Value, root: &Value, value: &Value, at: &str) -> Vec<String> {
+    let object = schema.as_object().unwrap();
+    assert!(object.keys().all(|key| KEYWORDS.contains(&key.as_str())), "an unknown keyword at {at}: {:?}", object.keys());
+    if let Some(name) = schema["$ref"].as_str() {
+        return faults(root.pointer(&name[1..]).unwrap(), root, value, at);
+    }
+    let mut found = Vec::new();
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let kinds: Vec<&str> =
+        schema["type"].as_str().into_iter().chain(schema["type"].as_array().into_iter().flatten().filter_map(Value::as_str)).collect();
+    if !kinds.is_empty() && !kinds.contains(&kind) {
+        return vec![format!("{at} is {kind}")];
+    }
+    if schema["enum"].as_array().is_some_and(|allowed| !allowed.contains(value)) {
+        found.push(format!("{at} is {value}"));
+    }
+    let size =
+        value.as_array().map(Vec::len).or(value.as_object().map(serde_json::Map::len)).or(value.as_str().map(str::len)).unwrap_or(0) as u64;
+    let of = match kind {
+        "array" => "Items",
+        "object" => "Properties",
+        _ => "Length",
+    };
+    let bound = |which: &str, default: u64| schema[format!("{which}{of}")].as_u64().unwrap_or(default);
+    if !(bound("min", 0)..=bound("max", u64::MAX)).contains(&size) {
+        found.push(format!("{at} has {size}"));
+    }
+    let has = |required: &Value| required.as_array().into_iter().flatten().all(|name| value.get(name.as_str().unwrap()).is_some());
+    if value.is_object() && !has(&schema["required"]) {
+        found.push(format!("{at} lacks a field"));
+    }
+    if let Some(each) = schema["oneOf"].as_array()
+        && each.iter().filter(|one| has(&one["required"])).count() != 1
+    {
+        found.push(format!("{at} is not one of"));
+    }
+    for (name, field) in value.as_object().into_iter().flatten() {
+        let place = format!("{at}.{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Object(_)) => found.extend(faults(&schema["additionalProperties"], root, field, &place)),
+            (Value::Null, _) => found.push(format!("{place} is unknown")),
+            (known, _) => found.extend(faults(known, root, field, &place)),
+        }
+    }
+    for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+        found.extend(faults(&schema["items"], root, item, &format!("{at}[{i}]")));
+    }
+    found
+}
+
+fn by_schema(document: &str) -> Vec<String> {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    faults(&schema, &schema, &serde_yaml_ng::from_str(document).unwrap(), "")
+}
+
+#[test]
+fn the_examples_are_valid_by_schema_and_by_reader() {
+    for (document, rules) in [(YAML, 9), (JSON, 2)] {
+        assert_eq!(by_schema(document), Vec::<String>::new());
+        assert_eq!(read(document.as_bytes()).unwrap().0.rules.len(), rules);
+    }
+}
+
+#[test]
+fn the_example_says_what_it_reads_like() {
+    let (policy, _) = read(YAML.as_bytes()).unwrap();
+    assert_eq!(policy.author, "ada");
+    assert_eq!(policy.bid_caps[0], leaf::BidCap { currency: "EUR".into(), cap_nanos: 45_000_000 });
+    let kind = |id: &str| policy.rules.iter().find(|rule| rule.id == id).unwrap().kind.clone().unwrap();
+    assert_eq!(kind("acme-calm"), Kind::Price(leaf::AmountRange { currency: "USD".into(), least: 0, most: 20_000_000 }));
+    assert_eq!(kind("value-in-reason"), Kind::PredictedLtv(leaf::AmountRange { currency: "USD".into(), least: 0, most: 5_000_000_000 }));
+    assert_eq!(kind("no-gambling"), Kind::Categories(leaf::NameList { allow: false, names: vec!["IAB9-7".into()] }));
+    let Kind::Schedule(schedule) = kind("office-hours") else { panic!("a schedule") };
+    assert_eq!(schedule.windows[0], leaf::Window { days: (1..=5).collect(), from_minute: 480, to_minute: 1_080 });
+    let Kind::Consent(consent) = kind("the-law") else { panic!("consent") };
+    assert_eq!(consent.refuse, [1, 3, 4, 5]);
+}
+
+#[test]
+fn what_the_schema_refuses_the_reader_refuses() {
+    let bad = [
+        "{}",
+        "bid_caps: {USD: 5.5}",
+        "{bid_caps: {USD: 5}, author: 7}",
+        "{bid_caps: {USD: 5}, typo: 1}",
+        "{bid_caps: {USD: 5}, blocked_countries: DEU}",
+        "{bid_caps: {USD: 5}, blocked_domains: [\"\"]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r}]}",
+        "{bid_caps: {USD: 5}, rules: [{platform: x, platform_off: true}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, platform: x, platform_off: false}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, price: {least: 5}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, price: {currency: USD, least: 5}, countries: {allow: [DEU]}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, countries: {allow: [DEU], block: [FRA]}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, countries: {block: []}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, consent: {refuse: [gdrp]}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, schedule: {zone: UTC, windows: [{days: [monday], from: '08:00', to: '09:00'}]}}]}",
+    ];
+    for document in bad {
+        assert_ne!(by_schema(document), Vec::<String>::new(), "by schema: {document}");
+        assert!(read(document.as_bytes()).is_err(), "by reader: {document}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let error = |rule: &str| read(format!("{{bid_caps: {{USD: 5}}, rules: [{rule}]}}").as_bytes()).unwrap_err();
+    assert_eq!(error("{id: r, price: {currency: USD, least: \"1.2345678\"}}").split(':').next(), Some("rule r"));
+    assert!(error("{id: r, schedule: {zone: UTC, windows: [{days: [mon], from: '8:00', to: '09:00'}]}}").contains("HH:MM"));
+    assert!(error("{id: r, schedule: {zone: UTC, windows: [{days: [mon], from: '08:05', to: '09:00'}]}}").contains("multiples of 15"));
+    assert!(error("{id: r, schedule: {zone: Mars, windows: [{days: [mon], from: '08:00', to: '09:00'}]}}").contains("IANA"));
+}
