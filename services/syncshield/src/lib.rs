@@ -12,6 +12,7 @@ pub mod config;
 pub mod domain;
 pub mod error;
 mod http;
+mod metrics;
 mod rpc;
 pub mod store;
 
@@ -38,13 +39,14 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let metrics = Metrics::new();
     let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
+    let budgets = tokio::spawn(metrics::Budgets::new(&metrics).keep(log.clone(), shutdown.clone()));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
     let grpc = SyncShieldServiceServer::new(service)
         .max_decoding_message_size(runtime::MAX_MESSAGE)
         .max_encoding_message_size(runtime::MAX_MESSAGE);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
     let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
-    drop(signing.await);
+    drop((signing.await, budgets.await));
     log.close().await;
     Ok(served?)
 }

@@ -64,6 +64,7 @@ fn ask(key: &str, amount: i64, least: i64) -> LeaseAsk {
         mark: (0, 0),
         ttl: TTL,
         reservation: false,
+        platform: String::new(),
     }
 }
 
@@ -315,7 +316,7 @@ fn run(ops: &[Op]) -> (Ledger, i128) {
             Op::Void { lease, slot } => {
                 let Some(holder) = holders.iter().rev().nth(lease) else { continue };
                 let Some(max) = holder.prices.get(slot as usize) else { continue };
-                let what = leaf::Void { sequence: slot, max_nanos: *max, loss_reason: 0 };
+                let what = leaf::Void { sequence: slot, max_nanos: *max, ..Default::default() };
                 let outcome = ledger.void(vec![Closing { client: "acme".into(), campaign: "c".into(), lease_id: holder.id, what }]);
                 let fresh = closed.insert((holder.id, slot));
                 assert_eq!(outcome, [if fresh { SlotOutcome::Applied } else { SlotOutcome::Duplicate }]);

@@ -68,6 +68,7 @@ fn lease(key: &str) -> LeaseRequest {
         least_micros: 1,
         mark_sequence: 2,
         mark_nanos: 2_000,
+        ..Default::default()
     }
 }
 
@@ -107,7 +108,7 @@ async fn a_lease_is_marked_settled_renewed_and_returned() {
 async fn a_reservation_holds_and_its_key_has_one_effect() {
     let Shield { mut client, _dir, .. } = shield().await;
     let (key, holder) = ("r1".to_owned(), "h".to_owned());
-    let reserve = ReserveRequest { key, client: "acme".into(), campaign: "c".into(), holder, max_nanos: 999_999_001 };
+    let reserve = ReserveRequest { key, client: "acme".into(), campaign: "c".into(), holder, max_nanos: 999_999_001, ..Default::default() };
     let first = client.reserve(reserve.clone()).await.unwrap().into_inner();
     let again = client.reserve(reserve.clone()).await.unwrap().into_inner();
     assert_eq!((first.duplicate, again.duplicate), (false, true));

@@ -291,6 +291,15 @@ impl SyncShieldService for Shield {
     async fn put_terms(&self, _: Request<shield::PutTermsRequest>) -> Answer<shield::PutTermsResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
+    async fn put_limits(&self, _: Request<shield::PutLimitsRequest>) -> Answer<shield::PutLimitsResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn adjust(&self, _: Request<shield::AdjustRequest>) -> Answer<shield::AdjustResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn reconcile(&self, _: Request<shield::ReconcileRequest>) -> Answer<shield::ReconcileResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
     async fn put_policy(&self, _: Request<shield::PutPolicyRequest>) -> Answer<shield::PutPolicyResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }

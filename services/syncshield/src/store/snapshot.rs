@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::domain::state::State;
 
 /// Raised whenever the state's form changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
