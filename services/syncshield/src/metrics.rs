@@ -13,7 +13,7 @@ use crate::domain::scopes::{At, DEFAULT_WINDOW_SECONDS};
 use crate::store::Log;
 
 /// How often they are read from the fold: it takes the writer a look at every lease.
-const EVERY: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_secs(2);
 
 /// The gauges.
 #[derive(Clone)]
