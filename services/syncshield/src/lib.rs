@@ -1,7 +1,7 @@
 //! SyncShield: may we spend this, and what was done, provably?
 //!
 //! Invariants (each is a condition of [`domain::state::State::apply`] or of [`store`], and tested):
-//! no grant takes settled + held + leased above a limit; a reservation holds all its scopes or none; one idempotency
+//! no grant takes settled + held + leased above a limit of any of its scopes; one idempotency
 //! key has one effect; acknowledged means durable; expiry frees no money that may have been spent; a stale epoch is
 //! refused; after a failed fsync nothing more is taken.
 //!

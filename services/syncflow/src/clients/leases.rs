@@ -242,7 +242,7 @@ impl Leases {
         };
         match call(shield.mark(request)).await {
             Ok(answer) => lease.marked(Mark { sequence: answer.sequence, nanos: answer.amount_nanos }),
-            Err(status) => lost(held, &status)?,
+            Err(status) => self.refused(held, want, &status).await?,
         }
         Ok(())
     }
@@ -263,9 +263,19 @@ impl Leases {
                 let renewed = renewed.ok_or_else(|| NoSlot::Unavailable("a renewal without its bounds".to_owned()))?;
                 lease.renewed(renewed.epoch, renewed.expires_at, want.now);
             }
-            Err(status) => lost(held, &status)?,
+            Err(status) => self.refused(held, want, &status).await?,
         }
         Ok(())
+    }
+
+    /// A lease of a paused budget goes back, so that what was marked and not used is free; any other refusal means that it is lost.
+    async fn refused(&self, held: &mut Held, want: &Want, status: &Status) -> Result<(), NoSlot> {
+        if !Reason::CampaignInactive.is(status) {
+            return lost(held, status);
+        }
+        held.paused = Some((want.now, status.message().to_owned()));
+        self.give_back(&want.campaign.client, &want.campaign.id, held).await?;
+        Err(unavailable(status))
     }
 
     async fn give_back(&self, client: &str, campaign: &str, held: &mut Held) -> Result<(), NoSlot> {

@@ -148,9 +148,18 @@ async fn a_paused_budget_stops_with_the_next_renewal_and_is_asked_about_every_fi
     for n in 3..6 {
         assert_eq!(world.bid(&format!("r{n}")).await.header("x-kiki-no-bid"), Some("NOT_READY"));
     }
+    {
+        let state = world.shield.state.lock();
+        assert!(state.leases[&1].returned, "what was marked and not used is free");
+        assert_eq!((state.leases[&1].mark.0, state.asked_paused), (2, 0));
+    }
+    world.clock.advance_to(late.plus(Duration::from_secs(5)));
+    for n in 6..9 {
+        assert_eq!(world.bid(&format!("r{n}")).await.header("x-kiki-no-bid"), Some("NOT_READY"));
+    }
     assert_eq!(world.shield.state.lock().asked_paused, 1);
     world.shield.state.lock().paused = false;
-    world.clock.advance_to(late.plus(Duration::from_secs(5)));
-    world.won("r6").await;
+    world.clock.advance_to(late.plus(Duration::from_secs(10)));
+    world.won("r9").await;
     world.stop().await;
 }
