@@ -144,6 +144,33 @@ fn an_honest_bundle_passes_and_reports_the_invoice() {
 }
 
 #[test]
+fn a_credit_lowers_the_spend_and_its_leaf_is_named() {
+    let mut credit = 0;
+    let (log, bundle) = made(|log| credit = log.adjust("acme", "spring", JANUARY, -ONE));
+    let report = verify_bundle(&encode(bundle), &log.public()).unwrap();
+    // 120 of LTV less 3 x 20 of spend is 60.
+    assert_eq!(report.invoice.total_margin_recovered.to_string(), "60.00");
+    let spring = report.invoice.line_items.iter().find(|line| line.campaign_id == "spring").unwrap();
+    assert_eq!(spring.client_spend.to_string(), "8.00");
+    assert!(spring.leaves.iter().any(|[first, last]| (*first..=*last).contains(&credit)));
+}
+
+#[test]
+fn a_correction_that_the_closing_left_out_is_found() {
+    let adjustment = leaf::SpendAdjustment {
+        key: "k".into(),
+        campaign: "spring".into(),
+        currency: "USD".into(),
+        amount_nanos: -ONE,
+        accounted_at: Some(UnixMicros(JANUARY).into()),
+        ..Default::default()
+    };
+    let (log, bundle) = made(|log| drop(log.append("acme", Body::SpendAdjustment(adjustment))));
+    let findings = findings(&log, bundle);
+    assert!(findings.iter().any(|f| f.problem.contains("leaves give")), "{findings:?}");
+}
+
+#[test]
 fn every_flipped_byte_is_found() {
     let (log, bundle) = honest();
     let file = encode(bundle);

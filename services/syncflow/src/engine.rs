@@ -267,7 +267,8 @@ impl Engine {
         }
         let mut stopped = None;
         for candidate in may {
-            match tokio::time::timeout_at(deadline.all, self.leases.take(&candidate.campaign, candidate.price, now)).await {
+            let slot = self.leases.take(&candidate.campaign, opportunity.platform.as_str(), candidate.price, now);
+            match tokio::time::timeout_at(deadline.all, slot).await {
                 // Nothing is awaited from here to the push.
                 Ok(Ok(slot)) => return self.bid(decided, candidate, slot),
                 Ok(Err(NoSlot::Budget)) => {

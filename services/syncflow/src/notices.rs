@@ -145,7 +145,7 @@ impl Notices {
                 }
                 Effect::Void(loss_reason) => {
                     let (sequence, max_nanos) = (receipt.sequence, receipt.max_price.get());
-                    let closed = Some(leaf::Void { sequence, max_nanos, loss_reason });
+                    let closed = Some(leaf::Void { sequence, max_nanos, loss_reason, ..Default::default() });
                     void.push(shield::VoidItem { client, campaign, lease_id, void: closed });
                     voiding.push(Closing { at, receipt: receipt.clone(), price: None });
                     Outcome::Applied

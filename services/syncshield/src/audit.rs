@@ -30,7 +30,7 @@ pub struct Report {
     pub root: String,
     /// Leaves by kind of body.
     pub kinds: std::collections::BTreeMap<&'static str, u64>,
-    /// Charged nanos by (client, campaign, currency).
+    /// Charged nanos, corrections included, by (client, campaign, currency).
     pub settled: std::collections::BTreeMap<(String, String, String), i128>,
 }
 
@@ -109,6 +109,10 @@ impl Audit {
             let key = (head.client.clone(), batch.campaign.clone(), batch.currency.clone());
             *self.report.settled.entry(key).or_default() += batch.settlements.iter().map(|s| i128::from(s.price_nanos)).sum::<i128>();
         }
+        if let Body::SpendAdjustment(adjustment) = &body {
+            let key = (head.client.clone(), adjustment.campaign.clone(), adjustment.currency.clone());
+            *self.report.settled.entry(key).or_default() += i128::from(adjustment.amount_nanos);
+        }
         Ok(())
     }
 
@@ -166,5 +170,8 @@ fn kind(body: &Body) -> &'static str {
         Body::PeriodClosed(_) => "periods closed",
         Body::Invoice(_) => "invoices",
         Body::Evidence(_) => "evidence",
+        Body::SpendAdjustment(_) => "spend adjustments",
+        Body::Limits(_) => "limits",
+        Body::BudgetAlert(_) => "budget alerts",
     }
 }

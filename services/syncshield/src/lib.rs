@@ -1,7 +1,7 @@
 //! SyncShield: may we spend this, and what was done, provably?
 //!
 //! Invariants (each is a condition of [`domain::state::State::apply`] or of [`store`], and tested):
-//! no grant takes settled + held + leased above a limit; a reservation holds all its scopes or none; one idempotency
+//! no grant takes settled + held + leased above a limit of any of its scopes; one idempotency
 //! key has one effect; acknowledged means durable; expiry frees no money that may have been spent; a stale epoch is
 //! refused; after a failed fsync nothing more is taken.
 //!
@@ -12,6 +12,7 @@ pub mod config;
 pub mod domain;
 pub mod error;
 mod http;
+mod metrics;
 mod rpc;
 pub mod shadow;
 pub mod store;
@@ -50,12 +51,13 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
     metrics.add(Ok(log.shadow().metric()));
+    let budgets = tokio::spawn(metrics::Budgets::new(&metrics).keep(log.clone(), shutdown.clone()));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
     let grpc = SyncShieldServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(MAX_ANSWER);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
     let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
-    drop(signing.await);
+    drop((signing.await, budgets.await));
     log.close().await;
     publish_the_last(publishing).await;
     Ok(served?)

@@ -1,5 +1,6 @@
 //! gRPC: decode, one call of the ledger, encode.
 
+mod budgets;
 mod convert;
 mod policy;
 mod streams;
@@ -16,14 +17,13 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::domain::budget::Lease;
-use crate::domain::document;
 use crate::domain::ledger::{Closing, LeaseAsk, Ledger, MAX_ITEMS};
 use crate::domain::refusal::Refusal;
 use crate::shadow;
 use crate::store::Log;
+use budgets::{View, view};
 pub(crate) use convert::check;
-use convert::{budget, counts, grant, items, recorded, slot_results};
+use convert::{items, recorded, slot_results};
 
 /// Indices of one proof: 32 MiB of hashes at the most.
 const MAX_PROOF: usize = 1 << 20;
@@ -50,6 +50,9 @@ impl Service {
     async fn leased(&self, ask: LeaseAsk) -> Result<(bool, View), Status> {
         convert::check_key("key", &ask.key)?;
         convert::check_key("holder", &ask.holder)?;
+        if !ask.platform.is_empty() {
+            convert::check_key("platform", &ask.platform)?;
+        }
         let run = move |ledger: &mut Ledger| {
             let granted = ledger.lease(&ask)?;
             let lease = granted.lease.ok_or(Refusal::LeaseEnded { lease_id: granted.lease_id })?;
@@ -57,21 +60,6 @@ impl Service {
         };
         Ok(self.log.run(run).await?)
     }
-}
-
-/// A campaign's budget as it stands, with the lease that was asked for.
-fn view(ledger: &Ledger, client: &str, campaign: &str, lease: Option<(u64, &Lease)>) -> Result<View, Refusal> {
-    let state = ledger.state.campaign(client, campaign)?;
-    let document = <leaf::Campaign as prost::Message>::decode(state.document.as_slice()).map_err(|e| Refusal::field("campaign", e))?;
-    let (day_start, _) = document::local_day(&document.zone, ledger.now())?;
-    let grant = lease.map(|(id, lease)| grant(id, client, campaign, &state.currency, lease));
-    Ok(View { grant, counts: Some(counts(state)), budget: Some(budget(client, campaign, state, ledger.now(), day_start)) })
-}
-
-struct View {
-    grant: Option<pb::Grant>,
-    counts: Option<pb::CampaignCounts>,
-    budget: Option<pb::Budget>,
 }
 
 /// Money is moved by the platform's own services alone: a tenant that could close its own slots could set its own fee.
@@ -104,6 +92,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
             mark: (1, 0),
             ttl,
             reservation: true,
+            platform: r.platform,
         };
         let (duplicate, view) = self.leased(ask).await?;
         Ok(Response::new(pb::ReserveResponse { grant: view.grant, duplicate }))
@@ -115,8 +104,8 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         caller.act_for_all()?;
         let (amount, least) = (Micros::new(r.amount_micros), Micros::new(r.least_micros));
         let (ttl, mark) = (self.lease_ttl, (r.mark_sequence, r.mark_nanos));
-        let ask =
-            LeaseAsk { key: r.key, client: r.client, campaign: r.campaign, holder: r.holder, amount, least, mark, ttl, reservation: false };
+        let (key, client, campaign, holder, platform) = (r.key, r.client, r.campaign, r.holder, r.platform);
+        let ask = LeaseAsk { key, client, campaign, holder, amount, least, mark, ttl, reservation: false, platform };
         let (_, View { grant, counts, budget }) = self.leased(ask).await?;
         Ok(Response::new(pb::LeaseResponse { grant, counts, budget }))
     }
@@ -296,6 +285,31 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         let r = request.into_inner();
         caller.act_for(&r.client)?;
         Ok(Response::new(policy::explain(&self.log, r).await?))
+    }
+
+    async fn put_limits(&self, request: Request<pb::PutLimitsRequest>) -> Answer<pb::PutLimitsResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        let limits = r.limits.ok_or_else(|| status::field("limits", "is missing"))?;
+        let (recorded, version) = self.log.run(move |ledger| ledger.put_limits(&r.client, limits)).await?;
+        Ok(Response::new(pb::PutLimitsResponse { position: self.at(recorded.index), version }))
+    }
+
+    async fn adjust(&self, request: Request<pb::AdjustRequest>) -> Answer<pb::AdjustResponse> {
+        // A tenant does not correct its own spend: its fee is computed from it.
+        Caller::of(&request).act_for_all()?;
+        let r = request.into_inner();
+        let adjustment = r.adjustment.ok_or_else(|| status::field("adjustment", "is missing"))?;
+        let recorded = self.log.run(move |ledger| ledger.adjust(&r.client, adjustment)).await?;
+        Ok(Response::new(pb::AdjustResponse { position: self.at(recorded.index), duplicate: recorded.duplicate }))
+    }
+
+    async fn reconcile(&self, request: Request<pb::ReconcileRequest>) -> Answer<pb::ReconcileResponse> {
+        Caller::of(&request).act_for_all()?;
+        let report = budgets::report(request.into_inner())?;
+        let done = self.log.run(move |ledger| ledger.reconcile(&report)).await?;
+        Ok(Response::new(budgets::reconciled(done)))
     }
 
     type WatchPolicyStream = Streaming<pb::WatchPolicyResponse>;

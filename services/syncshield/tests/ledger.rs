@@ -64,6 +64,7 @@ fn ask(key: &str, amount: i64, least: i64) -> LeaseAsk {
         mark: (0, 0),
         ttl: TTL,
         reservation: false,
+        platform: String::new(),
     }
 }
 
@@ -417,7 +418,7 @@ fn run(ops: &[Op]) -> (Ledger, i128) {
             Op::Void { lease, slot } => {
                 let Some(holder) = holders.iter().rev().nth(lease) else { continue };
                 let Some(max) = holder.prices.get(slot as usize) else { continue };
-                let what = leaf::Void { sequence: slot, max_nanos: *max, loss_reason: 0 };
+                let what = leaf::Void { sequence: slot, max_nanos: *max, ..Default::default() };
                 let outcome = ledger.void(vec![Closing { client: "acme".into(), campaign: "c".into(), lease_id: holder.id, what }]);
                 let before = *closed.entry((holder.id, slot)).or_insert(false);
                 check_outcome(&outcome, before, false, &mut seen, (holder.id, slot));

@@ -68,6 +68,7 @@ fn lease(key: &str) -> LeaseRequest {
         least_micros: 1,
         mark_sequence: 2,
         mark_nanos: 2_000,
+        ..Default::default()
     }
 }
 
@@ -103,11 +104,106 @@ async fn a_lease_is_marked_settled_renewed_and_returned() {
     assert_eq!((nanos(budget.settled_nanos), nanos(budget.held_nanos), nanos(budget.leased_nanos)), (700, 1_000, 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_corrections_and_reports_are_records_that_the_audit_checks() {
+    let Shield { mut client, clock, http, shutdown, served, _dir: dir } = shield().await;
+    let limits = |limit_total_micros, paused| leaf::Limits {
+        campaign: "c".into(),
+        platform: "meta".into(),
+        currency: "USD".into(),
+        limit_total_micros,
+        paused,
+        ..Default::default()
+    };
+    let put = |limits| PutLimitsRequest { client: "acme".into(), limits: Some(limits) };
+    assert_eq!(client.put_limits(put(limits(400_000, false))).await.unwrap().into_inner().version, 1);
+    assert!(Reason::FieldInvalid.is(&client.lease(lease("a")).await.unwrap_err()), "without a platform");
+    let on_meta = |key: &str| LeaseRequest { platform: "meta".into(), mark_nanos: 300_000_000, ..lease(key) };
+    let grant = client.lease(on_meta("a")).await.unwrap().into_inner().grant.unwrap();
+    assert_eq!(grant.amount_micros, 400_000);
+    let charged = SettleItem {
+        settlement: Some(leaf::Settlement {
+            max_nanos: 300_000_000,
+            price_nanos: 290_000_000,
+            ..settle(1, 0).items[0].settlement.clone().unwrap()
+        }),
+        ..settle(grant.lease_id, 0).items[0].clone()
+    };
+    client.settle(SettleRequest { items: vec![charged] }).await.unwrap();
+    client.put_limits(put(limits(400_000, true))).await.unwrap();
+    let renew = RenewRequest { client: "acme".into(), campaign: "c".into(), lease_id: grant.lease_id, epoch: 1 };
+    assert!(Reason::CampaignInactive.is(&client.renew(renew).await.unwrap_err()));
+    clock.advance_to(UnixMicros(NOON + 60_000_000));
+    let report = ReconcileRequest {
+        client: "acme".into(),
+        campaign: "c".into(),
+        platform: "meta".into(),
+        until: Some(UnixMicros(NOON + 60_000_000).into()),
+        leases: vec![LeaseReport { lease_id: grant.lease_id, slots: vec![], total_nanos: Some(280_000_000) }],
+        evidence_sha256: vec![3; 32].into(),
+        reason: "report of the day".into(),
+    };
+    let done = client.reconcile(report).await.unwrap().into_inner();
+    assert_eq!((done.voided_slots, done.adjusted_leases, done.settled_slots), (1, 1, 0));
+    let credit = leaf::SpendAdjustment {
+        key: "ivt-1".into(),
+        campaign: "c".into(),
+        platform: "meta".into(),
+        currency: "USD".into(),
+        amount_nanos: -80_000_000,
+        kind: leaf::AdjustmentKind::InvalidTraffic.into(),
+        reason: "invalid traffic".into(),
+        evidence_sha256: vec![4; 32].into(),
+        accounted_at: Some(UnixMicros(NOON).into()),
+        ..Default::default()
+    };
+    let adjust = AdjustRequest { client: "acme".into(), adjustment: Some(credit) };
+    let mut as_tenant = tonic::Request::new(adjust.clone());
+    as_tenant.metadata_mut().insert("kiki-role", "tenant".parse().unwrap());
+    as_tenant.metadata_mut().insert("kiki-client", "acme".parse().unwrap());
+    assert!(Reason::NotYours.is(&client.adjust(as_tenant).await.unwrap_err()));
+    assert!(!client.adjust(adjust.clone()).await.unwrap().into_inner().duplicate);
+    assert!(client.adjust(adjust).await.unwrap().into_inner().duplicate);
+    let budget =
+        client.get_budget(GetBudgetRequest { client: "acme".into(), campaign: "c".into() }).await.unwrap().into_inner().budget.unwrap();
+    assert_eq!(i128::from(&budget.settled_nanos.unwrap()), 200_000_000);
+    assert_eq!((budget.scopes.len(), budget.scopes[1].platform.as_str(), budget.scopes[1].version), (2, "meta", 2));
+    assert_eq!((budget.platforms.len(), budget.platforms[0].platform.as_str(), budget.holders), (1, "meta", 1));
+    let spent = r#"syncshield_spent_micros{campaign="c",client="acme",platform="meta"} 200000"#;
+    let alerted = r#"limit="total",platform="meta"} 70"#;
+    for _ in 0..300 {
+        let text = get(&http, "/metrics");
+        if text.contains(spent) && text.contains(alerted) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // until the gauges are read again
+    }
+    let text = get(&http, "/metrics");
+    assert!(text.contains(spent) && text.contains(alerted), "{text}");
+    assert!(text.contains(r#"syncshield_float_micros{campaign="c",client="acme"} 0"#), "{text}");
+    shutdown.cancel();
+    served.await.unwrap().unwrap();
+    let key = std::fs::read_to_string(dir.path().join("log.pub")).unwrap().trim().parse().unwrap();
+    let audit = syncshield::audit::verify(dir.path(), &key).unwrap();
+    assert_eq!(audit.settled.into_values().collect::<Vec<_>>(), [200_000_000]);
+    let kinds = ["limits", "spend adjustments", "budget alerts", "void batches"].map(|kind| audit.kinds[kind]);
+    assert_eq!(kinds, [2, 2, 2, 1], "each version of a limit is alerted");
+}
+
+fn get(address: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut tcp = std::net::TcpStream::connect(address).unwrap();
+    tcp.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    tcp.read_to_string(&mut text).unwrap();
+    text
+}
+
 #[tokio::test]
 async fn a_reservation_holds_and_its_key_has_one_effect() {
     let Shield { mut client, _dir, .. } = shield().await;
     let (key, holder) = ("r1".to_owned(), "h".to_owned());
-    let reserve = ReserveRequest { key, client: "acme".into(), campaign: "c".into(), holder, max_nanos: 999_999_001 };
+    let reserve = ReserveRequest { key, client: "acme".into(), campaign: "c".into(), holder, max_nanos: 999_999_001, ..Default::default() };
     let first = client.reserve(reserve.clone()).await.unwrap().into_inner();
     let again = client.reserve(reserve.clone()).await.unwrap().into_inner();
     assert_eq!((first.duplicate, again.duplicate), (false, true));

@@ -24,11 +24,11 @@ pub struct Record {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A batch of impressions was charged.
+    /// A batch of impressions was charged, or what was charged was corrected.
     Spend {
         /// Campaign id.
         campaign: String,
-        /// Sum of the charges.
+        /// Sum of the charges; below 0 for a credit.
         nanos: i64,
         /// How many.
         impressions: u32,
@@ -75,6 +75,12 @@ pub fn of(header: &leaf::Leaf, body: &Body) -> Result<Option<Record>, RecordErro
             let impressions = u32::try_from(batch.settlements.len()).map_err(|_| bad("settlements", "are too many"))?;
             let entry = Entry::Spend { campaign: batch.campaign.clone(), nanos, impressions };
             (&batch.currency, time("granted_at", batch.granted_at.as_ref())?, entry)
+        }
+        // A correction is spend without an impression, below 0 for a credit, and billed where it is accounted.
+        Body::SpendAdjustment(adjustment) => {
+            let (campaign, nanos) = (adjustment.campaign.clone(), adjustment.amount_nanos);
+            let entry = Entry::Spend { campaign, nanos, impressions: 0 };
+            (&adjustment.currency, time("accounted_at", adjustment.accounted_at.as_ref())?, entry)
         }
         Body::Conversion(conversion) => {
             let entry = Entry::Acquired {

@@ -203,6 +203,15 @@ impl SyncShieldService for FakeShield {
     async fn explain(&self, _: Request<ExplainRequest>) -> Answer<ExplainResponse> {
         not_asked()
     }
+    async fn put_limits(&self, _: Request<PutLimitsRequest>) -> Answer<PutLimitsResponse> {
+        not_asked()
+    }
+    async fn adjust(&self, _: Request<AdjustRequest>) -> Answer<AdjustResponse> {
+        not_asked()
+    }
+    async fn reconcile(&self, _: Request<ReconcileRequest>) -> Answer<ReconcileResponse> {
+        not_asked()
+    }
     async fn put_policy(&self, _: Request<PutPolicyRequest>) -> Answer<PutPolicyResponse> {
         not_asked()
     }

@@ -141,6 +141,21 @@ impl Log {
         self.append(client, Body::Settlements(batch))
     }
 
+    /// A correction of what was charged, below 0 for a credit.
+    pub fn adjust(&mut self, client: &str, campaign: &str, at: i64, amount_nanos: i64) -> u64 {
+        let adjustment = leaf::SpendAdjustment {
+            key: format!("k{}", self.size()),
+            campaign: campaign.into(),
+            currency: "USD".into(),
+            amount_nanos,
+            accounted_at: Some(UnixMicros(at).into()),
+            ..Default::default()
+        };
+        let totals = self.clients.entry(client.to_owned()).or_default().totals.entry("USD".into()).or_default();
+        add(&mut totals.settled_nanos, i128::from(amount_nanos));
+        self.append(client, Body::SpendAdjustment(adjustment))
+    }
+
     /// A purchase, and its conversion where it acquires the customer.
     pub fn purchase(&mut self, client: &str, at: i64, customer: u8, value_micros: i64) -> u64 {
         let outcome = leaf::Outcome {

@@ -1,4 +1,4 @@
-//! The budget leases that this instance holds, one a campaign.
+//! The budget leases that this instance holds, one a campaign and platform, so that limits by platform hold.
 //!
 //! A slot is taken in memory; only where the lease must grow, move its mark, live longer or be replaced does a bid wait
 //! for SyncShield. Such a step runs to its end even if the bid that wanted it gives up, so that what is held here and
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
-use kiki::money::{Micros, Nanos};
+use kiki::money::{Micros, NANOS_PER_MICRO, Nanos};
 use kiki::pb::syncshield::v1 as pb;
 use kiki::status::Reason;
 use parking_lot::Mutex;
@@ -31,6 +31,11 @@ const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_STEPS: usize = 8;
 /// How long an exhausted budget is not asked about again, unless money came back or the campaign changed.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
+/// How long a paused budget is not asked about again.
+const PAUSED_FOR: Duration = Duration::from_secs(5);
+
+/// What `Budget.burn_nanos` is the sum of.
+const BURN_WINDOW: Duration = Duration::from_secs(600);
 
 /// Why there is no slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,14 +56,23 @@ pub struct Leases {
     next_key: AtomicU64,
     skew: Duration,
     metrics: Metrics,
-    accounts: Mutex<HashMap<(String, String), Arc<Account>>>,
+    accounts: Mutex<HashMap<(String, String, String), Arc<Account>>>,
+    /// What is one for all platforms, by client and campaign.
+    shared: Mutex<HashMap<(String, String), Arc<Shared>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    counts: Mutex<Option<Counts>>,
+    /// What a lease's life costs at the last window's rate.
+    burn: Mutex<Micros>,
+    /// How often money came back, by settlements and voids.
+    freed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Account {
-    counts: Mutex<Option<Counts>>,
-    /// How often money came back, by settlements and voids.
-    freed: AtomicU64,
+    shared: Arc<Shared>,
     held: Arc<tokio::sync::Mutex<Held>>,
 }
 
@@ -67,6 +81,8 @@ struct Held {
     lease: Option<Lease>,
     asked: Option<pb::LeaseRequest>,
     exhausted: Option<Exhausted>,
+    /// Since when the budget is paused, and how that was said.
+    paused: Option<(UnixMicros, String)>,
 }
 
 #[derive(Debug)]
@@ -80,6 +96,7 @@ struct Exhausted {
 /// What a bid needs a step for.
 struct Want {
     campaign: Arc<Campaign>,
+    platform: String,
     price: Nanos,
     now: UnixMicros,
 }
@@ -95,34 +112,45 @@ impl Leases {
     /// No leases yet.
     #[must_use]
     pub fn new(shield: Shield, holder: String, boot: String, skew: Duration, metrics: Metrics) -> Arc<Self> {
-        let (next_key, accounts) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { shield, holder, boot, next_key, skew, metrics, accounts })
+        let next_key = AtomicU64::new(0);
+        Arc::new(Self { shield, holder, boot, next_key, skew, metrics, accounts: Mutex::default(), shared: Mutex::default() })
     }
 
-    fn account(&self, client: &str, campaign: &str) -> Arc<Account> {
-        self.accounts.lock().entry((client.to_owned(), campaign.to_owned())).or_default().clone()
+    fn account(&self, client: &str, campaign: &str, platform: &str) -> Arc<Account> {
+        let key = (client.to_owned(), campaign.to_owned(), platform.to_owned());
+        let new = || Arc::new(Account { shared: self.shared(client, campaign), held: Arc::default() });
+        self.accounts.lock().entry(key).or_insert_with(new).clone()
+    }
+
+    fn shared(&self, client: &str, campaign: &str) -> Arc<Shared> {
+        self.shared.lock().entry((client.to_owned(), campaign.to_owned())).or_default().clone()
     }
 
     /// What the log had counted for the campaign when its lease was last granted or renewed.
     #[must_use]
     pub fn counts(&self, campaign: &Campaign) -> Option<Counts> {
-        *self.account(&campaign.client, &campaign.id).counts.lock()
+        *self.shared(&campaign.client, &campaign.id).counts.lock()
     }
 
     /// Money of the campaign came back: an exhausted budget may be asked again.
     pub fn freed(&self, client: &str, campaign: &str) {
-        self.account(client, campaign).freed.fetch_add(1, Ordering::AcqRel);
+        self.shared(client, campaign).freed.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Takes a slot for a bid that may cost `price`.
+    /// Takes a slot for a bid on a platform that may cost `price`.
     ///
     /// # Errors
     /// [`NoSlot`], and then no slot was taken. Given up while waiting, none was taken either.
-    pub async fn take(self: &Arc<Self>, campaign: &Arc<Campaign>, price: Nanos, now: UnixMicros) -> Result<Slot, NoSlot> {
-        let account = self.account(&campaign.client, &campaign.id);
+    pub async fn take(self: &Arc<Self>, campaign: &Arc<Campaign>, platform: &str, price: Nanos, now: UnixMicros) -> Result<Slot, NoSlot> {
+        let account = self.account(&campaign.client, &campaign.id, platform);
         for _ in 0..MAX_STEPS {
             let mut held = account.held.clone().lock_owned().await;
             let exhausted = account.is_exhausted(&held, campaign, price, now);
+            if let (None, Some((since, why))) = (&held.lease, &held.paused)
+                && now.since(*since) < PAUSED_FOR
+            {
+                return Err(NoSlot::Unavailable(why.clone()));
+            }
             let step = match &mut held.lease {
                 None if exhausted => return Err(NoSlot::Budget),
                 None => Step::Lease,
@@ -133,7 +161,7 @@ impl Leases {
                     Err(Refused::NeedsLease | Refused::Expired) => Step::Return,
                 },
             };
-            let want = Want { campaign: campaign.clone(), price, now };
+            let want = Want { campaign: campaign.clone(), platform: platform.to_owned(), price, now };
             let (leases, owner) = (self.clone(), account.clone());
             let step = tokio::spawn(async move { leases.step(&owner, &mut held, step, &want).await });
             step.await.unwrap_or_else(|error| Err(NoSlot::Unavailable(error.to_string())))?;
@@ -151,18 +179,18 @@ impl Leases {
     }
 
     async fn lease(&self, account: &Account, held: &mut Held, want: &Want) -> Result<(), NoSlot> {
-        let freed = account.freed.load(Ordering::Acquire);
-        let request = held.asked.get_or_insert_with(|| self.ask(want)).clone();
+        let freed = account.shared.freed.load(Ordering::Acquire);
+        let request = held.asked.get_or_insert_with(|| self.ask(account, want)).clone();
         let mut shield = self.shield.clone();
         let answer = match call(shield.lease(request)).await {
             Err(status) if unreachable(&status) => return Err(unavailable(&status)),
             answer => answer,
         };
-        held.asked = None;
+        (held.asked, held.paused) = (None, None);
         match answer {
             Ok(answer) => {
-                self.learn(account, answer.counts, answer.budget.as_ref());
                 let grant = answer.grant.as_ref().and_then(grant);
+                self.learn(account, answer.counts, answer.budget.as_ref(), grant.as_ref());
                 let grant = grant.ok_or_else(|| NoSlot::Unavailable("a grant without its bounds".to_owned()))?;
                 held.lease = Some(Lease::new(grant, self.skew));
                 held.exhausted = None;
@@ -173,14 +201,19 @@ impl Leases {
                 held.exhausted = Some(Exhausted { least: want.price, at: want.now, freed, version });
                 Err(NoSlot::Budget)
             }
-            Err(status) => Err(unavailable(&status)),
+            Err(status) => {
+                if Reason::CampaignInactive.is(&status) {
+                    held.paused = Some((want.now, status.message().to_owned()));
+                }
+                Err(unavailable(&status))
+            }
         }
     }
 
-    fn ask(&self, want: &Want) -> pb::LeaseRequest {
+    fn ask(&self, account: &Account, want: &Want) -> pb::LeaseRequest {
         let campaign = &want.campaign;
         let least = least_to_ask(want.price);
-        let amount = amount_to_ask(campaign.limit_total, campaign.limit_daily, want.price).max(least);
+        let amount = amount_to_ask(campaign.limit_total, campaign.limit_daily, want.price, *account.shared.burn.lock()).max(least);
         let mark = opening_mark(amount, want.price);
         pb::LeaseRequest {
             key: format!("{}.{}", self.boot, self.next_key.fetch_add(1, Ordering::Relaxed)),
@@ -191,6 +224,7 @@ impl Leases {
             least_micros: least.get(),
             mark_sequence: mark.sequence,
             mark_nanos: mark.nanos,
+            platform: want.platform.clone(),
         }
     }
 
@@ -208,7 +242,7 @@ impl Leases {
         };
         match call(shield.mark(request)).await {
             Ok(answer) => lease.marked(Mark { sequence: answer.sequence, nanos: answer.amount_nanos }),
-            Err(status) => lost(held, &status)?,
+            Err(status) => self.refused(held, want, &status).await?,
         }
         Ok(())
     }
@@ -224,14 +258,24 @@ impl Leases {
         };
         match call(shield.renew(request)).await {
             Ok(answer) => {
-                self.learn(account, answer.counts, answer.budget.as_ref());
                 let renewed = answer.grant.as_ref().and_then(grant);
+                self.learn(account, answer.counts, answer.budget.as_ref(), renewed.as_ref());
                 let renewed = renewed.ok_or_else(|| NoSlot::Unavailable("a renewal without its bounds".to_owned()))?;
                 lease.renewed(renewed.epoch, renewed.expires_at, want.now);
             }
-            Err(status) => lost(held, &status)?,
+            Err(status) => self.refused(held, want, &status).await?,
         }
         Ok(())
+    }
+
+    /// A lease of a paused budget goes back, so that what was marked and not used is free; any other refusal means that it is lost.
+    async fn refused(&self, held: &mut Held, want: &Want, status: &Status) -> Result<(), NoSlot> {
+        if !Reason::CampaignInactive.is(status) {
+            return lost(held, status);
+        }
+        held.paused = Some((want.now, status.message().to_owned()));
+        self.give_back(&want.campaign.client, &want.campaign.id, held).await?;
+        Err(unavailable(status))
     }
 
     async fn give_back(&self, client: &str, campaign: &str, held: &mut Held) -> Result<(), NoSlot> {
@@ -255,7 +299,7 @@ impl Leases {
     /// Gives every lease back; for the end of the process.
     pub async fn give_all_back(&self) {
         let accounts: Vec<_> = self.accounts.lock().iter().map(|(key, account)| (key.clone(), account.clone())).collect();
-        for ((client, campaign), account) in accounts {
+        for ((client, campaign, _), account) in accounts {
             let mut held = account.held.lock().await;
             if let Err(why) = self.give_back(&client, &campaign, &mut held).await {
                 tracing::warn!("a lease of {campaign} of {client} was not given back and will expire: {why:?}");
@@ -263,9 +307,12 @@ impl Leases {
         }
     }
 
-    fn learn(&self, account: &Account, counts: Option<pb::CampaignCounts>, budget: Option<&pb::Budget>) {
+    fn learn(&self, account: &Account, counts: Option<pb::CampaignCounts>, budget: Option<&pb::Budget>, grant: Option<&Grant>) {
+        if let (Some(budget), Some(grant)) = (budget, grant) {
+            *account.shared.burn.lock() = burn(budget, grant);
+        }
         if let Some(counts) = counts {
-            *account.counts.lock() = Some(Counts { billed: counts.billed_impressions, conversions: counts.conversions });
+            *account.shared.counts.lock() = Some(Counts { billed: counts.billed_impressions, conversions: counts.conversions });
         }
         if let Some(budget) = budget {
             self.metrics.budget(budget);
@@ -278,7 +325,7 @@ impl Account {
         held.exhausted.as_ref().is_some_and(|exhausted| {
             price >= exhausted.least
                 && now.since(exhausted.at) < EXHAUSTED_FOR
-                && self.freed.load(Ordering::Acquire) == exhausted.freed
+                && self.shared.freed.load(Ordering::Acquire) == exhausted.freed
                 && campaign.version == exhausted.version
         })
     }
@@ -303,6 +350,14 @@ async fn call<T>(rpc: impl Future<Output = Result<tonic::Response<T>, Status>>) 
         Ok(answer) => answer.map(tonic::Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded("no answer for 5 s")),
     }
+}
+
+/// What one of the budget's holders burns in the life of its lease, by what all of them did in the last ten minutes.
+fn burn(budget: &pb::Budget, grant: &Grant) -> Micros {
+    let burnt = budget.burn_nanos.as_ref().map_or(0, i128::from) / i128::from(budget.holders.max(1));
+    let life = grant.expires_at.since(grant.granted_at).min(BURN_WINDOW).as_millis() as i128;
+    let nanos = burnt * life / BURN_WINDOW.as_millis() as i128;
+    Micros::new(i64::try_from(nanos / NANOS_PER_MICRO).unwrap_or(i64::MAX))
 }
 
 fn grant(grant: &pb::Grant) -> Option<Grant> {

@@ -15,6 +15,7 @@ const MARKS: i128 = 8;
 /// Slots of the first mark: an eighth of the 65,536 that the log gives a lease.
 const OPENING_SLOTS: u32 = 8_192;
 const LEASES_A_BUDGET: i64 = 64;
+const HOT_LEASES_A_BUDGET: i64 = 16;
 const BIDS_A_LEASE: i128 = 64;
 /// 9,000 million of a currency: below what 64 bits of nanos hold, so that a mark always fits.
 const MAX_LEASE_MICROS: i64 = 9_000_000_000_000_000;
@@ -168,12 +169,14 @@ impl Lease {
 }
 
 /// How much to ask for: a 64th of the budget that binds, and room for 64 bids at this price, so that a lease neither
-/// locks up the budget nor costs a call for every few bids.
+/// locks up the budget nor costs a call for every few bids. A campaign that burns more in the life of a lease gets twice
+/// what it burns, up to a 16th.
 #[must_use]
-pub fn amount_to_ask(limit_total: Micros, limit_daily: Micros, price: Nanos) -> Micros {
+pub fn amount_to_ask(limit_total: Micros, limit_daily: Micros, price: Nanos, burn: Micros) -> Micros {
     let limit = if limit_daily > Micros::ZERO { limit_total.min(limit_daily) } else { limit_total };
     let bids = i64::try_from(price.wide() * BIDS_A_LEASE / NANOS_PER_MICRO + 1).unwrap_or(i64::MAX);
-    Micros::new((limit.get() / LEASES_A_BUDGET).max(bids).min(MAX_LEASE_MICROS))
+    let hot = burn.get().saturating_mul(2).min(limit.get() / HOT_LEASES_A_BUDGET);
+    Micros::new((limit.get() / LEASES_A_BUDGET).max(hot).max(bids).min(MAX_LEASE_MICROS))
 }
 
 /// The least that a bid of this price can use.
@@ -256,7 +259,12 @@ mod tests {
 
     #[test]
     fn asks_for_a_share_of_the_budget_and_room_for_some_bids() {
-        let ask = |total, daily, price| amount_to_ask(Micros::new(total), Micros::new(daily), Nanos::new(price)).get();
+        let burning =
+            |burn, total, daily, price| amount_to_ask(Micros::new(total), Micros::new(daily), Nanos::new(price), Micros::new(burn)).get();
+        let ask = |total, daily, price| burning(0, total, daily, price);
+        assert_eq!(burning(40, 6_400, 0, 0), 100, "less than a 64th is burnt in a lease's life");
+        assert_eq!(burning(150, 6_400, 0, 0), 300);
+        assert_eq!(burning(i64::MAX, 6_400, 0, 0), 400, "a 16th at the most");
         assert_eq!(ask(6_400, 0, 0), 100);
         assert_eq!(ask(6_400, 640, 0), 10);
         assert_eq!(ask(6_400, 0, 1_000_000), 64_001);

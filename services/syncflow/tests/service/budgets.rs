@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kiki::leaf;
 
-use crate::world::{PREDICTED_PRICE, START, World, campaign, client_campaign};
+use crate::world::{PREDICTED_PRICE, START, World, campaign, client_campaign, request};
 
 #[tokio::test]
 async fn a_budget_is_used_up_to_its_last_bid_and_not_beyond() {
@@ -123,4 +123,43 @@ async fn at_the_end_decisions_are_recorded_and_leases_given_back() {
     let sequences: Vec<_> = state.decisions.iter().map(|(_, decision)| decision.sequence).collect();
     assert_eq!(sequences, [0, 1, 2, 3, 4]);
     assert!(state.leases.values().all(|lease| lease.returned));
+}
+
+#[tokio::test]
+async fn each_platform_spends_from_a_lease_of_its_own() {
+    let world = World::new(64_000_000_000).await;
+    for (n, exchange) in ["x1", "x2", "x1", "x2"].into_iter().enumerate() {
+        assert_eq!(world.post(&format!("/openrtb2/{exchange}"), &request(&format!("r{n}"))).await.status, 200);
+    }
+    let shield = world.stop().await;
+    let state = shield.state.lock();
+    assert_eq!(state.platforms.values().collect::<Vec<_>>(), ["tradedesk", "x2"]);
+    assert_eq!(state.leases.values().map(|lease| lease.mark.0).collect::<Vec<_>>(), [2, 2], "two bids on each");
+}
+
+#[tokio::test]
+async fn a_paused_budget_stops_with_the_next_renewal_and_is_asked_about_every_five_seconds() {
+    let world = World::new(64_000_000_000).await;
+    world.won("r1").await;
+    world.shield.state.lock().paused = true;
+    world.won("r2").await;
+    let late = START.plus(Duration::from_secs(45));
+    world.clock.advance_to(late);
+    for n in 3..6 {
+        assert_eq!(world.bid(&format!("r{n}")).await.header("x-kiki-no-bid"), Some("NOT_READY"));
+    }
+    {
+        let state = world.shield.state.lock();
+        assert!(state.leases[&1].returned, "what was marked and not used is free");
+        assert_eq!((state.leases[&1].mark.0, state.asked_paused), (2, 0));
+    }
+    world.clock.advance_to(late.plus(Duration::from_secs(5)));
+    for n in 6..9 {
+        assert_eq!(world.bid(&format!("r{n}")).await.header("x-kiki-no-bid"), Some("NOT_READY"));
+    }
+    assert_eq!(world.shield.state.lock().asked_paused, 1);
+    world.shield.state.lock().paused = false;
+    world.clock.advance_to(late.plus(Duration::from_secs(10)));
+    world.won("r9").await;
+    world.stop().await;
 }

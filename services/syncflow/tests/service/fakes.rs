@@ -60,6 +60,12 @@ pub struct State {
     pub counts: shield::CampaignCounts,
     /// The next so many batches are recorded and their answers lost.
     pub lose_answers: u32,
+    /// The budget is paused.
+    pub paused: bool,
+    /// How often a lease was asked for while it was.
+    pub asked_paused: u32,
+    /// The platform of each lease.
+    pub platforms: BTreeMap<u64, String>,
     keys: BTreeMap<String, u64>,
 }
 
@@ -130,6 +136,10 @@ impl SyncShieldService for Shield {
         let ask = request.into_inner();
         let now = self.clock.now();
         let mut state = self.state.lock();
+        if state.paused {
+            state.asked_paused += 1;
+            return Err(Reason::CampaignInactive.status("campaign spring is paused with its client"));
+        }
         let id = match state.keys.get(&ask.key) {
             Some(id) => *id,
             None => {
@@ -147,6 +157,7 @@ impl SyncShieldService for Shield {
                 let closed = BTreeMap::new();
                 state.leases.insert(id, Leased { epoch: 1, amount_nanos, mark, expires_at, closed, returned: false });
                 state.keys.insert(ask.key.clone(), id);
+                state.platforms.insert(id, ask.platform.clone());
                 id
             }
         };
@@ -157,6 +168,9 @@ impl SyncShieldService for Shield {
     async fn renew(&self, request: Request<shield::RenewRequest>) -> Answer<shield::RenewResponse> {
         let ask = request.into_inner();
         let mut state = self.state.lock();
+        if state.paused {
+            return Err(Reason::CampaignInactive.status("campaign spring is paused with its client"));
+        }
         state.renewals += 1;
         let lease = live(&mut state, ask.lease_id, ask.epoch)?;
         lease.epoch += 1;
@@ -301,6 +315,15 @@ impl SyncShieldService for Shield {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
     async fn explain(&self, _: Request<shield::ExplainRequest>) -> Answer<shield::ExplainResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn put_limits(&self, _: Request<shield::PutLimitsRequest>) -> Answer<shield::PutLimitsResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn adjust(&self, _: Request<shield::AdjustRequest>) -> Answer<shield::AdjustResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn reconcile(&self, _: Request<shield::ReconcileRequest>) -> Answer<shield::ReconcileResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
     async fn put_policy(&self, _: Request<shield::PutPolicyRequest>) -> Answer<shield::PutPolicyResponse> {

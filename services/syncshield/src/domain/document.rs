@@ -70,6 +70,24 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks limits.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_limits(limits: &leaf::Limits) -> Result<(), Refusal> {
+    if !limits.campaign.is_empty() {
+        id("limits.campaign", &limits.campaign)?;
+    }
+    if !limits.platform.is_empty() {
+        id("limits.platform", &limits.platform)?;
+    }
+    currency("limits.currency", &limits.currency)?;
+    within("limits.limit_total_micros", limits.limit_total_micros, 0, MAX_LIMIT_MICROS)?;
+    within("limits.limit_daily_micros", limits.limit_daily_micros, 0, MAX_LIMIT_MICROS)?;
+    within("limits.limit_window_micros", limits.limit_window_micros, 0, MAX_LIMIT_MICROS)?;
+    if limits.limit_daily_micros > 0 { zone("limits.zone", &limits.zone).map(drop) } else { Ok(()) }
+}
+
 /// Checks terms. `is_evidence` knows the client's own evidence by its index in the log.
 ///
 /// # Errors

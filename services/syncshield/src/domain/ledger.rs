@@ -14,6 +14,7 @@ use prost::Message as _;
 use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS, SlotState};
 use super::document;
 use super::refusal::Refusal;
+use super::scopes::DEFAULT_WINDOW_SECONDS;
 use super::state::{ClientState, State, Stored, Totals, check_epoch};
 
 /// Items of one request: with 256 bytes an item, a quarter of a megabyte.
@@ -56,6 +57,8 @@ pub struct LeaseAsk {
     pub ttl: Duration,
     /// A single slot, marked at once.
     pub reservation: bool,
+    /// The one platform that it is spent on, or empty.
+    pub platform: String,
 }
 
 /// A lease as it stands.
@@ -188,7 +191,17 @@ impl Ledger {
         let body = leaf.body.take().unwrap_or_else(|| unreachable!("set above"));
         self.state.apply(&leaf, &body)?;
         self.catalog_changed |= matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_) | Body::PolicyStage(_));
+        let charged = match &body {
+            Body::Settlements(b) => Some(b.campaign.clone()),
+            Body::SpendAdjustment(b) => Some(b.campaign.clone()),
+            Body::Campaign(b) => Some(b.campaign.clone()),
+            Body::Limits(b) => Some(b.campaign.clone()),
+            _ => None,
+        };
         self.open.push(leaf::Leaf { body: Some(body), ..leaf });
+        if let Some(campaign) = charged {
+            self.raise_alerts(client, &campaign);
+        }
         Ok(Recorded { index, client_seq, ..Default::default() })
     }
 
@@ -215,9 +228,7 @@ impl Ledger {
     }
 
     fn grant(&self, ask: &LeaseAsk, campaign: &CampaignState) -> Result<leaf::LeaseGranted, Refusal> {
-        if campaign.paused {
-            return Err(Refusal::Inactive { campaign: ask.campaign.clone(), why: "is paused" });
-        }
+        self.check_active(&ask.client, &ask.campaign)?;
         if ask.amount <= Micros::ZERO || ask.least <= Micros::ZERO || ask.least > ask.amount {
             return Err(Refusal::field(
                 "amount_micros",
@@ -229,12 +240,13 @@ impl Ledger {
         }
         let document = leaf::Campaign::decode(campaign.document.as_slice()).map_err(|e| Refusal::field("campaign", e))?;
         let (day_start, day_end) = document::local_day(&document.zone, self.now)?;
-        let available = campaign.available(self.now, day_start);
+        self.state.check_running(&ask.client, &ask.campaign, &ask.platform)?;
+        let available = self.state.available(self.now, &ask.client, &ask.campaign, &ask.platform, day_start)?;
         if ask.least.nanos() > available.nanos {
             let (available_nanos, limit) = (available.nanos, available.limit);
             return Err(Refusal::Exhausted { campaign: ask.campaign.clone(), limit, available_nanos, least_nanos: ask.least.nanos() });
         }
-        let most = (available.nanos / NANOS_PER_MICRO).min(i128::from(MAX_LEASE_MICROS)) as i64;
+        let most = fair_share(self.now, campaign, ask, available.nanos).min(i128::from(MAX_LEASE_MICROS)) as i64;
         Ok(leaf::LeaseGranted {
             lease_id: self.state.last_lease_id + 1,
             epoch: 1,
@@ -249,7 +261,14 @@ impl Ledger {
             key: ask.key.clone(),
             reservation: ask.reservation,
             slots: if ask.reservation { 1 } else { MAX_SLOTS },
+            platform: ask.platform.clone(),
         })
+    }
+
+    /// A campaign that its own document pauses grants, renews and marks nothing.
+    fn check_active(&self, client: &str, campaign: &str) -> Result<(), Refusal> {
+        let paused = self.state.campaign(client, campaign)?.paused;
+        if paused { Err(Refusal::Inactive { campaign: campaign.to_owned(), why: "is paused" }) } else { Ok(()) }
     }
 
     /// Extends a lease and raises its epoch.
@@ -259,6 +278,7 @@ impl Ledger {
     pub fn renew(&mut self, client: &str, campaign: &str, lease_id: u64, epoch: u64, ttl: Duration) -> Result<Lease, Refusal> {
         let lease = self.state.live_lease(self.now, client, campaign, lease_id)?;
         check_epoch(lease_id, lease.epoch, epoch)?;
+        self.check_active(client, campaign)?;
         let expires_at = self.now.plus(ttl).min(lease.day_end).max(lease.expires_at);
         let renewed = leaf::LeaseRenewed { lease_id, epoch: epoch + 1, expires_at: Some(expires_at.into()), campaign: campaign.to_owned() };
         self.append(client, ("", 0), Body::LeaseRenewed(renewed))?;
@@ -275,6 +295,7 @@ impl Ledger {
         if mark.sequence <= lease.mark_sequence && i128::from(mark.amount_nanos) <= lease.mark_nanos {
             return Ok(());
         }
+        self.check_active(client, &mark.campaign)?;
         self.append(client, ("", 0), Body::SpendMark(mark)).map(drop)
     }
 
@@ -548,4 +569,12 @@ fn check_unchanged(before: &CampaignState, next: &leaf::Campaign) -> Result<(), 
     }
     let zone = leaf::Campaign::decode(before.document.as_slice()).map_err(|e| Refusal::field("campaign", e))?.zone;
     if zone != next.zone { Err(Refusal::field("campaign.zone", format!("is {zone} for ever, not {}", next.zone))) } else { Ok(()) }
+}
+
+/// The most that a lease gets, micros: what is left, and where others spend from it too, half of an even part of that; so a budget
+/// that runs out is shared rather than taken by who comes first. Never less than the least that is of use.
+fn fair_share(now: UnixMicros, campaign: &CampaignState, ask: &LeaseAsk, available_nanos: i128) -> i128 {
+    let available = available_nanos / NANOS_PER_MICRO;
+    let others = campaign.other_holders(now, &ask.holder, DEFAULT_WINDOW_SECONDS) as i128;
+    if ask.reservation || others == 0 { available } else { (available / (2 * (others + 1))).max(ask.least.get().into()) }
 }

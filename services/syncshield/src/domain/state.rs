@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS, SlotState};
 use super::policy::Policies;
 use super::refusal::Refusal;
+use super::scopes::{Limits, Raised, Scope};
 
 /// Senders whose last batch is remembered; the one that has been silent longest is forgotten beyond that.
 const MAX_SOURCES: usize = 4_096;
@@ -66,6 +67,12 @@ pub struct ClientState {
     pub invoiced: BTreeMap<u64, String>,
     /// Recorded evidence by digest.
     pub evidence: BTreeMap<Vec<u8>, Stored>,
+    /// Limits beside those of the campaigns.
+    pub limits: BTreeMap<Scope, Limits>,
+    /// The last alert of each limit: by scope, kind and whether it is a campaign's own.
+    pub raised: BTreeMap<(Scope, i32, bool), Raised>,
+    /// Corrections by their keys.
+    pub adjustments: BTreeMap<String, Stored>,
 }
 
 /// A client's running totals in one currency.
@@ -167,12 +174,14 @@ impl State {
             Body::LeaseGranted(b) => self.check_grant(now, client, b),
             Body::LeaseRenewed(b) => {
                 let lease = self.live_lease(now, client, &b.campaign, b.lease_id)?;
+                self.check_running(client, &b.campaign, &lease.platform)?;
                 let next = b.epoch == lease.epoch + 1;
                 next.then_some(()).ok_or(Refusal::StaleEpoch { lease_id: b.lease_id, epoch: lease.epoch, given: b.epoch })
             }
             Body::SpendMark(b) => {
                 let lease = self.live_lease(now, client, &b.campaign, b.lease_id)?;
                 check_epoch(b.lease_id, lease.epoch, b.epoch)?;
+                self.check_running(client, &b.campaign, &lease.platform)?;
                 let nanos = i128::from(b.amount_nanos);
                 let rises = b.sequence >= lease.mark_sequence && nanos >= lease.mark_nanos;
                 let fits = b.sequence <= lease.slots && nanos <= lease.amount.nanos();
@@ -208,7 +217,8 @@ impl State {
             Body::Voids(b) => self.check_open(client, &b.campaign, b.lease_id, b.voids.iter().map(|v| (v.sequence, v.max_nanos))),
             Body::Campaign(b) => {
                 let version = self.campaign(client, &b.campaign).map_or(0, |campaign| campaign.version) + 1;
-                check_version("campaign", b.version, version)
+                check_version("campaign", b.version, version)?;
+                self.check_zone(client, b)
             }
             Body::Terms(b) => {
                 let version = self.clients.get(client).and_then(|c| c.terms.get(&b.currency)).map_or(0, |(version, _)| *version) + 1;
@@ -220,14 +230,17 @@ impl State {
             },
             Body::Policy(b) => self.policies.check_put(b),
             Body::PolicyStage(b) => self.policies.check_stage(client, b),
+            Body::Limits(b) => self.check_limits(client, b),
+            Body::SpendAdjustment(b) => self.check_adjustment(now, client, b),
+            Body::BudgetAlert(b) => self.check_alert(now, client, b),
             _ => Ok(()),
         }
     }
 
-    /// Invariant 1: no grant takes settled + held + leased above a limit in force.
+    /// Invariants 1 and 2: no grant takes settled + held + leased above a limit in force, of any of its scopes.
     fn check_grant(&self, now: UnixMicros, client: &str, grant: &leaf::LeaseGranted) -> Result<(), Refusal> {
-        let campaign = self.campaign(client, &grant.campaign)?;
         let day_start = UnixMicros::from_pb(grant.day_start.as_ref()).unwrap_or_default();
+        self.check_running(client, &grant.campaign, &grant.platform)?;
         if grant.lease_id != self.last_lease_id + 1 {
             return Err(Refusal::OutOfOrder(format!("lease {} is granted, and {} is next", grant.lease_id, self.last_lease_id + 1)));
         }
@@ -235,7 +248,7 @@ impl State {
             return Err(Refusal::field("amount_micros", format!("{} micros in {} slots", grant.amount_micros, grant.slots)));
         }
         let asked = Micros::new(grant.amount_micros).nanos();
-        let available = campaign.available(now, day_start);
+        let available = self.available(now, client, &grant.campaign, &grant.platform, day_start)?;
         if asked > available.nanos {
             let (available_nanos, limit) = (available.nanos, available.limit);
             return Err(Refusal::Exhausted { campaign: grant.campaign.clone(), limit, available_nanos, least_nanos: asked });
@@ -304,7 +317,7 @@ impl ClientState {
             Body::Decisions(_) | Body::Policy(_) | Body::PolicyStage(_) => {}
             Body::LeaseGranted(b) => {
                 if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
-                    campaign.grant(b);
+                    campaign.grant(now, b);
                     campaign.forget_done(now); // once a grant, so that the leases of a campaign stay few
                 }
             }
@@ -316,7 +329,7 @@ impl ClientState {
                 (lease.mark_sequence, lease.mark_nanos) = (b.sequence, b.amount_nanos.into());
             }),
             Body::LeaseReturned(b) => self.with_lease(&b.campaign, b.lease_id, |lease| {
-                (lease.mark_sequence, lease.mark_nanos, lease.returned) = (b.sequence, b.amount_nanos.into(), true);
+                lease.give_back(now, b.sequence, b.amount_nanos.into());
             }),
             Body::Settlements(b) => self.settle(b),
             Body::Voids(b) => {
@@ -346,6 +359,15 @@ impl ClientState {
                 let closed = Closed { at: stored(&[]), bounds: (time(&b.period_start), time(&b.period_end)) };
                 self.closed.insert((b.currency.clone(), b.month.clone()), closed);
             }
+            Body::Limits(b) => self.put_limits(b),
+            Body::BudgetAlert(b) => self.raise(b),
+            Body::SpendAdjustment(b) => {
+                self.adjustments.insert(b.key.clone(), stored(&super::adjust::digest(b)));
+                self.totals.entry(b.currency.clone()).or_default().settled_nanos += i128::from(b.amount_nanos);
+                if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
+                    campaign.adjust(b);
+                }
+            }
             Body::Invoice(b) => {
                 self.invoiced.insert(b.period_closed_seq, b.number.clone());
                 self.invoices.insert(b.number.clone(), stored(&b.document_sha256));
@@ -363,7 +385,12 @@ impl ClientState {
             totals.settled_nanos += i128::from(settlement.price_nanos);
             totals.settlements += 1;
             if let Some(campaign) = self.campaigns.get_mut(&batch.campaign) {
-                campaign.close(batch.lease_id, settlement.sequence, settlement.max_nanos, Some(settlement.price_nanos));
+                campaign.close(
+                    batch.lease_id,
+                    settlement.sequence,
+                    settlement.max_nanos,
+                    Some((settlement.price_nanos, &settlement.platform)),
+                );
             }
         }
     }
@@ -374,6 +401,7 @@ impl ClientState {
         campaign.version = document.version;
         campaign.currency.clone_from(&document.currency);
         campaign.paused = document.paused;
+        campaign.zone.clone_from(&document.zone);
         campaign.limit_total = Micros::new(document.limit_total_micros);
         campaign.limit_daily = Micros::new(document.limit_daily_micros);
     }

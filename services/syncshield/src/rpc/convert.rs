@@ -1,7 +1,6 @@
 //! Between messages and the domain.
 
 use kiki::caller::Caller;
-use kiki::clock::UnixMicros;
 use kiki::guardrail;
 use kiki::ids;
 use kiki::leaf;
@@ -104,28 +103,6 @@ pub(super) fn grant(lease_id: u64, client: &str, campaign: &str, currency: &str,
 
 pub(super) fn counts(state: &CampaignState) -> pb::CampaignCounts {
     pb::CampaignCounts { billed_impressions: state.billed_impressions, conversions: state.conversions }
-}
-
-pub(super) fn budget(client: &str, campaign: &str, state: &CampaignState, now: UnixMicros, day_start: UnixMicros) -> pb::Budget {
-    let live = |live: bool| state.leases.values().filter(|l| l.lives(now) == live).map(|l| l.committed(now)).sum::<i128>();
-    let available = state.available(now, day_start);
-    let over_total = state.settled_nanos + state.committed(now, None) > state.limit_total.nanos();
-    let over_daily =
-        state.limit_daily > Micros::ZERO && state.settled_on(day_start) + state.committed(now, Some(day_start)) > state.limit_daily.nanos();
-    pb::Budget {
-        client: client.to_owned(),
-        campaign: campaign.to_owned(),
-        currency: state.currency.clone(),
-        limit_total_micros: state.limit_total.get(),
-        limit_daily_micros: state.limit_daily.get(),
-        settled_nanos: Some(state.settled_nanos.into()),
-        held_nanos: Some(live(false).into()),
-        leased_nanos: Some(live(true).into()),
-        settled_today_nanos: Some(state.settled_on(day_start).into()),
-        committed_today_nanos: Some(state.committed(now, Some(day_start)).into()),
-        available_nanos: Some(available.nanos.into()),
-        overcommitted: over_total || over_daily,
-    }
 }
 
 pub(super) fn settlement(i: usize, settlement: Option<leaf::Settlement>) -> Result<leaf::Settlement, Status> {

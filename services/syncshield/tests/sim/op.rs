@@ -71,7 +71,7 @@ fn run(ledger: &mut Ledger, op: &Op, of: String) -> Result<Did, Refusal> {
             let (key, holder) = (format!("k{key}"), format!("h{}", key % 3));
             let (amount, least) = (Micros::new(amount), Micros::new(least));
             let granted =
-                ledger.lease(&LeaseAsk { key, client, campaign: campaign(index), holder, amount, least, mark, ttl, reservation })?;
+                ledger.lease(&LeaseAsk { key, client, campaign: campaign(index), holder, amount, least, mark, ttl, reservation, platform: String::new() })?;
             Did::Granted { lease: granted.lease_id, duplicate: granted.duplicate }
         }
         Op::Renew { lease, epoch } => {

@@ -52,6 +52,8 @@ struct Replay {
     recorded_at: UnixMicros,
     attribution: Attribution,
     settled: BTreeSet<Slot>,
+    /// Keys of the corrections.
+    adjusted: BTreeSet<String>,
     totals: BTreeMap<String, Totals>,
     newest_terms: BTreeMap<String, (u64, Duration)>,
     /// The conversion that the last leaf, an outcome, calls for: with the outcome's index.
@@ -156,6 +158,13 @@ impl Replay {
                     }
                     totals.settled_nanos += i128::from(settlement.price_nanos);
                     totals.settlements += 1;
+                }
+            }
+            Body::SpendAdjustment(adjustment) => {
+                let totals = self.totals.entry(adjustment.currency.clone()).or_default();
+                totals.settled_nanos += i128::from(adjustment.amount_nanos);
+                if !self.adjusted.insert(adjustment.key.clone()) {
+                    findings.add(place(), format!("adjusts {:?} a second time", adjustment.key));
                 }
             }
             Body::Outcome(outcome) => {

@@ -1,0 +1,107 @@
+//! Budgets as metrics: what was spent where, what is out on leases, what is overcommitted, which limits were alerted.
+
+use std::time::Duration;
+
+use kiki::runtime::Metrics;
+use prometheus::{IntGaugeVec, Opts};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::budget::{CampaignState, Span};
+use crate::domain::document;
+use crate::domain::ledger::Ledger;
+use crate::domain::scopes::{At, DEFAULT_WINDOW_SECONDS};
+use crate::store::Log;
+
+/// How often they are read from the fold: it takes the writer a look at every lease.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// The gauges.
+#[derive(Clone)]
+pub(crate) struct Budgets {
+    spent: IntGaugeVec,
+    window: IntGaugeVec,
+    float: IntGaugeVec,
+    overcommitted: IntGaugeVec,
+    alerted: IntGaugeVec,
+}
+
+/// One sample: its labels and value.
+type Sample = (Vec<String>, i64);
+
+/// What the fold says, taken on the writer's thread.
+#[derive(Default)]
+struct Samples {
+    spent: Vec<Sample>,
+    window: Vec<Sample>,
+    float: Vec<Sample>,
+    overcommitted: Vec<Sample>,
+    alerted: Vec<Sample>,
+}
+
+impl Budgets {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let gauges = |name: &str, help: &str, labels: &[&str]| metrics.add(IntGaugeVec::new(Opts::new(name, help), labels));
+        let limit = ["client", "campaign", "platform", "currency", "limit"];
+        Self {
+            spent: gauges("syncshield_spent_micros", "charged, micros of the campaign's currency", &limit[..3]),
+            window: gauges("syncshield_spent_window_micros", "charged on leases of the last ten minutes, micros", &limit[..3]),
+            float: gauges("syncshield_float_micros", "set aside by live leases and not charged: the worst case, micros", &limit[..2]),
+            overcommitted: gauges("syncshield_overcommitted", "1 where a limit of the campaign's scopes is overcommitted", &limit[..2]),
+            alerted: gauges("syncshield_budget_alert_percent", "the highest threshold of the limit that was alerted, percent", &limit),
+        }
+    }
+
+    /// Keeps them up to date until `shutdown`.
+    pub(crate) async fn keep(self, log: Log, shutdown: CancellationToken) {
+        let mut tick = tokio::time::interval(EVERY);
+        while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+            // While the log takes nothing the gauges stand still.
+            let Ok(samples) = log.run(|ledger| Ok(samples(ledger))).await else { continue };
+            for (gauges, samples) in [
+                (&self.spent, samples.spent),
+                (&self.window, samples.window),
+                (&self.float, samples.float),
+                (&self.overcommitted, samples.overcommitted),
+                (&self.alerted, samples.alerted),
+            ] {
+                samples.iter().for_each(|(labels, value)| gauges.with_label_values(labels).set(*value));
+            }
+        }
+    }
+}
+
+fn micros(nanos: i128) -> i64 {
+    i64::try_from(nanos / 1_000).unwrap_or(i64::MAX)
+}
+
+fn samples(ledger: &Ledger) -> Samples {
+    let mut samples = Samples::default();
+    for (client, of) in &ledger.state.clients {
+        for (id, campaign) in &of.campaigns {
+            sample_campaign(ledger, client, id, campaign, &mut samples);
+        }
+        for ((scope, limit, own), raised) in &of.raised {
+            let kind = kiki::leaf::LimitKind::try_from(*limit).map_or("", |kind| kind.as_str_name()).trim_start_matches("LIMIT_KIND_");
+            let limit = format!("{}{}", if *own { "OWN_" } else { "" }, kind).to_lowercase();
+            let labels = vec![client.clone(), scope.campaign.clone(), scope.platform.clone(), scope.currency.clone(), limit];
+            samples.alerted.push((labels, raised.threshold.into()));
+        }
+    }
+    samples
+}
+
+fn sample_campaign(ledger: &Ledger, client: &str, id: &str, campaign: &CampaignState, samples: &mut Samples) {
+    let now = ledger.now();
+    let label = || vec![client.to_owned(), id.to_owned()];
+    for platform in campaign.platforms.keys() {
+        let settled = |span| micros(campaign.settled_in(now, Some(platform), span));
+        let labels = || label().into_iter().chain([platform.clone()]).collect();
+        samples.spent.push((labels(), settled(Span::Total)));
+        samples.window.push((labels(), settled(Span::Window(DEFAULT_WINDOW_SECONDS))));
+    }
+    let float = campaign.leases.values().filter(|lease| lease.lives(now)).map(|lease| lease.committed(now)).sum();
+    samples.float.push((label(), micros(float)));
+    let Ok((day, _)) = document::local_day(&campaign.zone, now) else { return };
+    let standings = ledger.state.clients[client].standings(At { now, day, commitments: true }, id, |_| true);
+    samples.overcommitted.push((label(), standings.iter().any(|s| s.available() < 0).into()));
+}
