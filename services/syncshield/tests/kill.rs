@@ -1,6 +1,6 @@
 //! The real process on a real disk: killed under load, and out of room and back.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -134,8 +134,7 @@ async fn one_of_each(c: &mut Client, name: &str, number: u64, acknowledged: &Ato
     let lease_id = c.lease(lease(&key)).await?.into_inner().grant.unwrap().lease_id;
     heard.leases.push((key.clone(), lease_id));
     acknowledged.fetch_add(1, SeqCst);
-    let mark =
-        MarkRequest { client: "acme".into(), campaign: "c".into(), lease_id, epoch: 1, sequence: 9, amount_nanos: 9_000 };
+    let mark = MarkRequest { client: "acme".into(), campaign: "c".into(), lease_id, epoch: 1, sequence: 9, amount_nanos: 9_000 };
     c.mark(mark).await?;
     heard.marked.push((key, lease_id));
     acknowledged.fetch_add(1, SeqCst);
@@ -145,7 +144,7 @@ async fn one_of_each(c: &mut Client, name: &str, number: u64, acknowledged: &Ato
     let recorded = c.record(record(name, number)).await?.into_inner().results.remove(0);
     heard.recorded = Some((name.to_owned(), number, recorded.position.unwrap().index));
     acknowledged.fetch_add(1, SeqCst);
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         heard.signed = c.get_checkpoint(GetCheckpointRequest { min_size: 0 }).await?.into_inner().size;
     }
     Ok(())

@@ -81,7 +81,8 @@ impl Model {
         match *op {
             Op::Limits { campaign, total, daily, paused } => {
                 let limits = &mut self.campaigns[campaign];
-                *limits = Campaign { total: i128::from(total) * 1_000, daily: i128::from(daily) * 1_000, paused, version: limits.version + 1 };
+                *limits =
+                    Campaign { total: i128::from(total) * 1_000, daily: i128::from(daily) * 1_000, paused, version: limits.version + 1 };
                 Did::Version(limits.version)
             }
             Op::Lease { campaign, key, amount, least, mark, reservation } => {
@@ -164,7 +165,13 @@ impl Model {
                 let held = if slot < lease.mark.0 { i128::from(max) } else { -1 };
                 lease.closed.insert(slot, (held, i128::from(price)));
             }
-            answers.push(if fresh { 'a' } else if lease.forgotten || slot < lease.slots { 'd' } else { 'r' });
+            answers.push(if fresh {
+                'a'
+            } else if lease.forgotten || slot < lease.slots {
+                'd'
+            } else {
+                'r'
+            });
         }
         Did::Slots(answers.into_iter().collect())
     }
