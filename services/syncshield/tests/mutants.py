@@ -118,7 +118,7 @@ def is_caught(copy, build, name):
 
 def test(copy, build):
     command = ["cargo", "test", "--locked", "-p", "syncshield", "--no-fail-fast", *TESTS]
-    environment = os.environ | {"CARGO_TARGET_DIR": build, "RUST_BACKTRACE": "0"}
+    environment = os.environ | {"CARGO_TARGET_DIR": build, "RUST_BACKTRACE": "0", "KIKI_SIM_SEEDS": "300"}
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=1_200)
     return done.returncode == 0, done.stdout + done.stderr
 
