@@ -4,7 +4,7 @@
     python3 services/syncshield/tests/mutants.py [NAME...]
 
 Each mutant replaces a text that stands in a file exactly once; where it does not, the list below is out of date and
-the run fails. Ends with 0 when the unchanged copy passes and every mutant is caught. Takes some minutes.
+the run fails. KIKI_MUTANTS_TARGET keeps the build for the next run; no other run may use that folder. Ends with 0 when the unchanged copy passes and every mutant is caught. Takes some minutes.
 """
 
 import os
