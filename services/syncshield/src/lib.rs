@@ -48,14 +48,12 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let opened = paths.clone();
     let log = tokio::task::spawn_blocking(move || store::Log::open(&opened, &log_id, clock)).await.map_err(|_| Error::Stopped)??;
     let metrics = Metrics::new();
-    let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
     metrics.add(Ok(log.shadow().metric()));
     let budgets = tokio::spawn(metrics::Budgets::new(&metrics).keep(log.clone(), shutdown.clone()));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
-    let grpc = SyncShieldServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(MAX_ANSWER);
-    let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
+    let routes = routes(&log, &config, shutdown.clone());
     let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
     drop((signing.await, budgets.await));
     log.close().await;
@@ -82,6 +80,15 @@ async fn publish_the_last(publishing: tokio::task::JoinHandle<Publisher>) {
     {
         tracing::warn!("the tiles end before the last checkpoint");
     }
+}
+
+/// The gRPC service over a log, for any listener.
+#[must_use]
+pub fn routes(log: &store::Log, config: &Config, shutdown: CancellationToken) -> tonic::service::Routes {
+    let grpc = SyncShieldServiceServer::new(rpc::Service::new(log.clone(), config, shutdown))
+        .max_decoding_message_size(runtime::MAX_MESSAGE)
+        .max_encoding_message_size(MAX_ANSWER);
+    tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept))
 }
 
 /// Signs a checkpoint each second in which the log grew, so that followers never wait long for one.

@@ -8,7 +8,7 @@
 //! KIKI_SIM_SEED=17 cargo test -p syncshield --test sim seeds -- --nocapture                    one that failed
 //! ```
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod disk;
 mod model;
@@ -114,7 +114,7 @@ fn the_same_seed_gives_the_same_trace() {
 fn a_fault_at_every_io_point_of_the_writer_loses_nothing() {
     let script = |faults| Plan { seed: 4, steps: 100, faults, lies: None, swaps: None };
     let points = run(&script(BTreeMap::new()), &key()).unwrap().points;
-    assert!(points > 200, "the script passes only {points} I/O points");
+    assert!(points > 150, "the script passes only {points} I/O points");
     let ways = [Fault::Crash, Fault::Crash, Fault::Fail, Fault::Full];
     let stats = run_all(points * 4, |at| {
         let mut faults = BTreeMap::from([(at / 4, ways[(at % 4) as usize])]);

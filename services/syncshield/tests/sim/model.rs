@@ -80,7 +80,8 @@ impl Model {
         match *op {
             Op::Limits { campaign, total, daily, paused } => {
                 let limits = &mut self.campaigns[campaign];
-                *limits = Campaign { total: i128::from(total) * 1_000, daily: i128::from(daily) * 1_000, paused, version: limits.version + 1 };
+                *limits =
+                    Campaign { total: i128::from(total) * 1_000, daily: i128::from(daily) * 1_000, paused, version: limits.version + 1 };
                 Did::Version(limits.version)
             }
             Op::Lease { campaign, key, amount, least, mark, reservation } => {

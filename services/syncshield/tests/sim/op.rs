@@ -30,13 +30,18 @@ pub(crate) enum Op {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Did {
     Version(u64),
-    Granted { lease: u64, duplicate: bool },
+    Granted {
+        lease: u64,
+        duplicate: bool,
+    },
     Renewed(u64, i64),
     Done,
     Freed(i128),
     /// a(pplied), d(uplicate), r(efused), one letter a slot.
     Slots(String),
-    Recorded { duplicate: bool },
+    Recorded {
+        duplicate: bool,
+    },
     Refused,
 }
 

@@ -273,7 +273,8 @@ impl Sim {
             check!(poll(answer).is_none(), "an answer before its commit");
         }
         hand.turn();
-        let answers: Vec<_> = waiting.iter_mut().map(|answer| poll(answer).ok_or("no answer after the commit")).collect::<Result<_, _>>()?;
+        let answers: Vec<_> =
+            waiting.iter_mut().map(|answer| poll(answer).ok_or("no answer after the commit")).collect::<Result<_, _>>()?;
         self.judge(ops, answers, from)
     }
 

@@ -1,0 +1,267 @@
+//! The real gRPC service and real clients on a simulated network: partitions, and a machine that loses its power.
+//!
+//! Holders send each request again until they hear an answer. In the end every request has had one effect, and the log
+//! passes its audit. Network, time and disk are simulated, and the faults are drawn from seeds; the service is the one
+//! that ships. Two runs of a seed are alike but not the same: the HTTP stack draws lots of its own.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+#[allow(dead_code)] // the other simulation uses the rest
+#[path = "sim/disk.rs"]
+mod disk;
+#[allow(dead_code)]
+#[path = "sim/rng.rs"]
+mod rng;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use disk::{End, SimDisk};
+use hyper_util::rt::TokioIo;
+use kiki::clock::{Clock, UnixMicros, VirtualClock};
+use kiki::leaf;
+use kiki::pb::syncshield::v1::record_item::Body;
+use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::pb::syncshield::v1::*;
+use kiki::tlog::note::SigningKey;
+use rng::Rng;
+use syncshield::audit::{self, Report};
+use syncshield::store::{Log, Paths};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint, Server};
+
+const LOG: &str = "sim.local/log";
+const START: i64 = 1_770_000_000_000_000;
+const HOLDERS: u64 = 3;
+/// Leases of each holder, each marked, settled and recorded.
+const ROUNDS: u64 = 12;
+const SEEDS: u64 = 20;
+
+type Client = SyncShieldServiceClient<Channel>;
+
+/// A connection as tonic takes it.
+struct Connection(turmoil::net::TcpStream);
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::new(LOG, &[7; 32]).unwrap()
+}
+
+/// The machine that SyncShield runs on, from its start to its loss of power.
+async fn shield(disk: SimDisk) -> turmoil::Result {
+    let clock = VirtualClock::at(UnixMicros(START));
+    let ticking = clock.clone();
+    tokio::spawn(async move {
+        loop {
+            ticking.advance_to(UnixMicros(START + turmoil::sim_elapsed().unwrap_or_default().as_micros() as i64));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let (log, hand) = Log::open_by_hand(Arc::new(disk), &Paths::new(Path::new("/sim")), key(), Clock::Virtual(clock))?;
+    tokio::spawn(hand.run());
+    let config = syncshield::Config { data: "/sim".into(), log_id: LOG.into(), lease_ttl_secs: 60 };
+    let routes = syncshield::routes(&log, &config, CancellationToken::new());
+    let listener = turmoil::net::TcpListener::bind("0.0.0.0:50053").await?;
+    let incoming = async_stream(listener);
+    Server::builder().add_routes(routes).serve_with_incoming(incoming).await?;
+    Ok(())
+}
+
+fn async_stream(listener: turmoil::net::TcpListener) -> impl tokio_stream::Stream<Item = io::Result<Connection>> {
+    let (send, accepted) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            if send.send(Ok(Connection(connection))).await.is_err() {
+                break;
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(accepted)
+}
+
+fn client() -> Client {
+    let connect =
+        |_: tonic::codegen::http::Uri| async { Ok::<_, io::Error>(TokioIo::new(turmoil::net::TcpStream::connect("shield:50053").await?)) };
+    Client::new(Endpoint::from_static("http://shield:50053").connect_with_connector_lazy(tower::service_fn(connect)))
+}
+
+/// Asks until there is an answer, over a new connection each time that there was none.
+async fn until_answered<T, F>(again: &AtomicU64, mut ask: impl FnMut(Client) -> F) -> T
+where
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    loop {
+        match tokio::time::timeout(Duration::from_millis(500), ask(client())).await {
+            Ok(Ok(answer)) => return answer.into_inner(),
+            Ok(Err(status)) => assert!(!refuses(&status), "{status}"),
+            Err(_) => {}
+        }
+        again.fetch_add(1, SeqCst);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An answer of the service, rather than a connection that broke.
+fn refuses(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition | tonic::Code::Aborted | tonic::Code::NotFound)
+}
+
+async fn holder(number: u64, again: Arc<AtomicU64>) -> turmoil::Result {
+    let (acme, c) = (|| "acme".to_owned(), || "c".to_owned());
+    for round in 1..=ROUNDS {
+        let lease = LeaseRequest {
+            key: format!("k{number}-{round}"),
+            client: acme(),
+            campaign: c(),
+            holder: format!("h{number}"),
+            amount_micros: 100,
+            least_micros: 1,
+            ..Default::default()
+        };
+        let lease_id = until_answered(&again, |mut c| {
+            let lease = lease.clone();
+            async move { c.lease(lease).await }
+        })
+        .await;
+        let lease_id = lease_id.grant.unwrap().lease_id;
+        let mark = MarkRequest { client: acme(), campaign: c(), lease_id, epoch: 1, sequence: 2, amount_nanos: 2_000 };
+        until_answered(&again, |mut c| {
+            let mark = mark.clone();
+            async move { c.mark(mark).await }
+        })
+        .await;
+        let time = Some(UnixMicros(START).into());
+        let settlement = leaf::Settlement { max_nanos: 1_000, price_nanos: 700, bid_at: time, noticed_at: time, ..Default::default() };
+        let items = vec![SettleItem { client: acme(), campaign: c(), lease_id, settlement: Some(settlement) }];
+        until_answered(&again, |mut c| {
+            let items = items.clone();
+            async move { c.settle(SettleRequest { items }).await }
+        })
+        .await;
+        let batch = leaf::DecisionBatch { campaign: c(), ..Default::default() };
+        let items = vec![RecordItem { client: acme(), body: Some(Body::Decisions(batch)) }];
+        let record = RecordRequest { source: format!("flow-{number}"), source_seq: round, items };
+        until_answered(&again, |mut c| {
+            let record = record.clone();
+            async move { c.record(record).await }
+        })
+        .await;
+    }
+    Ok(())
+}
+
+async fn operator(again: Arc<AtomicU64>) -> turmoil::Result {
+    let campaign = leaf::Campaign {
+        campaign: "c".into(),
+        currency: "USD".into(),
+        zone: "UTC".into(),
+        limit_total_micros: 1_000_000,
+        target_roas_ppm: 3_000_000,
+        ..Default::default()
+    };
+    let put = PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) };
+    until_answered(&again, |mut c| {
+        let put = put.clone();
+        async move { c.put_campaign(put).await }
+    })
+    .await;
+    Ok(())
+}
+
+/// What a seed came to.
+struct Outcome {
+    report: Report,
+    again: u64,
+    cuts: u64,
+    crashes: u64,
+}
+
+fn run(seed: u64) -> Outcome {
+    let (disk, mut rng, again) = (SimDisk::new(seed, BTreeMap::new()), Rng::new(seed), Arc::new(AtomicU64::new(0)));
+    let mut sim = turmoil::Builder::new().rng_seed(seed).simulation_duration(Duration::from_secs(600)).build();
+    let machine = disk.clone();
+    sim.host("shield", move || shield(machine.clone()));
+    sim.client("operator", operator(again.clone()));
+    sim.run().unwrap();
+    for number in 0..HOLDERS {
+        sim.client(format!("holder-{number}"), holder(number, again.clone()));
+    }
+    let (mut cuts, mut crashes) = (0, 0);
+    while !sim.step().unwrap() {
+        let holder = format!("holder-{}", rng.below(HOLDERS));
+        match rng.below(400) {
+            0 | 1 => {
+                sim.partition("shield", holder.as_str());
+                cuts += 1;
+            }
+            2..12 => sim.repair("shield", holder.as_str()),
+            12 => {
+                sim.crash("shield");
+                disk.restart(if rng.one_in(2) { End::PowerLoss } else { End::Kill });
+                sim.bounce("shield");
+                crashes += 1;
+            }
+            _ => {}
+        }
+    }
+    sim.crash("shield");
+    disk.restart(End::PowerLoss);
+    Outcome { report: sign_and_audit(disk), again: again.load(SeqCst), cuts, crashes }
+}
+
+fn sign_and_audit(disk: SimDisk) -> Report {
+    let paths = Paths::new(Path::new("/sim"));
+    let clock = Clock::Virtual(VirtualClock::at(UnixMicros(START)));
+    let (log, mut hand) = Log::open_by_hand(Arc::new(disk.clone()), &paths, key(), clock).unwrap();
+    let mut closed = Box::pin(async move { log.close().await });
+    assert!(closed.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+    hand.turn();
+    audit::verify_on(&disk, Path::new("/sim"), key().verifying_key()).unwrap()
+}
+
+#[test]
+fn through_partitions_and_losses_of_power_each_request_has_one_effect() {
+    let (mut again, mut cuts, mut crashes) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let outcome = run(seed);
+        let kinds = &outcome.report.kinds;
+        for kind in ["leases granted", "spend marks", "settlement batches", "decision batches"] {
+            assert_eq!(kinds[kind], HOLDERS * ROUNDS, "{kind} of seed {seed}");
+        }
+        let charged: i128 = outcome.report.settled.values().sum();
+        assert_eq!(charged, i128::from(HOLDERS * ROUNDS) * 700, "seed {seed}");
+        (again, cuts, crashes) = (again + outcome.again, cuts + outcome.cuts, crashes + outcome.crashes);
+    }
+    println!("{SEEDS} seeds: {cuts} partitions, {crashes} losses of power or process, {again} requests sent again");
+    assert!(again > SEEDS && cuts > 0 && crashes > 0);
+}
