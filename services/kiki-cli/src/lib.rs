@@ -13,3 +13,4 @@ pub mod out;
 pub mod platform;
 pub mod replay;
 pub mod up;
+pub mod witness;

@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
-        Command::Audit(args) => invoice::run_audit(&args),
+        Command::Audit(args) => invoice::run_audit(&args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

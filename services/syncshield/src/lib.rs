@@ -14,6 +14,7 @@ pub mod error;
 mod http;
 mod rpc;
 pub mod store;
+pub mod witness;
 
 use std::time::Duration;
 
@@ -46,6 +47,10 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
+    for at in config.witnesses.clone() {
+        // It ends with `shutdown`, and has nothing to finish.
+        tokio::spawn(witness::keep_cosigned(log.clone(), at, shutdown.clone()));
+    }
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
     let grpc = SyncShieldServiceServer::new(service)
         .max_decoding_message_size(runtime::MAX_MESSAGE)
