@@ -67,9 +67,8 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
 async fn keep_published(mut publisher: Publisher, shutdown: CancellationToken) -> Publisher {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
-        match shutdown.run_until_cancelled(publisher.publish()).await {
-            Some(Err(error)) => tracing::warn!(%error, "no tiles"),
-            Some(Ok(())) | None => {}
+        if let Some(Err(error)) = shutdown.run_until_cancelled(publisher.publish()).await {
+            tracing::warn!(%error, "no tiles");
         }
     }
     publisher

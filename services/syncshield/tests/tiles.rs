@@ -246,7 +246,7 @@ async fn the_log_is_served_over_http_and_proves_its_growth() {
         signed.push(Checkpoint::open(note.as_bytes(), LOG, &key).unwrap());
     }
 
-    let mut consistency = |old_size, new_size| {
+    let consistency = |old_size, new_size| {
         let mut client = client.clone();
         async move { client.get_consistency(GetConsistencyRequest { log_id: LOG.into(), old_size, new_size }).await }
     };

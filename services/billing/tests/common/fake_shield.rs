@@ -191,6 +191,9 @@ impl SyncShieldService for FakeShield {
     async fn put_terms(&self, _: Request<PutTermsRequest>) -> Answer<PutTermsResponse> {
         not_asked()
     }
+    async fn get_consistency(&self, _: Request<GetConsistencyRequest>) -> Answer<GetConsistencyResponse> {
+        not_asked()
+    }
     async fn put_policy(&self, _: Request<PutPolicyRequest>) -> Answer<PutPolicyResponse> {
         not_asked()
     }
