@@ -47,13 +47,14 @@ impl Refusal {
 /// The log that a request is about: the origin of its checkpoint, not verified.
 ///
 /// # Errors
-/// A request that is not of the form.
+/// A checkpoint that is not of the form.
 pub fn origin(request: &Growth) -> Result<String, Refusal> {
     Ok(parse(request)?.1.origin)
 }
 
 fn parse(request: &Growth) -> Result<(Note, Checkpoint), Refusal> {
-    let note = Note::parse(request.checkpoint.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
+    // A note that cannot be read has no signature by a trusted key.
+    let note = Note::parse(request.checkpoint.as_bytes()).map_err(Refusal::Forbidden)?;
     let checkpoint = note.text.parse().map_err(|e: super::checkpoint::Error| Refusal::Malformed(e.to_string()))?;
     Ok((note, checkpoint))
 }

@@ -8,3 +8,4 @@ mod tidy;
 mod tlog_tiles;
 mod tlog_vectors;
 mod verify_log;
+mod witness;

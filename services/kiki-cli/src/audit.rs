@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kiki::framed::Scanner;
-use kiki::tlog::note::VerifyingKey;
+use kiki::tlog::note::{Note, VerifyingKey, Witness};
 use kiki::tlog::portable::{Growth, PortableProof};
 use kiki::tlog::{Checkpoint, Hash, Tree, leaf_hash};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
@@ -157,6 +157,30 @@ fn signed(dir: &Path, key: &VerifyingKey, tree: &Tree) -> Result<(Checkpoint, St
         return Err(Failure::new(format!("the first {} leaves are not those that were signed", checkpoint.size)));
     }
     Ok((checkpoint, note))
+}
+
+/// Which of these witnesses cosigned the folder's checkpoint, and when, a line each.
+///
+/// # Errors
+/// Fewer than the quorum, or a cosignature that is false.
+pub fn cosigned(dir: &Path, witnesses: &[String], quorum: usize) -> Result<Vec<String>, Failure> {
+    let path = Paths::new(dir).checkpoint();
+    let note = Note::parse(&std::fs::read(&path).doing(path.display())?).doing(path.display())?;
+    // One that is named twice counts once.
+    let mut lines = std::collections::BTreeSet::new();
+    for named in witnesses {
+        let text =
+            if named.contains('+') { named.clone() } else { std::fs::read_to_string(named).doing(format_args!("reading {named}"))? };
+        let witness: Witness = text.trim().parse().doing(format_args!("reading the witness's key {named}"))?;
+        if let Some(seconds) = witness.cosigned_at(&note).doing(path.display())? {
+            let at = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+            lines.insert(format!("{witness} at {}", at.map_or_else(|| seconds.to_string(), |at| at.to_string())));
+        }
+    }
+    if lines.len() < quorum {
+        return Err(Failure::new(format!("{} of these witnesses cosigned the checkpoint, and {quorum} are called for", lines.len())));
+    }
+    Ok(lines.into_iter().collect())
 }
 
 /// Runs `kiki audit proof`.

@@ -8,7 +8,7 @@ use kiki::tlog::note::VerifyingKey;
 
 use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
-use crate::{audit, out};
+use crate::{audit, out, witness};
 
 /// Closes a month, or verifies invoices offline.
 #[derive(Debug, Clone, clap::Args)]
@@ -70,6 +70,8 @@ enum AuditCommand {
     Export(audit::Export),
     /// What a policy would have refused of the recorded decisions.
     ReplayPolicy(crate::policy::replay::Args),
+    /// Runs a witness that cosigns the checkpoints of logs (C2SP tlog-witness).
+    Witness(witness::Args),
 }
 
 /// Which log is verified, and under which key.
@@ -78,6 +80,12 @@ pub struct VerifyLog {
     /// The log's public key, or a file that holds it. Default: `log.pub` in the folder, which vouches for nothing to a stranger.
     #[arg(long)]
     pub log_key: Option<String>,
+    /// The key of a witness, or a file that holds it, whose cosignature on the checkpoint counts. Any number.
+    #[arg(long = "witness")]
+    pub witnesses: Vec<String>,
+    /// How many of these witnesses must have cosigned.
+    #[arg(long, default_value_t = 0)]
+    pub quorum: usize,
     /// The data folder.
     pub dir: PathBuf,
 }
@@ -148,7 +156,7 @@ pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String
 ///
 /// # Errors
 /// The first thing in the log that is off.
-pub fn run_audit(args: &AuditArgs) -> Result<(), Failure> {
+pub async fn run_audit(args: &AuditArgs) -> Result<(), Failure> {
     match &args.command {
         AuditCommand::Verify(verify) => verify_log(verify),
         AuditCommand::Proof(args) => audit::prove(args),
@@ -158,17 +166,20 @@ pub fn run_audit(args: &AuditArgs) -> Result<(), Failure> {
         AuditCommand::Diff(args) => audit::diff(args),
         AuditCommand::Export(args) => audit::export(args),
         AuditCommand::ReplayPolicy(replay) => crate::policy::replay::run(replay),
+        AuditCommand::Witness(args) => witness::run(args).await,
     }
 }
 
 fn verify_log(verify: &VerifyLog) -> Result<(), Failure> {
     let key = key(verify.log_key.as_deref(), &[&verify.dir])?;
     let report = syncshield::audit::verify(&verify.dir, &key).doing(verify.dir.display())?;
+    let cosigned = audit::cosigned(&verify.dir, &verify.witnesses, verify.quorum)?;
     let mut rows = vec![
         ("log", report.log_id.clone()),
         ("leaves", out::grouped(report.leaves)),
         ("signed", format!("{} under root {}", out::grouped(report.signed), report.root)),
     ];
+    rows.extend(cosigned.into_iter().map(|line| ("cosigned", line)));
     rows.extend(report.kinds.iter().map(|(kind, count)| (*kind, out::grouped(*count))));
     let settled: Vec<String> = report
         .settled

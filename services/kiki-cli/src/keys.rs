@@ -43,13 +43,17 @@ fn key(folder: &Path, name: &str) -> Result<Key, Failure> {
 /// Written beside its place and renamed, so that a crash leaves no half of a key.
 fn make(folder: &Path, path: &Path) -> std::io::Result<Key> {
     let key = Key::random().map_err(std::io::Error::other)?;
+    write_secret(folder, path, &hex::encode(key.bytes()))?;
+    Ok(key)
+}
+
+pub(crate) fn write_secret(folder: &Path, path: &Path, text: &str) -> std::io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    writeln!(file, "{}", hex::encode(key.bytes()))?;
+    writeln!(file, "{text}")?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()?;
-    Ok(key)
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -14,3 +14,4 @@ pub mod platform;
 pub mod policy;
 pub mod replay;
 pub mod up;
+pub mod witness;

@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
         Command::Policy(args) => policy::run(args).await,
-        Command::Audit(args) => invoice::run_audit(&args),
+        Command::Audit(args) => invoice::run_audit(&args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -148,6 +148,7 @@ impl Platform {
             log_id: LOG_ID.to_owned(),
             lease_ttl_secs: config.lease_ttl_secs,
             signed_size: None,
+            witnesses: Vec::new(),
         };
         services.spawn(SHIELD, |stop| syncshield::serve(shield, settings, clock.clone(), stop));
         // It makes the log's key, which Billing reads.

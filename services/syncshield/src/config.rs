@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::witness::WitnessAt;
+
 /// What SyncShield is told at its start.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -18,4 +20,7 @@ pub struct Config {
     /// tells when the whole folder was restored from an old backup.
     #[arg(long, env = "KIKI_SIGNED_SIZE")]
     pub signed_size: Option<PathBuf>,
+    /// A witness that cosigns the checkpoints, as `http://host:port+<its vkey>`. Any number.
+    #[arg(long = "witness", env = "KIKI_WITNESSES", value_delimiter = ',')]
+    pub witnesses: Vec<WitnessAt>,
 }

@@ -16,6 +16,7 @@ mod metrics;
 mod rpc;
 pub mod shadow;
 pub mod store;
+pub mod witness;
 
 use std::time::Duration;
 
@@ -52,6 +53,10 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     metrics.add(Ok(log.shadow().metric()));
     let budgets = tokio::spawn(metrics::Budgets::new(&metrics).keep(log.clone(), shutdown.clone()));
     let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
+    for at in config.witnesses.clone() {
+        // It ends with `shutdown`, and has nothing to finish.
+        tokio::spawn(witness::keep_cosigned(log.clone(), at, shutdown.clone()));
+    }
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
     let routes = routes(&log, &config, shutdown.clone());
     let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
@@ -65,9 +70,8 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
 async fn keep_published(mut publisher: Publisher, shutdown: CancellationToken) -> Publisher {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
-        match shutdown.run_until_cancelled(publisher.publish()).await {
-            Some(Err(error)) => tracing::warn!(%error, "no tiles"),
-            Some(Ok(())) | None => {}
+        if let Some(Err(error)) = shutdown.run_until_cancelled(publisher.publish()).await {
+            tracing::warn!(%error, "no tiles");
         }
     }
     publisher

@@ -25,7 +25,7 @@ use arc_swap::ArcSwapOption;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf;
 use kiki::tlog::checkpoint::Checkpoint;
-use kiki::tlog::note::SigningKey;
+use kiki::tlog::note::{Note, Signature, SigningKey};
 use kiki::tlog::tile::{self, Kind, Tile};
 use kiki::tlog::{Hash, Tree, leaf_hash};
 use parking_lot::RwLock;
@@ -52,6 +52,7 @@ type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 enum Job {
     Run(Box<dyn FnOnce(&mut Ledger) -> Reply + Send>),
     Sign { min_size: u64, reply: oneshot::Sender<Result<Signed, Error>> },
+    Cosign { size: u64, signature: Signature, reply: oneshot::Sender<Result<(), Error>> },
     Close(oneshot::Sender<()>),
 }
 
@@ -267,6 +268,16 @@ impl Log {
         answer.await.map_err(|_| Error::Stopped)?
     }
 
+    /// Adds a witness's signature to the checkpoint of a size; nothing where there is a newer one by now.
+    ///
+    /// # Errors
+    /// The file system's, or a writer that is gone.
+    pub async fn cosign(&self, size: u64, signature: Signature) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Cosign { size, signature, reply }).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
     /// The newest checkpoint that was signed.
     #[must_use]
     pub fn newest_checkpoint(&self) -> Option<Arc<Signed>> {
@@ -446,6 +457,7 @@ impl Writer {
                     self.ledger.seal();
                 }
                 Job::Sign { min_size, reply } => signs.push((min_size, reply)),
+                Job::Cosign { size, signature, reply } => drop(reply.send(self.cosign(size, signature))),
                 Job::Close(reply) => close = Some(reply),
             }
             next = if self.ledger.pending() < MAX_COMMIT && close.is_none() { queue.try_recv().ok() } else { None };
@@ -553,6 +565,18 @@ impl Writer {
         let signed = Signed { size, note: note.into() };
         self.inner.signed.store(Some(Arc::new(signed.clone())));
         Ok(signed)
+    }
+
+    /// Adds to the newest checkpoint, in place of what the same key said of it before.
+    fn cosign(&mut self, size: u64, signature: Signature) -> Result<(), Error> {
+        let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size == size) else { return Ok(()) };
+        let mut note = Note::parse(signed.note.as_bytes())?;
+        note.signatures.retain(|other| (&other.name, other.id) != (&signature.name, signature.id));
+        note.signatures.push(signature);
+        let note = note.to_string();
+        replace(&*self.inner.disk, &self.paths.checkpoint(), note.as_bytes())?;
+        self.inner.signed.store(Some(Arc::new(Signed { size, note: note.into() })));
+        Ok(())
     }
 
     /// A snapshot only saves time at the next start, so a failure is told and no more.

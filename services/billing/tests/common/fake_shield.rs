@@ -212,6 +212,9 @@ impl SyncShieldService for FakeShield {
     async fn reconcile(&self, _: Request<ReconcileRequest>) -> Answer<ReconcileResponse> {
         not_asked()
     }
+    async fn get_consistency(&self, _: Request<GetConsistencyRequest>) -> Answer<GetConsistencyResponse> {
+        not_asked()
+    }
     async fn put_policy(&self, _: Request<PutPolicyRequest>) -> Answer<PutPolicyResponse> {
         not_asked()
     }

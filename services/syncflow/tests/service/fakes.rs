@@ -299,6 +299,9 @@ impl SyncShieldService for Shield {
     async fn get_proof(&self, _: Request<shield::GetProofRequest>) -> Answer<shield::GetProofResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
+    async fn get_consistency(&self, _: Request<shield::GetConsistencyRequest>) -> Answer<shield::GetConsistencyResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
     async fn put_campaign(&self, _: Request<shield::PutCampaignRequest>) -> Answer<shield::PutCampaignResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
