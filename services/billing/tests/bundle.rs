@@ -165,7 +165,9 @@ fn a_correction_that_the_closing_left_out_is_found() {
         accounted_at: Some(UnixMicros(JANUARY).into()),
         ..Default::default()
     };
-    let (log, bundle) = made(|log| drop(log.append("acme", Body::SpendAdjustment(adjustment))));
+    let (log, bundle) = made(|log| {
+        log.append("acme", Body::SpendAdjustment(adjustment));
+    });
     let findings = findings(&log, bundle);
     assert!(findings.iter().any(|f| f.problem.contains("leaves give")), "{findings:?}");
 }
