@@ -4,16 +4,18 @@
 //! So a check costs a handful of look-ups and one pass over 8 bytes for each 64 rules, however many rules there are.
 
 mod amounts;
+mod hash;
 mod names;
 mod zones;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::{Bid, MAX_ENTRIES, PolicyError, Refusals, Verdict};
 use crate::ids;
 use crate::leaf::{self, policy_rule::Kind};
 use crate::money::Currency;
 use amounts::Amounts;
+use hash::Map;
 use names::{Form, Names};
 use zones::Zones;
 
@@ -178,7 +180,7 @@ fn signals(field: &str, consent: &leaf::Consent) -> Result<u32, PolicyError> {
 #[derive(Debug, Clone)]
 struct Scope {
     mask: Mask,
-    campaigns: HashMap<String, Mask>,
+    campaigns: Map<String, Mask>,
 }
 
 #[derive(Debug, Clone)]
@@ -189,10 +191,10 @@ pub(super) struct Table {
     capped: HashSet<Currency>,
     /// Rules for every client, and those for one.
     everyone: Mask,
-    clients: HashMap<String, Scope>,
+    clients: Map<String, Scope>,
     /// Rules for every platform, and those for one.
     everywhere: Mask,
-    platforms: HashMap<String, Mask>,
+    platforms: Map<String, Mask>,
     prices: Amounts,
     ltvs: Amounts,
     lists: [(Dimension, Names); 4],
@@ -222,9 +224,9 @@ impl Table {
             words,
             capped: HashSet::new(),
             everyone: none.clone(),
-            clients: HashMap::new(),
+            clients: Map::default(),
             everywhere: none.clone(),
-            platforms: HashMap::new(),
+            platforms: Map::default(),
             prices: Amounts::default(),
             ltvs: Amounts::default(),
             lists: [
@@ -263,7 +265,7 @@ impl Table {
                 set(self.platforms.entry(rule.platform.to_owned()).or_insert_with(|| self.everywhere.clone()), bit);
             }
             if !rule.client.is_empty() {
-                let new = || Scope { mask: self.everyone.clone(), campaigns: HashMap::new() };
+                let new = || Scope { mask: self.everyone.clone(), campaigns: Map::default() };
                 let scope = self.clients.entry(rule.client.to_owned()).or_insert_with(new);
                 match rule.campaign {
                     "" => set(&mut scope.mask, bit),

@@ -1,12 +1,11 @@
 //! Bounds of amounts: sorted, so that one binary search finds all that a value breaks.
 
-use std::collections::HashMap;
-
+use super::hash::Map;
 use super::{Mask, or, set};
 use crate::money::Currency;
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Amounts(HashMap<Currency, Bounds>);
+pub(super) struct Amounts(Map<Currency, Bounds>);
 
 #[derive(Debug, Clone, Default)]
 struct Bounds {

@@ -1,8 +1,8 @@
 //! Lists of names, block and allow, in one look-up for each name that a bid goes by.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
+use super::hash::Map;
 use super::{Mask, PolicyError, WORDS, or, set};
 
 /// How names compare.
@@ -25,7 +25,7 @@ pub(super) struct Names {
     /// All rules that allow.
     allow: Mask,
     allows: bool,
-    by_name: HashMap<String, Spoken>,
+    by_name: Map<String, Spoken>,
 }
 
 /// The rules that name a name.
@@ -37,7 +37,7 @@ struct Spoken {
 
 impl Names {
     pub(super) fn new(form: Form, none: &Mask) -> Self {
-        Self { form, allow: none.clone(), allows: false, by_name: HashMap::new() }
+        Self { form, allow: none.clone(), allows: false, by_name: Map::default() }
     }
 
     pub(super) fn add(&mut self, rule: usize, allow: bool, names: &[String], path: &str) -> Result<(), PolicyError> {
