@@ -115,6 +115,11 @@ fn purchase(event_id: &str, receipt: &str, at: i64) -> ReportConversionsRequest 
     ReportConversionsRequest { conversions: vec![conversion] }
 }
 
+/// The receipt in the click link of the markup.
+fn click_receipt(bid: &Bid) -> &str {
+    bid.markup.split_once("/click?r=").unwrap().1.split_once('&').unwrap().0
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bid_becomes_one_line_of_one_invoice_that_verifies_offline() {
     let data = tempfile::tempdir().unwrap();
@@ -132,12 +137,15 @@ async fn one_bid_becomes_one_line_of_one_invoice_that_verifies_offline() {
     assert_eq!(status_of(&mut flow, notice(NoticeKind::Bill, &bid.receipt, PRICE_CAP + 1)).await, NoticeStatus::Refused);
     assert_eq!(status_of(&mut flow, notice(NoticeKind::Bill, &bid.receipt, 15_000_000)).await, NoticeStatus::Applied);
     assert_eq!(status_of(&mut flow, notice(NoticeKind::Bill, &bid.receipt, 15_000_000)).await, NoticeStatus::Duplicate);
-    assert_eq!(status_of(&mut flow, notice(NoticeKind::Loss, &bid.receipt, 0)).await, NoticeStatus::Duplicate);
+    assert_eq!(status_of(&mut flow, notice(NoticeKind::Loss, &bid.receipt, 0)).await, NoticeStatus::Conflict);
 
     clock.advance_to(UnixMicros(MIDMONTH + 3_600_000_000));
-    let first = flow.report_conversions(purchase("order-1", &bid.receipt, MIDMONTH + 3_000_000_000)).await.unwrap().into_inner();
+    // What the click brings is good for purchases, and for no notice.
+    let click = click_receipt(&bid);
+    assert_eq!(status_of(&mut flow, notice(NoticeKind::Loss, click, 0)).await, NoticeStatus::Refused);
+    let first = flow.report_conversions(purchase("order-1", click, MIDMONTH + 3_000_000_000)).await.unwrap().into_inner();
     assert_eq!(first.results[0].attributed_campaign, "spring");
-    let again = flow.report_conversions(purchase("order-1", &bid.receipt, MIDMONTH + 3_000_000_000)).await.unwrap().into_inner();
+    let again = flow.report_conversions(purchase("order-1", click, MIDMONTH + 3_000_000_000)).await.unwrap().into_inner();
     assert!(again.results[0].duplicate);
     let second = flow.report_conversions(purchase("order-2", "", MIDMONTH + 3_500_000_000)).await.unwrap().into_inner();
     assert_eq!(second.results[0].attributed_campaign, "", "a customer is acquired once");

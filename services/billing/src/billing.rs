@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
+use kiki::leaf::{self, leaf::Body};
+use kiki::status::Reason;
 use kiki::tlog::note::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
@@ -11,10 +13,10 @@ use tokio::sync::{Semaphore, watch};
 use crate::bundle::{self, BUNDLE_BYTES_MAX};
 use crate::clients::{self, Issued, Shield};
 use crate::domain::accounting::{self, Closing, billable_from};
-use crate::domain::bundle::{Bundle, verify};
+use crate::domain::bundle::{Bundle, limits, verify};
 use crate::domain::invoice::{self, Basis, Completeness, Facts, Invoice, Terms};
 use crate::domain::period::{Month, due_date, issue_date, resolve};
-use crate::error::{Error, Postponed};
+use crate::error::{Error, Postponed, out_of_reach};
 use crate::follower::Progress;
 use crate::metrics::Metrics;
 use crate::store::{InvoiceRow, Page, Store, StoreError};
@@ -93,7 +95,16 @@ impl Billing {
                 Basis::Predicted => "the month has not ended",
                 Basis::Realised => "the horizon of the month's customers has not passed",
             };
-            return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until }));
+            return Ok(Err(Postponed { client: client.to_owned(), currency, reason: reason.to_owned(), until: Some(until) }));
+        }
+        match self.evident(client, terms.evidence_leaf).await {
+            Ok(()) => {}
+            // One client's fault, and mended by new terms as long as the month is not closed under these:
+            // the others' month is drafted all the same.
+            Err(error @ Error::Evidence { .. }) => {
+                return Ok(Err(Postponed { client: client.to_owned(), currency, reason: error.to_string(), until: None }));
+            }
+            Err(error) => return Err(error),
         }
         if closed.is_none() {
             let leaf = self.shield.close_period(client, &currency, month, span).await?;
@@ -102,6 +113,10 @@ impl Billing {
         }
         let (closing, earlier) = self.closing(client, &currency, month).await?.ok_or(Error::Answer("a closing that is not in the log"))?;
         let terms = self.terms_of(client, &closing).await?;
+        if let Some((number, leaf)) = self.store.invoiced(client, closing.client_seq).await? {
+            let reason = StoreError::Invoiced { number, leaf }.to_string();
+            return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until: None }));
+        }
         Ok(Ok(self.draw_up(client, &closing, &earlier, terms).await?))
     }
 
@@ -112,8 +127,7 @@ impl Billing {
         if lines.is_empty() {
             return Ok(None);
         }
-        let (checkpoint_size, root) =
-            self.store.believed(self.key.name()).await?.ok_or(Error::Behind { have: 0, need: closing.leaf + 1 })?;
+        let (checkpoint_size, root) = self.store.signed(self.key.name()).await?.ok_or(Error::Behind { have: 0, need: closing.leaf + 1 })?;
         let draft_id = format!("draft-{client}-{}-{}", closing.currency, closing.month);
         let document = invoice::build(Facts {
             invoice_id: draft_id.clone(),
@@ -169,7 +183,11 @@ impl Billing {
         if let Some(fault) = self.progress.borrow().fault.clone() {
             return Err(Error::Fault(fault));
         }
-        let draft = self.invoice(id).await?.invoice().map_err(Error::Store)?;
+        let row = self.invoice(id).await?;
+        let draft = row.invoice()?;
+        if row.number.is_none() {
+            self.provable(&row, &draft).await?;
+        }
         let now = self.clock.now();
         let year = Month::containing(now, &draft.terms.zone)?.year();
         let finish = |invoice: Invoice, number: String| finished(invoice, number, now);
@@ -181,8 +199,44 @@ impl Billing {
         self.record(row).await
     }
 
+    /// What would stand in the way of the invoice's proof is found before its number is taken: the
+    /// log up to now is folded, with the numbers and closings that it holds invoices of.
+    async fn provable(&self, row: &InvoiceRow, draft: &Invoice) -> Result<(), Error> {
+        let (_, signed) = self.shield.checkpoint(0).await?;
+        self.folded(signed).await?;
+        let (leaves, bytes) = self.store.extent(&row.client).await?;
+        limits::check(leaves, bytes, signed, row.document.len() as u64)?;
+        self.evident(&row.client, draft.terms.evidence_leaf).await
+    }
+
+    /// The leaf that terms name as their evidence is one, and the client may see it.
+    async fn evident(&self, client: &str, evidence: Option<u64>) -> Result<(), Error> {
+        let Some(index) = evidence else { return Ok(()) };
+        let refused = |problem: String| Error::Evidence { leaf: index, problem };
+        let leaf = self.shield.leaf(index).await.map_err(|error| match error {
+            Error::Shield(status) if Reason::PositionOutOfRange.is(&status) => refused("the log is shorter".to_owned()),
+            Error::Answer(_) => refused("the log is shorter".to_owned()),
+            error => error,
+        })?;
+        let (header, body) = leaf::decode(&leaf.leaf).map_err(|e| refused(e.to_string()))?;
+        match body {
+            Body::Evidence(_) if header.client == client || header.client == leaf::OPERATOR => Ok(()),
+            Body::Evidence(_) => Err(refused("it is another client's".to_owned())),
+            _ => Err(refused("it is of another kind".to_owned())),
+        }
+    }
+
     /// Records an invoice in the log unless it is there.
-    async fn record(&self, mut row: InvoiceRow) -> Result<InvoiceRow, Error> {
+    async fn record(&self, row: InvoiceRow) -> Result<InvoiceRow, Error> {
+        let to_do = row.leaf.is_none();
+        let recorded = self.record_row(row).await;
+        if to_do {
+            self.count_unrecorded().await?;
+        }
+        recorded
+    }
+
+    async fn record_row(&self, mut row: InvoiceRow) -> Result<InvoiceRow, Error> {
         if let (None, Some(number), Some(at)) = (row.leaf, &row.number, row.issued_at) {
             let document_sha256 = Sha256::digest(&row.document).into();
             let issued = Issued { document_sha256, at, period_closed_seq: row.period_closed_seq };
@@ -196,9 +250,23 @@ impl Billing {
 
     /// Records what became final and did not reach the log before an end of the process.
     pub async fn record_rest(&self) -> Result<(), Error> {
+        self.count_unrecorded().await?;
         for row in self.store.unrecorded().await? {
-            self.record(row).await?;
+            let number = row.number.clone().unwrap_or_default();
+            match self.record(row).await {
+                Err(Error::Shield(status)) if !out_of_reach(&status) => {
+                    tracing::error!(number, refused = status.message(), "the log does not take an invoice");
+                }
+                recorded => drop(recorded?),
+            }
         }
+        Ok(())
+    }
+
+    /// Shows how many final invoices the log does not hold.
+    pub async fn count_unrecorded(&self) -> Result<(), Error> {
+        let unrecorded = self.store.unrecorded().await?.len();
+        self.metrics.unrecorded.set(i64::try_from(unrecorded).unwrap_or(i64::MAX));
         Ok(())
     }
 

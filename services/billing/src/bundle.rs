@@ -10,8 +10,8 @@ use crate::domain::bundle::{self, Bundle, BundleLeaf, Finding, Place, Report};
 /// The format written here.
 const FORMAT: u32 = 1;
 
-/// Largest bundle: 1 GiB, or two million leaves of 500 bytes. It is read into memory as a whole.
-pub const BUNDLE_BYTES_MAX: usize = 1 << 30;
+/// Largest bundle.
+pub const BUNDLE_BYTES_MAX: usize = bundle::limits::BYTES_MAX as usize;
 
 /// Checks an invoice's bundle offline under the log's public key, which comes from elsewhere than
 /// the bundle: proof, completeness, attribution, and every figure recomputed from the leaves.

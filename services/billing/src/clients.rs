@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::domain::bundle::BundleLeaf;
+use crate::domain::bundle::limits::TooLarge;
 use crate::domain::period::{Month, Span};
 use crate::error::Error;
 
@@ -107,7 +108,8 @@ impl Shield {
             for entry in message.entries.into_iter().take_while(|entry| entry.index <= last) {
                 bytes += entry.leaf.len();
                 if bytes > bytes_max {
-                    return Err(Error::TooLarge { max: bytes_max });
+                    let (found, max) = (bytes as u64, bytes_max as u64);
+                    return Err(TooLarge { what: "bytes", found, max }.into());
                 }
                 leaves.push(bundle_leaf(entry));
             }

@@ -5,6 +5,8 @@ use kiki::status::Reason;
 use tonic::{Code, Status};
 
 use crate::domain::accounting::ClosingError;
+use crate::domain::bundle::limits::TooLarge;
+use crate::domain::follow::Unreadable;
 use crate::domain::invoice::InvoiceError;
 use crate::domain::period::PeriodError;
 use crate::store::StoreError;
@@ -24,6 +26,9 @@ pub enum Error {
     /// The log does not follow from what was seen before, or is not as signed.
     #[error("the log can no longer be followed: {0}")]
     Fault(String),
+    /// The log holds a leaf that cannot be read.
+    #[error("the log can no longer be followed: {0}")]
+    Unreadable(Unreadable),
     /// The fold has not come as far as is needed.
     #[error("the fold is at leaf {have} of the {need} that are needed; try again")]
     Behind {
@@ -52,11 +57,16 @@ pub enum Error {
         /// The draft's id.
         id: String,
     },
-    /// A bundle above its limit.
-    #[error("the client's leaves are more than {max} bytes: a bundle cannot hold them")]
-    TooLarge {
-        /// The limit, bytes.
-        max: usize,
+    /// A bundle above one of its limits.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// The baseline's evidence is none that a bundle could show.
+    #[error("terms name leaf {leaf} as their baseline's evidence but {problem}")]
+    Evidence {
+        /// Index of the leaf.
+        leaf: u64,
+        /// Why it is none.
+        problem: String,
     },
     /// The invoice cannot be drawn up.
     #[error(transparent)]
@@ -81,7 +91,7 @@ pub enum Error {
     Stopped,
 }
 
-/// Why a client's month is not invoiced yet.
+/// Why a client's month is not invoiced, or not yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Postponed {
     /// Client id.
@@ -89,9 +99,9 @@ pub struct Postponed {
     /// ISO 4217 code.
     pub currency: String,
     /// Why.
-    pub reason: &'static str,
-    /// Until when.
-    pub until: UnixMicros,
+    pub reason: String,
+    /// Until when; none where no time mends it.
+    pub until: Option<UnixMicros>,
 }
 
 impl From<Status> for Error {
@@ -100,20 +110,25 @@ impl From<Status> for Error {
     }
 }
 
+/// Whether SyncShield did not answer, rather than refuse: another attempt may do.
+pub fn out_of_reach(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
-            Error::Shield(status) => match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Reason::DependencyUnavailable.status(text),
-                _ => *status,
-            },
-            Error::Fault(_) => Reason::LogInconsistent.status(text),
+            Error::Shield(status) if out_of_reach(&status) => Reason::DependencyUnavailable.status(text),
+            Error::Shield(status) => *status,
+            Error::Fault(_) | Error::Unreadable(_) => Reason::LogInconsistent.status(text),
             Error::Behind { .. } => Reason::NotReady.status(text),
             Error::NotFound { .. } => Reason::NotFound.status(text),
             Error::Field { .. } => Reason::FieldInvalid.status(text),
             Error::Draft { .. } => Reason::PeriodOpen.status(text),
-            Error::TooLarge { .. } => Reason::TooMany.status(text),
+            Error::Store(StoreError::Invoiced { .. }) => Reason::KeyReused.status(text),
+            Error::Evidence { .. } => Reason::FieldInvalid.status(text),
+            Error::TooLarge(_) => Reason::TooMany.status(text),
             Error::Store(_)
             | Error::Answer(_)
             | Error::Invoice(_)

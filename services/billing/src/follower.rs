@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use kiki::leaf::leaf::Body;
 use kiki::status::Reason;
 use kiki::tlog::Checkpoint;
 use kiki::tlog::note::VerifyingKey;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::billing::Billing;
 use crate::clients::Shield;
-use crate::domain::follow::{Believed, Follower};
+use crate::domain::follow::{Believed, Fault, Follower};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -59,7 +60,7 @@ impl Following {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(error)) => match fault(&error) {
-                    Some(fault) => return self.stop(fault),
+                    Some(fault) => return self.stop(fault, &error),
                     None => tracing::warn!(%error, "tail broke off"),
                 },
             }
@@ -77,12 +78,12 @@ impl Following {
         let mut follower = Follower::new(self.key.name(), cursor.frontier, cursor.heads);
         let mut stream = self.shield.tail(follower.next_index(), "", true).await?;
         if let Err(error) = self.billing.record_rest().await {
-            // Finalising it again tries again; the fold does not wait for it.
-            tracing::warn!(%error, "an invoice is not recorded yet");
+            // The next connection tries again; the fold does not wait for it.
+            tracing::warn!(%error, "invoices are not recorded yet");
         }
         while let Some(message) = stream.message().await? {
             for entry in &message.entries {
-                follower.push(entry.index, &entry.leaf).map_err(broken)?;
+                follower.push(entry.index, &entry.leaf).map_err(refused)?;
             }
             if !message.checkpoint.is_empty() {
                 let checkpoint = self.open(&message.checkpoint)?;
@@ -112,6 +113,9 @@ impl Following {
 
     async fn fold(&self, believed: &Believed) -> Result<(), Error> {
         self.store.fold(self.key.name(), believed).await?;
+        if believed.leaves.iter().any(|leaf| matches!(leaf.body, Some(Body::Invoice(_)))) {
+            self.billing.count_unrecorded().await?;
+        }
         self.tell(believed.frontier.size());
         Ok(())
     }
@@ -121,10 +125,20 @@ impl Following {
         self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.folded, folded) != folded);
     }
 
-    fn stop(&self, fault: String) {
+    fn stop(&self, fault: String, error: &Error) {
+        if let Error::Unreadable(leaf) | Error::Store(StoreError::Unreadable(leaf)) = error {
+            self.metrics.unreadable(leaf);
+        }
         tracing::error!(fault, "the log is followed no longer");
         self.metrics.fault.set(1);
         self.progress.send_modify(|progress| progress.fault = Some(fault));
+    }
+}
+
+fn refused(fault: Fault) -> Error {
+    match fault {
+        Fault::Unreadable(leaf) => Error::Unreadable(leaf),
+        fault => broken(fault),
     }
 }
 
@@ -136,9 +150,8 @@ fn broken(fault: impl std::fmt::Display) -> Error {
 fn fault(error: &Error) -> Option<String> {
     match error {
         Error::Fault(fault) => Some(fault.clone()),
-        Error::Store(StoreError::Corrupt { .. } | StoreError::CursorMoved { .. }) => Some(error.to_string()),
-        // A second closing of a month or a second document of a version: the log's writer never makes one.
-        Error::Store(StoreError::Sql(sqlx::Error::Database(e))) if e.is_unique_violation() => Some(error.to_string()),
+        Error::Unreadable(leaf) => Some(leaf.to_string()),
+        Error::Store(StoreError::Corrupt { .. } | StoreError::Unreadable(_) | StoreError::CursorMoved { .. }) => Some(error.to_string()),
         // The log no longer reaches, or no longer keeps, what was believed.
         Error::Shield(status) if Reason::PositionOutOfRange.is(status) => Some(error.to_string()),
         _ => None,

@@ -9,7 +9,14 @@
 //! - the fold and its cursor move in one transaction;
 //! - invoice numbers have no gaps, and a number is taken together with the bytes that bear it;
 //! - an invoice's bytes never change once it has a number, and their digest is in the log;
-//! - a bundle is handed out only when it verifies.
+//! - a bundle is handed out only when it verifies;
+//! - a closing is invoiced once and a number is used once, also by a ledger that was lost or restored:
+//!   what the log holds of them is taken;
+//! - what could not be proven takes no number: a bundle holds at most 1,048,576 leaves and 1 GiB
+//!   ([`domain::bundle::limits`]), and the baseline's evidence is a leaf that the client may see.
+//!
+//! It stops, rather than guesses, at a leaf that it cannot read: calls then name that leaf and its
+//! client, and so does the metric `kiki_billing_unreadable_leaf`.
 //!
 //! Deliberately not here: payment, and what the fee is computed *from*: attribution is
 //! [`kiki::attribution`], and the log is SyncShield's.

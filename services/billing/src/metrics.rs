@@ -4,6 +4,7 @@
 use kiki::runtime;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use crate::domain::follow::Unreadable;
 use crate::domain::invoice::Invoice;
 
 /// The metrics.
@@ -13,6 +14,9 @@ pub struct Metrics {
     pub folded: IntGauge,
     /// 1 once the log contradicted itself.
     pub fault: IntGauge,
+    /// Final invoices whose leaf the log does not hold, as far as is known.
+    pub unrecorded: IntGauge,
+    unreadable: IntGaugeVec,
     revenue: IntGaugeVec,
     margin: IntGaugeVec,
     generated: IntCounterVec,
@@ -26,6 +30,11 @@ impl Metrics {
         Self {
             folded: registry.add(IntGauge::new("kiki_billing_folded_leaves", "leaves of the log that are folded")),
             fault: registry.add(IntGauge::new("kiki_billing_log_fault", "1 once the log contradicted itself")),
+            unrecorded: registry.add(IntGauge::new("kiki_billing_unrecorded_invoices", "final invoices that the log does not hold")),
+            unreadable: registry.add(IntGaugeVec::new(
+                opts("kiki_billing_unreadable_leaf", "index of the leaf that cannot be read and stopped the fold"),
+                &["client"],
+            )),
             revenue: registry.add(IntGaugeVec::new(
                 opts("kiki_ooaS_revenue_total_micros", "fees of final invoices, micros of the currency"),
                 &["month", "currency"],
@@ -41,6 +50,11 @@ impl Metrics {
                 &["client", "currency"],
             )),
         }
+    }
+
+    /// A leaf stopped the fold.
+    pub fn unreadable(&self, leaf: &Unreadable) {
+        self.unreadable.with_label_values(&[&leaf.client]).set(i64::try_from(leaf.leaf).unwrap_or(i64::MAX));
     }
 
     /// A draft was kept.

@@ -60,7 +60,7 @@ fn summary(row: &InvoiceRow) -> Result<pb::InvoiceSummary, Error> {
 impl From<Postponed> for pb::Postponed {
     fn from(postponed: Postponed) -> Self {
         let Postponed { client, currency, reason, until } = postponed;
-        Self { client, currency, reason: reason.to_owned(), until: Some(until.into()) }
+        Self { client, currency, reason, until: until.map(Into::into) }
     }
 }
 

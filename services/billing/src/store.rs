@@ -13,6 +13,8 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqlSafeStr as _, Sqlite, Transaction};
 
+use crate::domain::follow::Unreadable;
+
 pub use fold::Cursor;
 pub use invoices::{InvoiceRow, Page};
 
@@ -38,6 +40,17 @@ pub enum StoreError {
         what: &'static str,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A leaf that nothing can be folded from.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The log holds an invoice of the closing that this ledger did not issue.
+    #[error("the period was invoiced as {number} in leaf {leaf}, which this ledger did not issue")]
+    Invoiced {
+        /// Its number.
+        number: String,
+        /// Index of its leaf.
+        leaf: u64,
     },
     /// Somebody else moved the cursor: two followers of one ledger.
     #[error("cursor is at {found} but the fold began at {wanted}: another process follows into this ledger")]
@@ -67,8 +80,12 @@ impl Store {
             .busy_timeout(BUSY);
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
         let ledger = include_str!("../migrations/0001_ledger.sql").into_sql_str();
-        let migration = Migration::new(1, "ledger".into(), MigrationType::Simple, ledger, false);
-        Migrator::with_migrations(vec![migration]).run(&pool).await?;
+        let invoiced = include_str!("../migrations/0002_invoiced.sql").into_sql_str();
+        let migrations = vec![
+            Migration::new(1, "ledger".into(), MigrationType::Simple, ledger, false),
+            Migration::new(2, "invoiced".into(), MigrationType::Simple, invoiced, false),
+        ];
+        Migrator::with_migrations(migrations).run(&pool).await?;
         Ok(Self { pool })
     }
 

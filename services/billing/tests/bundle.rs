@@ -323,6 +323,114 @@ fn a_conversion_of_another_value_or_left_out_is_named() {
 }
 
 #[test]
+fn a_second_invoice_of_one_closing_is_named_with_the_first() {
+    let mut log = month(|_| {});
+    let document = invoice(&log).to_json();
+    let first = log.size();
+    issue(&mut log, &document, 570);
+    let second = log.size();
+    issue(&mut log, &document, 570);
+    let bundle = bundle(&log, &document, |_| false);
+    assert!(named(&findings(&log, bundle), &Place::Leaf(second), &format!("again: leaf {first} did already")));
+}
+
+/// The decision of the bid for slot 0 of a lease, as `bill` settles it.
+fn decided(lease_id: u64, change: impl FnOnce(&mut leaf::Decision)) -> Body {
+    let mut decision = leaf::Decision {
+        lease_id,
+        price_nanos: ONE,
+        predicted_ltv_micros: 3_000_000,
+        model: "m".into(),
+        customer: vec![50; 16].into(),
+        ..Default::default()
+    };
+    change(&mut decision);
+    Body::Decisions(leaf::DecisionBatch { decisions: vec![decision], ..Default::default() })
+}
+
+/// A settlement with its decision behind it: the lease's and the settlement's index, log and bundle.
+fn settled_and_decided(change: impl FnOnce(&mut leaf::Decision)) -> (u64, u64, Log, Bundle) {
+    let (mut lease, mut settled) = (0, 0);
+    let (log, bundle) = made(|log| {
+        lease = log.size();
+        settled = log.bill("acme", "spring", JANUARY, ONE, 50, 3_000_000);
+        log.append("acme", decided(lease, change));
+    });
+    (lease, settled, log, bundle)
+}
+
+#[test]
+fn a_settlement_whose_figures_differ_from_its_decision_is_named() {
+    let (_, _, log, bundle) = settled_and_decided(|_| {});
+    let report = verify_bundle(&encode(bundle), &log.public()).unwrap();
+    assert_eq!(report.settlements_without_decision, 6, "those of the month itself; a decision may come behind");
+
+    let (lease, settled, log, bundle) = settled_and_decided(|decision| decision.predicted_ltv_micros = 2_000_000);
+    let problem = format!("slot 0 of lease {lease} is settled with predicted_ltv_micros 3000000 but was decided with 2000000");
+    assert!(named(&findings(&log, bundle), &Place::Leaf(settled), &problem));
+    let (_, settled, log, bundle) = settled_and_decided(|decision| decision.price_nanos -= 1);
+    assert!(named(&findings(&log, bundle), &Place::Leaf(settled), "max_nanos"));
+    let (_, settled, log, bundle) = settled_and_decided(|decision| decision.model = "n".into());
+    assert!(named(&findings(&log, bundle), &Place::Leaf(settled), "with model m but was decided with n"));
+    let (_, settled, log, bundle) = settled_and_decided(|decision| decision.customer = vec![51; 16].into());
+    assert!(named(&findings(&log, bundle), &Place::Leaf(settled), "customer"));
+    // A refusal holds no slot, whatever its fields say.
+    let (_, _, log, bundle) = settled_and_decided(|decision| (decision.refusals, decision.price_nanos) = (2, 7));
+    assert_eq!(verify_bundle(&encode(bundle), &log.public()).unwrap().settlements_without_decision, 7);
+}
+
+#[test]
+fn a_slot_that_is_decided_twice_and_otherwise_is_named() {
+    let mut at = 0;
+    let (log, bundle) = made(|log| {
+        let lease = log.grant("acme", "spring", JANUARY);
+        log.append("acme", decided(lease, |_| {}));
+        log.append("acme", decided(lease, |_| {}));
+        at = log.append("acme", decided(lease, |decision| decision.price_nanos += 1));
+    });
+    assert_eq!(findings(&log, bundle).iter().map(|f| f.place.clone()).collect::<Vec<_>>(), [Place::Leaf(at)]);
+}
+
+#[test]
+fn a_settlement_that_is_not_under_its_lease_as_granted_is_named() {
+    type Change = fn(&mut leaf::SettlementBatch);
+    let changes: [(&str, Change); 5] = [
+        ("campaign is not that", |batch| batch.campaign = "autumn".into()),
+        ("currency is not that", |batch| batch.currency = "EUR".into()),
+        ("granted_at is not that", |batch| batch.granted_at = Some(UnixMicros(JANUARY + 1).into())),
+        ("day_start is not that", |batch| batch.day_start = None),
+        ("was not granted before", |batch| batch.lease_id += 1_000),
+    ];
+    for (problem, change) in changes {
+        let mut at = 0;
+        let (log, bundle) = made(|log| {
+            let mut batch = leaf::SettlementBatch {
+                lease_id: log.grant("acme", "spring", JANUARY),
+                campaign: "spring".into(),
+                currency: "USD".into(),
+                granted_at: Some(UnixMicros(JANUARY).into()),
+                day_start: Some(UnixMicros(JANUARY).into()),
+                settlements: vec![leaf::Settlement { price_nanos: ONE, ..Default::default() }],
+            };
+            change(&mut batch);
+            at = log.append("acme", Body::Settlements(batch));
+        });
+        assert!(named(&findings(&log, bundle), &Place::Leaf(at), problem), "{problem}");
+    }
+}
+
+#[test]
+fn a_lease_that_is_granted_twice_is_named() {
+    let mut at = 0;
+    let (log, bundle) = made(|log| {
+        log.grant("acme", "spring", JANUARY);
+        let again = own(log).into_iter().find(|(_, body)| matches!(body, Body::LeaseGranted(_))).unwrap().1;
+        at = log.append("acme", again);
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "a second time"));
+}
+
+#[test]
 fn an_impression_or_outcome_that_counts_twice_is_named() {
     let mut at = 0;
     let (log, bundle) = made(|log| {

@@ -8,6 +8,7 @@ mod log;
 
 use billing::domain::invoice::Invoice;
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
+use kiki::leaf::leaf::Body;
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::*;
 use kiki::runtime::{Listeners, channel};
@@ -204,6 +205,130 @@ async fn a_long_log_is_caught_up_with_by_proof() {
     let (_data, shield, _clock, mut billing) = started(log, FEBRUARY + DAY).await;
     assert_eq!(billing.draft().await.invoices[0].total_minor, 220_900);
     assert!(*shield.proofs.lock().unwrap() > 0, "no checkpoint lay on the way, so a proof was needed");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_was_lost_issues_no_invoice_again_and_no_number_twice() {
+    let (_data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    billing.draft().await;
+    billing.finalize("draft-acme-USD-2026-01").await.unwrap();
+    billing.stop().await;
+
+    let size = shield.log.lock().unwrap().size();
+    *shield.signed.lock().unwrap() = size;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut billing = Running::start(elsewhere.path(), &shield, &clock).await;
+    let drafted = billing.draft().await;
+    let names: Vec<_> = drafted.invoices.iter().map(|i| i.invoice_id.as_str()).collect();
+    assert_eq!(names, ["draft-beta-USD-2026-01"]);
+    let acme = drafted.postponed.iter().find(|postponed| postponed.client == "acme").unwrap();
+    assert!(acme.reason.contains("was invoiced as K2026-000001") && acme.until.is_none(), "{acme:?}");
+    assert_eq!(billing.finalize("draft-beta-USD-2026-01").await.unwrap().number, "K2026-000002");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_of_an_older_day_finalises_no_draft_that_was_invoiced_since() {
+    let (data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    let id = billing.draft().await.invoices[0].invoice_id.clone();
+    billing.stop().await;
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(data.path().join("ledger.db"), copy.path().join("ledger.db")).unwrap();
+    let mut billing = Running::start(data.path(), &shield, &clock).await;
+    billing.finalize(&id).await.unwrap();
+    billing.stop().await;
+
+    let mut billing = Running::start(copy.path(), &shield, &clock).await;
+    let size = shield.log.lock().unwrap().size();
+    *shield.signed.lock().unwrap() = size;
+    let refused = billing.finalize(&id).await.unwrap_err();
+    assert!(Reason::KeyReused.is(&refused) && refused.message().contains("K2026-000001"), "{refused:?}");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoice_that_the_log_refuses_for_ever_holds_up_no_other() {
+    let (data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    let ids: Vec<_> = billing.draft().await.invoices.into_iter().map(|i| i.invoice_id).collect();
+    *shield.refused_numbers.lock().unwrap() = vec!["K2026-000001".into(), "K2026-000002".into()];
+    for id in &ids {
+        assert!(Reason::KeyReused.is(&billing.finalize(id).await.unwrap_err()));
+    }
+    assert!(billing.metrics().await.contains("kiki_billing_unrecorded_invoices 2"));
+    billing.stop().await;
+    // From here on the log refuses the first alone.
+    shield.refused_numbers.lock().unwrap().pop();
+    let mut billing = Running::start(data.path(), &shield, &clock).await;
+    let shown = async {
+        while !billing.metrics().await.contains("kiki_billing_unrecorded_invoices 1") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), shown).await.expect("the second is recorded at the start");
+    billing.bundle("K2026-000002").await.unwrap();
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_bundle_could_hold_takes_no_number() {
+    let (data, _shield, _clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    let id = billing.draft().await.invoices[0].invoice_id.clone();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.path().join("ledger.db"));
+    let ledger = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let set = |bytes: i64| sqlx::query("UPDATE client_head SET bytes = $1 WHERE client = 'acme'").bind(bytes).execute(&ledger);
+    set(1 << 30).await.unwrap();
+    let refused = billing.finalize(&id).await.unwrap_err();
+    assert!(Reason::TooMany.is(&refused) && refused.message().contains("proof bundle"), "{refused:?}");
+    assert!(billing.get(&id).await.0.number.is_empty());
+    set(1 << 20).await.unwrap();
+    assert_eq!(billing.finalize(&id).await.unwrap().number, "K2026-000001");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terms_whose_evidence_is_none_of_the_clients_are_not_drafted() {
+    let evidence = || Body::Evidence(kiki::leaf::Evidence::default());
+    let named = |log: &mut Log, client: &str, index: u64| {
+        let position = kiki::leaf::Position { log_id: log::LOG.into(), index };
+        log.terms(client, |terms| terms.baseline_evidence = Some(position));
+        log.bill(client, "spring", JANUARY + DAY, ONE, 1, 1_000_000);
+    };
+    let mut log = Log::new();
+    let (operators, betas) = (log.append("kiki", evidence()), log.append("beta", evidence()));
+    named(&mut log, "acme", operators);
+    named(&mut log, "beta", betas);
+    named(&mut log, "cora", betas);
+    named(&mut log, "dora", 2);
+    named(&mut log, "elsa", 1_000_000);
+    let (_data, shield, _clock, mut billing) = started(log, FEBRUARY + DAY).await;
+    let drafted = billing.draft().await;
+    assert_eq!(drafted.invoices.iter().map(|i| i.client.as_str()).collect::<Vec<_>>(), ["acme", "beta"]);
+    let reasons = ["it is another client's", "it is of another kind", "the log is shorter"];
+    assert_eq!(drafted.postponed.len(), reasons.len());
+    for (postponed, reason) in drafted.postponed.iter().zip(reasons) {
+        assert!(postponed.reason.contains(reason), "{postponed:?}");
+    }
+    let closed = |bytes: &Vec<u8>| matches!(kiki::leaf::decode(bytes).unwrap().1, Body::PeriodClosed(_));
+    assert_eq!(shield.log.lock().unwrap().leaves.iter().filter(|bytes| closed(bytes)).count(), 2, "new terms can mend it");
+    for invoice in drafted.invoices {
+        let number = billing.finalize(&invoice.invoice_id).await.unwrap().number;
+        billing.bundle(&number).await.unwrap();
+    }
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_that_cannot_be_read_is_named_with_its_client() {
+    let mut log = january();
+    let at = log.append("beta", Body::Outcome(kiki::leaf::Outcome::default()));
+    let (_data, _shield, _clock, mut billing) = started(log, FEBRUARY + DAY).await;
+    let request = DraftInvoicesRequest { month: "2026-01".into(), client: "acme".into() };
+    let refused = billing.client.draft_invoices(request).await.unwrap_err();
+    assert!(Reason::LogInconsistent.is(&refused), "{refused:?}");
+    assert!(refused.message().contains(&format!("leaf {at} of client \"beta\"")), "{refused:?}");
+    let metric = format!(r#"kiki_billing_unreadable_leaf{{client="beta"}} {at}"#);
+    assert!(billing.metrics().await.contains(&metric));
     billing.stop().await;
 }
 

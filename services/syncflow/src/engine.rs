@@ -30,7 +30,7 @@ use crate::domain::auction::{self, Candidate, Counts, Prediction};
 use crate::domain::creative::Creative;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
-use crate::domain::receipt::{Receipt, ReceiptKeys};
+use crate::domain::receipt::{Purpose, Receipt, ReceiptKeys};
 use crate::domain::targeting::Campaign;
 use crate::metrics::Metrics;
 use memo::Memo;
@@ -84,6 +84,8 @@ pub struct Bid {
     pub slot: Slot,
     /// What its notices bring back.
     pub receipt: String,
+    /// What its click brings back; it moves no money.
+    pub click: String,
 }
 
 /// What an opportunity got.
@@ -312,12 +314,13 @@ impl Engine {
     }
 
     fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
-        let receipt = self.receipts.seal(&decided.receipt(&candidate, &slot, self.notice_window));
+        let content = decided.receipt(&candidate, &slot, self.notice_window);
+        let [receipt, click] = [Purpose::Notice, Purpose::Click].map(|purpose| self.receipts.seal(&content, purpose));
         decided.took(&candidate, &slot);
         let ticket = self.recorder.push(decided.entries);
         let labels = [decided.opportunity.platform.as_str(), candidate.campaign.currency.code()];
         self.metrics.bids.with_label_values(&labels).inc();
-        Answered { answer: Arc::new(Answer::Bid(Bid { candidate, slot, receipt })), ticket }
+        Answered { answer: Arc::new(Answer::Bid(Bid { candidate, slot, receipt, click })), ticket }
     }
 }
 

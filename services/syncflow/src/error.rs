@@ -67,9 +67,9 @@ impl From<Error> for Status {
             Error::Field { path, problem } => status::field(&path, problem),
             Error::TooMany { .. } => Reason::TooMany.status(message),
             Error::Receipt(ReceiptError::TooOld { .. }) => Reason::TooLate.status(message),
-            Error::Receipt(ReceiptError::Malformed(_) | ReceiptError::UnknownKey(_) | ReceiptError::BadMac) => {
-                Reason::ReceiptInvalid.status(message)
-            }
+            Error::Receipt(
+                ReceiptError::Malformed(_) | ReceiptError::UnknownKey(_) | ReceiptError::BadMac | ReceiptError::WrongPurpose(_),
+            ) => Reason::ReceiptInvalid.status(message),
             // What the other service says of the request is the answer; what says that it is not there is not.
             Error::Dependency { status, .. } if !unreachable(&status) => *status,
             Error::Dependency { .. } => Reason::DependencyUnavailable.status(message),

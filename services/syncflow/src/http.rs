@@ -3,7 +3,7 @@
 //! | request | answers |
 //! |---|---|
 //! | `POST /openrtb2/{exchange}` | 200 with bids; 204 with `x-kiki-no-bid` (a reason) and `x-kiki-no-bid-detail`; 400 |
-//! | `GET` or `POST /notice/{win,bill,loss}?r=&price=&loss=` | 200, 400, 410 past the deadline, 503 to be sent again |
+//! | `GET` or `POST /notice/{win,bill,loss}?r=&price=&loss=` | 200, 400, 409 against an earlier one, 410 past the deadline, 503 to be sent again |
 //! | `GET /click?r=&to=` | 302 to the landing page with `kiki_receipt`, 400, 404 |
 
 mod click;
@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use crate::domain::notice::Word;
 use crate::domain::openrtb::{MAX_BODY_BYTES, Malformed, micros_exact};
-use crate::domain::receipt::ReceiptError;
+use crate::domain::receipt::{Purpose, ReceiptError};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::notices::{Notices, Outcome, Why};
@@ -54,7 +54,7 @@ struct Noticed {
 }
 
 async fn notice(State(web): State<Web>, Path(kind): Path<String>, Query(noticed): Query<Noticed>) -> Response {
-    let (receipt, word) = match web.notices.open(&noticed.r).and_then(|receipt| Ok((receipt, word(&kind, &noticed)?))) {
+    let (receipt, word) = match web.notices.open(&noticed.r, Purpose::Notice).and_then(|receipt| Ok((receipt, word(&kind, &noticed)?))) {
         Ok(notice) => notice,
         Err(Error::Field { path, problem }) => return malformed(Malformed { field: path, message: problem }),
         Err(error) => return malformed(Malformed { field: "r".to_owned(), message: error.to_string() }),
@@ -87,6 +87,7 @@ fn word(kind: &str, noticed: &Noticed) -> Result<Word, Error> {
 fn outcome(outcome: Option<&Outcome>) -> Response {
     let (status, reason) = match outcome {
         Some(Outcome::Refused(Why::Receipt(error @ ReceiptError::TooOld { .. }))) => (StatusCode::GONE, error.to_string()),
+        Some(Outcome::Conflict(why)) => (StatusCode::CONFLICT, why.clone()),
         Some(Outcome::Refused(why)) => (StatusCode::BAD_REQUEST, why.to_string()),
         _ => (StatusCode::OK, String::new()),
     };

@@ -12,7 +12,7 @@ use crate::clients::Shield;
 use crate::clients::leases::Leases;
 use crate::config::Exchanges;
 use crate::domain::notice::{self, Effect, Word};
-use crate::domain::receipt::{Receipt, ReceiptError, ReceiptKeys};
+use crate::domain::receipt::{Purpose, Receipt, ReceiptError, ReceiptKeys};
 use crate::error::Error;
 use crate::metrics::Metrics;
 
@@ -28,6 +28,8 @@ pub enum Outcome {
     Duplicate,
     /// Taken, and nothing moves.
     Noted,
+    /// The slot was closed before with another effect or price, says the log; nothing moved.
+    Conflict(String),
     /// Not taken.
     Refused(Why),
 }
@@ -58,6 +60,7 @@ impl Outcome {
             Self::Applied => "applied",
             Self::Duplicate => "duplicate",
             Self::Noted => "noted",
+            Self::Conflict(_) => "conflict",
             Self::Refused(_) => "refused",
         }
     }
@@ -113,9 +116,9 @@ impl Notices {
     /// Reads a receipt; the deadline is the notice's to check.
     ///
     /// # Errors
-    /// It was not made here, or was changed.
-    pub fn open(&self, receipt: &str) -> Result<Receipt, Error> {
-        Ok(self.receipts.open(receipt)?)
+    /// It was not made here, was made for another purpose, or was changed.
+    pub fn open(&self, receipt: &str, purpose: Purpose) -> Result<Receipt, Error> {
+        Ok(self.receipts.open(receipt, purpose)?)
     }
 
     /// Takes notices; answers in their order once what they moved is durable.
@@ -184,6 +187,11 @@ impl Notices {
                     Outcome::Applied
                 }
                 shield::SlotStatus::Duplicate => Outcome::Duplicate,
+                shield::SlotStatus::Conflict => {
+                    let Receipt { client, campaign, lease_id, sequence, .. } = &closing.receipt;
+                    tracing::warn!("slot {sequence} of lease {lease_id} of {campaign} of {client}: {}", result.reason);
+                    Outcome::Conflict(result.reason)
+                }
                 shield::SlotStatus::Refused | shield::SlotStatus::Unspecified => Outcome::Refused(Why::Other(result.reason)),
             };
             if let Some(place) = outcomes.get_mut(closing.at) {
@@ -223,13 +231,13 @@ impl Notices {
         Ok(shield::RecordItem { client: purchase.client, body: Some(body) })
     }
 
-    /// The slot of the receipt, if it is good and the same client's. A purchase with a bad one is a purchase
+    /// The slot of the click's receipt, if it is good and the same client's. A purchase with a bad one is a purchase
     /// all the same: it is attributed as if it had come with none.
     fn slot_of(&self, purchase: &Purchase) -> (u64, u32) {
         if purchase.receipt.is_empty() {
             return (0, 0);
         }
-        match self.receipts.open(&purchase.receipt) {
+        match self.receipts.open(&purchase.receipt, Purpose::Click) {
             Ok(receipt) if receipt.client == purchase.client => (receipt.lease_id, receipt.sequence),
             _ => {
                 self.metrics.receipts_refused.inc();

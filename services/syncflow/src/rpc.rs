@@ -13,6 +13,7 @@ use kiki::pb::syncshield::v1::GetBudgetRequest;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::domain::receipt::Purpose;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::notices::{MAX_ITEMS, Notices, Outcome, Why};
@@ -57,7 +58,7 @@ impl SyncFlowService for Service {
         let (mut taken, mut places) = (Vec::new(), Vec::new());
         for (at, notice) in notices.iter().enumerate() {
             let word = convert::word(at, notice)?;
-            match self.notices.receipts.open(&notice.receipt) {
+            match self.notices.receipts.open(&notice.receipt, Purpose::Notice) {
                 Ok(receipt) => {
                     caller.act_for(&receipt.client)?;
                     taken.push((receipt, word));

@@ -11,6 +11,8 @@
 
 mod compare;
 mod history;
+pub mod limits;
+mod slots;
 
 use std::fmt;
 
@@ -55,6 +57,9 @@ pub struct Report {
     pub leaves: u64,
     /// Size of the checkpoint that they were checked against.
     pub checkpoint_size: u64,
+    /// Impressions that were settled without a decision among the leaves: reservations, and bids whose
+    /// decision a crash lost before it was acknowledged. What they say is not checked against a decision.
+    pub settlements_without_decision: u64,
 }
 
 /// Where something is off.
@@ -139,7 +144,12 @@ fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option
         findings.add(Place::Field("json".into()), "is not written in its one form");
     }
     check_issued(&history, bundle, &recomputed, findings);
-    Some(Report { invoice: recomputed, leaves: bundle.leaves.len() as u64, checkpoint_size: checkpoint.size })
+    Some(Report {
+        invoice: recomputed,
+        leaves: bundle.leaves.len() as u64,
+        checkpoint_size: checkpoint.size,
+        settlements_without_decision: history.undecided,
+    })
 }
 
 /// The leaves are what their hashes say, and their hashes lead to the signed root.

@@ -9,12 +9,31 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use kiki::leaf::{self, LeafError, leaf::Body};
+use kiki::leaf::{self, leaf::Body};
 use kiki::tlog::{self, Checkpoint, Frontier, Hash};
+use prost::Message as _;
 
-/// Most leaves that wait for a checkpoint. A leaf is at most 64 KiB and a few hundred bytes as a
-/// rule; 65,536 of 512 bytes are 32 MiB. At half of that a checkpoint and a proof are asked for.
+/// Most leaves that wait for a checkpoint: their headers and hashes are some 20 MiB. At half of
+/// that a checkpoint and a proof are asked for.
 pub const PENDING_MAX: usize = 65_536;
+
+/// Most bytes of the leaves that wait, of those whose bodies the fold needs: decoded they take up to
+/// three times as much. At half of that a checkpoint and a proof are asked for; a message of the
+/// tail brings at most 1 MiB more before that.
+pub const PENDING_BYTES_MAX: usize = 32 << 20;
+
+/// A leaf that this version cannot read. A fold that skipped it would silently be another fold, so
+/// that following stops there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("leaf {leaf} of client {client:?} cannot be read: {problem}")]
+pub struct Unreadable {
+    /// Index of the leaf.
+    pub leaf: u64,
+    /// The client whose it is; empty where not even that can be read.
+    pub client: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
 
 /// Why the log can no longer be followed: each is a fault of the log, not of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +70,7 @@ pub enum Fault {
     },
     /// Not a leaf that this version knows.
     #[error(transparent)]
-    Leaf(#[from] LeafError),
+    Unreadable(#[from] Unreadable),
     /// The leaves do not give the checkpoint's root.
     #[error("checkpoint of size {size} has root {signed} but the leaves give {computed}")]
     Root {
@@ -91,7 +110,7 @@ pub enum Fault {
         received: u64,
     },
     /// The log signs nothing.
-    #[error("{PENDING_MAX} leaves from {from} came without a checkpoint")]
+    #[error("{PENDING_MAX} leaves or {PENDING_BYTES_MAX} bytes from leaf {from} came without a checkpoint")]
     Unsigned {
         /// First leaf that no checkpoint covers.
         from: u64,
@@ -101,11 +120,43 @@ pub enum Fault {
 /// A leaf that waits for its checkpoint.
 #[derive(Debug, Clone)]
 pub struct Pending {
-    /// Its header, without its body.
+    /// Its header, without its body; of a leaf whose body is not kept, its index, client and sequence alone.
     pub header: leaf::Leaf,
-    /// Its body.
-    pub body: Body,
+    /// Its body, where the fold needs it: most of a log are decisions, which it does not.
+    pub body: Option<Body>,
+    /// Bytes of the leaf.
+    pub length: usize,
     hash: Hash,
+}
+
+impl Pending {
+    fn new(header: leaf::Leaf, body: Body, bytes: &[u8]) -> Self {
+        let needed = match &body {
+            Body::Settlements(_) | Body::Conversion(_) | Body::Outcome(_) | Body::Terms(_) | Body::PeriodClosed(_) | Body::Invoice(_) => {
+                true
+            }
+            Body::Decisions(_)
+            | Body::LeaseGranted(_)
+            | Body::LeaseRenewed(_)
+            | Body::SpendMark(_)
+            | Body::LeaseReturned(_)
+            | Body::Voids(_)
+            | Body::Campaign(_)
+            | Body::Policy(_)
+            | Body::Evidence(_) => false,
+        };
+        let (length, hash) = (bytes.len(), tlog::leaf_hash(bytes));
+        if needed {
+            return Self { header, body: Some(body), length, hash };
+        }
+        let leaf::Leaf { index, client, client_seq, .. } = header;
+        Self { header: leaf::Leaf { index, client, client_seq, ..Default::default() }, body: None, length, hash }
+    }
+
+    /// Bytes of it that are kept.
+    fn kept(&self) -> usize {
+        if self.body.is_some() { self.length } else { 0 }
+    }
 }
 
 /// What a checkpoint made believable.
@@ -115,8 +166,8 @@ pub struct Believed {
     pub leaves: Vec<Pending>,
     /// The tree's right edge after them.
     pub frontier: Frontier,
-    /// Root there.
-    pub root: Hash,
+    /// Size and root that were signed: the frontier's, or of a longer tree that it was proven to be in.
+    pub signed: (u64, Hash),
     /// New last sequence of each client that has leaves among them.
     pub heads: BTreeMap<String, u64>,
 }
@@ -129,6 +180,7 @@ pub struct Follower {
     /// Last sequence of each client, up to the last leaf received. One entry a client: clients are few.
     heads: BTreeMap<String, u64>,
     pending: VecDeque<Pending>,
+    pending_bytes: usize,
     /// Size of the stream's own last checkpoint: its next may be older than what was believed by
     /// proof in between, but not older than this.
     floor: u64,
@@ -138,7 +190,7 @@ impl Follower {
     /// Goes on from a believed edge and the clients' sequences there.
     pub fn new(log_id: &str, believed: Frontier, heads: BTreeMap<String, u64>) -> Self {
         let floor = believed.size();
-        Self { log_id: log_id.to_owned(), believed, heads, pending: VecDeque::new(), floor }
+        Self { log_id: log_id.to_owned(), believed, heads, pending: VecDeque::new(), pending_bytes: 0, floor }
     }
 
     /// Index of the leaf that is due.
@@ -148,7 +200,7 @@ impl Follower {
 
     /// Whether so many leaves wait that a checkpoint should be asked for.
     pub fn wants_checkpoint(&self) -> bool {
-        self.pending.len() >= PENDING_MAX / 2
+        self.pending.len() >= PENDING_MAX / 2 || self.pending_bytes >= PENDING_BYTES_MAX / 2
     }
 
     /// Takes the next leaf.
@@ -157,10 +209,14 @@ impl Follower {
         if index != wanted {
             return Err(Fault::Order { wanted, found: index });
         }
-        if self.pending.len() >= PENDING_MAX {
+        if self.pending.len() >= PENDING_MAX || self.pending_bytes >= PENDING_BYTES_MAX {
             return Err(Fault::Unsigned { from: self.believed.size() });
         }
-        let (header, body) = leaf::decode(bytes)?;
+        let (header, body) = leaf::decode(bytes).map_err(|e| {
+            // Of a kind that is not known the header still says whose it is.
+            let client = leaf::Leaf::decode(bytes).map(|header| header.client).unwrap_or_default();
+            Unreadable { leaf: index, client, problem: e.to_string() }
+        })?;
         if header.index != index || header.log_id != self.log_id {
             return Err(Fault::Header { index, found: header.index, log_id: header.log_id });
         }
@@ -170,7 +226,9 @@ impl Follower {
             return Err(Fault::ClientSeq { index, client, wanted: *head + 1, found });
         }
         *head += 1;
-        self.pending.push_back(Pending { header, body, hash: tlog::leaf_hash(bytes) });
+        let pending = Pending::new(header, body, bytes);
+        self.pending_bytes += pending.kept();
+        self.pending.push_back(pending);
         Ok(())
     }
 
@@ -196,7 +254,7 @@ impl Follower {
             return Err(Fault::Root { size, signed, computed });
         }
         self.floor = size;
-        Ok(Some(self.believe(count, frontier)))
+        Ok(Some(self.believe(count, frontier, checkpoint)))
     }
 
     /// Indices of the leaves that wait.
@@ -223,7 +281,7 @@ impl Follower {
             return Err(unproven("what stands before them is not what was believed".to_owned()));
         }
         let count = self.pending.len();
-        Ok(self.believe(count, self.edge(count)))
+        Ok(self.believe(count, self.edge(count), checkpoint))
     }
 
     /// The tree's right edge after the first `count` leaves that wait.
@@ -233,11 +291,12 @@ impl Follower {
         frontier
     }
 
-    fn believe(&mut self, count: usize, frontier: Frontier) -> Believed {
+    fn believe(&mut self, count: usize, frontier: Frontier, checkpoint: &Checkpoint) -> Believed {
         let leaves: Vec<_> = self.pending.drain(..count).collect();
+        self.pending_bytes -= leaves.iter().map(Pending::kept).sum::<usize>();
         let heads = leaves.iter().map(|leaf| (leaf.header.client.clone(), leaf.header.client_seq)).collect();
         self.believed = frontier.clone();
-        Believed { leaves, root: frontier.root(), frontier, heads }
+        Believed { leaves, frontier, signed: (checkpoint.size, checkpoint.root), heads }
     }
 }
 

@@ -81,7 +81,10 @@ fn a_gap_a_repeat_or_a_leaf_of_elsewhere_is_a_fault() {
     assert!(matches!(follower.push(1, &leaves[2]), Err(Fault::Header { index: 1, found: 2, .. })));
     let skipped = Fault::ClientSeq { index: 1, client: "a".into(), wanted: 2, found: 3 };
     assert_eq!(follower.push(1, &leaf_bytes(1, "a", 3)), Err(skipped));
-    assert!(matches!(follower.push(1, b"\xff"), Err(Fault::Leaf(_))));
+    assert!(matches!(follower.push(1, b"\xff"), Err(Fault::Unreadable(Unreadable { leaf: 1, .. }))));
+    let unknown = leaf::Leaf { log_id: LOG.into(), index: 1, client: "b".into(), client_seq: 1, ..Default::default() };
+    let refused = follower.push(1, &unknown.encode_to_vec()).unwrap_err().to_string();
+    assert!(refused.starts_with("leaf 1 of client \"b\" cannot be read"), "{refused}");
 }
 
 #[test]
@@ -106,7 +109,8 @@ fn catches_up_with_a_longer_log_by_proof() {
         (first..second).for_each(|i| follower.push(i, &leaves[i as usize]).unwrap());
         let proof = tree.multiproof(&follower.waiting().collect::<Vec<_>>(), size).unwrap();
         let believed = follower.proven(&at(&tree, size), &proof).unwrap();
-        assert_eq!((believed.leaves.len() as u64, believed.root), (second - first, tree.root_at(second).unwrap()));
+        assert_eq!((believed.leaves.len() as u64, believed.frontier.root()), (second - first, tree.root_at(second).unwrap()));
+        assert_eq!(believed.signed, (size, tree.root_at(size).unwrap()));
         (second..size).for_each(|i| follower.push(i, &leaves[i as usize]).unwrap());
         // A checkpoint that was on its way meanwhile says nothing new.
         if first < second - 1 {
@@ -143,4 +147,51 @@ fn asks_for_a_checkpoint_before_it_gives_up() {
     }
     let next = PENDING_MAX as u64;
     assert_eq!(follower.push(next, &leaf_bytes(next, "a", next + 1)), Err(Fault::Unsigned { from: 0 }));
+}
+
+/// A leaf of some 60 KiB.
+fn long_leaf(index: u64, decisions: bool) -> Vec<u8> {
+    let model = "m".repeat(60_000);
+    let body = if decisions {
+        let decision = leaf::Decision { model, ..Default::default() };
+        Body::Decisions(leaf::DecisionBatch { decisions: vec![decision], ..Default::default() })
+    } else {
+        let settlement = leaf::Settlement { model, ..Default::default() };
+        Body::Settlements(leaf::SettlementBatch { settlements: vec![settlement], ..Default::default() })
+    };
+    let client = "a".to_owned();
+    leaf::Leaf { log_id: LOG.into(), index, client, client_seq: index + 1, body: Some(body), ..Default::default() }.encode_to_vec()
+}
+
+#[test]
+fn long_leaves_that_wait_are_bounded_by_their_bytes() {
+    let (mut follower, mut tree, mut index) = (fresh(), Tree::new(), 0);
+    while !follower.wants_checkpoint() {
+        tree.push(tlog::leaf_hash(&long_leaf(index, false)));
+        follower.push(index, &long_leaf(index, false)).unwrap();
+        index += 1;
+    }
+    assert!(index < PENDING_MAX as u64 / 2 && index * 60_000 >= PENDING_BYTES_MAX as u64 / 2 - 120_000, "{index}");
+    follower.checkpoint(&at(&tree, index)).unwrap();
+    assert!(!follower.wants_checkpoint(), "what was believed waits no longer");
+    let refused = loop {
+        match follower.push(index, &long_leaf(index, false)) {
+            Ok(()) => index += 1,
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(refused, Fault::Unsigned { from: tree.size() });
+}
+
+#[test]
+fn decisions_that_wait_keep_no_body() {
+    let (mut follower, mut tree) = (fresh(), Tree::new());
+    let count = PENDING_BYTES_MAX as u64 / 60_000 + 10;
+    for index in 0..count {
+        tree.push(tlog::leaf_hash(&long_leaf(index, true)));
+        follower.push(index, &long_leaf(index, true)).unwrap();
+    }
+    assert!(!follower.wants_checkpoint());
+    let believed = follower.checkpoint(&at(&tree, count)).unwrap().unwrap();
+    assert!(believed.leaves.iter().all(|leaf| leaf.body.is_none() && leaf.length > 60_000));
 }

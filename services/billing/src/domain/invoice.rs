@@ -80,9 +80,11 @@ pub struct Completeness {
     pub first_client_seq: u64,
     /// Last `client_seq` that it covers; between the two none is missing.
     pub last_client_seq: u64,
-    /// Size of the signed checkpoint that covers them.
+    /// Size of a signed checkpoint that covers them and the closing.
     pub checkpoint_size: u64,
-    /// Root of that checkpoint, 64 hex digits.
+    /// Root of that checkpoint, 64 hex digits. A bundle carries a later checkpoint, which covers the
+    /// invoice's own leaf too: where the two sizes differ the bundle alone cannot verify this root.
+    /// It can be compared with a checkpoint of this size that was kept elsewhere.
     pub checkpoint_root: String,
     /// Index of the leaf that closed the period.
     pub period_closed_leaf: u64,
@@ -325,6 +327,13 @@ pub fn ranges(sorted: &[u64]) -> Vec<[u64; 2]> {
 /// The number of an invoice: `K<year>-<6 digits>`, at most 16 characters.
 pub fn number(year: i16, ordinal: u64) -> String {
     format!("K{year:04}-{ordinal:06}")
+}
+
+/// Year and ordinal of a number; nothing of what [`number`] does not write.
+pub fn ordinal(text: &str) -> Option<(i16, u64)> {
+    let (year, ordinal) = text.strip_prefix('K')?.split_once('-')?;
+    let (year, ordinal) = (year.parse().ok()?, ordinal.parse().ok()?);
+    (number(year, ordinal) == text).then_some((year, ordinal))
 }
 
 impl Invoice {

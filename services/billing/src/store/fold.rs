@@ -7,12 +7,13 @@ use kiki::ids::CustomerKey;
 use kiki::leaf::{self, leaf::Body};
 use kiki::tlog::{Frontier, Hash};
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{Store, StoreError, corrupt, to_i64, to_u64};
 use crate::domain::accounting::Closing;
-use crate::domain::follow::Believed;
-use crate::domain::invoice::Terms;
+use crate::domain::follow::{Believed, Unreadable};
+use crate::domain::invoice::{Terms, ordinal};
 use crate::domain::record::{self, Entry, Record};
 
 /// Rows of one INSERT: SQLite takes 32,766 parameters, and 10 a row keep far below.
@@ -41,13 +42,20 @@ impl Store {
         Ok(Cursor { frontier, heads })
     }
 
-    /// Size and root of the log as last believed.
-    pub async fn believed(&self, log_id: &str) -> Result<Option<(u64, Hash)>, StoreError> {
-        let query = sqlx::query("SELECT next_index, root FROM cursor WHERE log_id = $1").bind(log_id);
+    /// Size and root of the signed checkpoint by which the log was last believed.
+    pub async fn signed(&self, log_id: &str) -> Result<Option<(u64, Hash)>, StoreError> {
+        let query = sqlx::query("SELECT signed_size, signed_root FROM cursor WHERE log_id = $1").bind(log_id);
         let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
-        let root: &[u8] = row.try_get("root")?;
+        let root: &[u8] = row.try_get("signed_root")?;
         let root = root.try_into().map_err(corrupt("root"))?;
-        Ok(Some((to_u64("next_index", row.try_get("next_index")?)?, root)))
+        Ok(Some((to_u64("signed_size", row.try_get("signed_size")?)?, root)))
+    }
+
+    /// How many leaves a client has, and their bytes.
+    pub async fn extent(&self, client: &str) -> Result<(u64, u64), StoreError> {
+        let query = sqlx::query("SELECT client_seq, bytes FROM client_head WHERE client = $1").bind(client);
+        let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok((0, 0)) };
+        Ok((to_u64("client_seq", row.try_get("client_seq")?)?, to_u64("bytes", row.try_get("bytes")?)?))
     }
 
     /// Folds what a checkpoint covers and moves the cursor behind it, in one transaction.
@@ -56,12 +64,15 @@ impl Store {
         let end = believed.frontier.size();
         move_cursor(&mut tx, log_id, end - believed.leaves.len() as u64, believed).await?;
         let mut records = Vec::new();
+        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
         for leaf in &believed.leaves {
+            *bytes.entry(&leaf.header.client).or_default() += leaf.length as u64;
             match &leaf.body {
-                Body::Terms(terms) => insert_terms(&mut tx, &leaf.header, terms).await?,
-                Body::PeriodClosed(closed) => insert_closing(&mut tx, &leaf.header, closed).await?,
-                Body::Invoice(invoice) => mark_recorded(&mut tx, &leaf.header, invoice).await?,
-                body => records.extend(record::of(&leaf.header, body).map_err(corrupt("leaf"))?),
+                None => {}
+                Some(Body::Terms(terms)) => insert_terms(&mut tx, &leaf.header, terms).await?,
+                Some(Body::PeriodClosed(closed)) => insert_closing(&mut tx, &leaf.header, closed).await?,
+                Some(Body::Invoice(invoice)) => take_invoice(&mut tx, &leaf.header, invoice).await?,
+                Some(body) => records.extend(record::of(&leaf.header, body).map_err(|e| unreadable(&leaf.header, e))?),
             }
         }
         for rows in records.chunks(ROWS_PER_INSERT) {
@@ -69,11 +80,12 @@ impl Store {
         }
         for (client, seq) in &believed.heads {
             sqlx::query(
-                "INSERT INTO client_head (client, client_seq) VALUES ($1, $2)
-                 ON CONFLICT (client) DO UPDATE SET client_seq = excluded.client_seq",
+                "INSERT INTO client_head (client, client_seq, bytes) VALUES ($1, $2, $3) ON CONFLICT (client)
+                 DO UPDATE SET client_seq = excluded.client_seq, bytes = client_head.bytes + excluded.bytes",
             )
             .bind(client)
             .bind(to_i64("client_seq", *seq)?)
+            .bind(to_i64("bytes", bytes.get(client.as_str()).copied().unwrap_or(0))?)
             .execute(&mut *tx)
             .await?;
         }
@@ -138,19 +150,34 @@ async fn move_cursor(tx: &mut Transaction<'_, Sqlite>, log_id: &str, wanted: u64
         return Err(StoreError::CursorMoved { wanted, found });
     }
     sqlx::query(
-        "INSERT INTO cursor (log_id, next_index, frontier, root) VALUES ($1, $2, $3, $4) ON CONFLICT (log_id)
-         DO UPDATE SET next_index = excluded.next_index, frontier = excluded.frontier, root = excluded.root",
+        "INSERT INTO cursor (log_id, next_index, frontier, signed_size, signed_root) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (log_id) DO UPDATE SET next_index = excluded.next_index, frontier = excluded.frontier,
+         signed_size = excluded.signed_size, signed_root = excluded.signed_root",
     )
     .bind(log_id)
     .bind(to_i64("next_index", believed.frontier.size())?)
     .bind(serde_json::to_string(&believed.frontier).map_err(corrupt("frontier"))?)
-    .bind(&believed.root[..])
+    .bind(to_i64("signed_size", believed.signed.0)?)
+    .bind(&believed.signed.1[..])
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
+fn unreadable(header: &leaf::Leaf, problem: impl std::fmt::Display) -> StoreError {
+    Unreadable { leaf: header.index, client: header.client.clone(), problem: problem.to_string() }.into()
+}
+
+/// A second document of a key that has one is the leaf's fault: the log's writer never makes one.
+fn taken(header: &leaf::Leaf) -> impl Fn(sqlx::Error) -> StoreError {
+    |e| match &e {
+        sqlx::Error::Database(database) if database.is_unique_violation() => unreadable(header, e),
+        _ => e.into(),
+    }
+}
+
 async fn insert_terms(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, terms: &leaf::Terms) -> Result<(), StoreError> {
+    Terms::of(header.index, terms).map_err(|e| unreadable(header, e))?;
     sqlx::query("INSERT INTO terms (client, currency, version, leaf, body) VALUES ($1, $2, $3, $4, $5)")
         .bind(&header.client)
         .bind(&terms.currency)
@@ -158,11 +185,13 @@ async fn insert_terms(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, ter
         .bind(to_i64("leaf", header.index)?)
         .bind(terms.encode_to_vec())
         .execute(&mut **tx)
-        .await?;
+        .await
+        .map_err(taken(header))?;
     Ok(())
 }
 
 async fn insert_closing(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, closed: &leaf::PeriodClosed) -> Result<(), StoreError> {
+    Closing::of(header, closed).map_err(|e| unreadable(header, e))?;
     let body = leaf::Leaf { body: Some(Body::PeriodClosed(closed.clone())), ..header.clone() };
     sqlx::query("INSERT INTO closing (client, currency, month, leaf, client_seq, body) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(&header.client)
@@ -172,18 +201,41 @@ async fn insert_closing(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, c
         .bind(to_i64("client_seq", header.client_seq)?)
         .bind(body.encode_to_vec())
         .execute(&mut **tx)
-        .await?;
+        .await
+        .map_err(taken(header))?;
     Ok(())
 }
 
-/// The log has an invoice's leaf: whether its answer came or not, the invoice is recorded.
-async fn mark_recorded(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, invoice: &leaf::Invoice) -> Result<(), StoreError> {
-    sqlx::query("UPDATE invoice SET leaf = $1 WHERE number = $2 AND client = $3 AND leaf IS NULL")
+/// The log has an invoice's leaf. Where it is of this ledger the invoice is recorded, whether the
+/// answer came or not; where not, its number and its closing are taken all the same.
+async fn take_invoice(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, invoice: &leaf::Invoice) -> Result<(), StoreError> {
+    let query = sqlx::query_scalar("SELECT document FROM invoice WHERE number = $1 AND client = $2");
+    let document: Option<Vec<u8>> = query.bind(&invoice.number).bind(&header.client).fetch_optional(&mut **tx).await?;
+    if document.is_some_and(|document| Sha256::digest(&document)[..] == invoice.document_sha256[..]) {
+        sqlx::query("UPDATE invoice SET leaf = $1 WHERE number = $2 AND leaf IS NULL")
+            .bind(to_i64("leaf", header.index)?)
+            .bind(&invoice.number)
+            .execute(&mut **tx)
+            .await?;
+        return Ok(());
+    }
+    sqlx::query("INSERT INTO invoiced (leaf, number, client, period_closed_seq) VALUES ($1, $2, $3, $4)")
         .bind(to_i64("leaf", header.index)?)
         .bind(&invoice.number)
         .bind(&header.client)
+        .bind(to_i64("period_closed_seq", invoice.period_closed_seq)?)
         .execute(&mut **tx)
         .await?;
+    if let Some((year, ordinal)) = ordinal(&invoice.number) {
+        sqlx::query(
+            "INSERT INTO invoice_number (year, last) VALUES ($1, $2) ON CONFLICT (year)
+             DO UPDATE SET last = excluded.last WHERE excluded.last > invoice_number.last",
+        )
+        .bind(i64::from(year))
+        .bind(to_i64("number", ordinal)?)
+        .execute(&mut **tx)
+        .await?;
+    }
     Ok(())
 }
 

@@ -86,6 +86,9 @@ impl Store {
         if row.number.is_some() {
             return Ok(Some((row, false)));
         }
+        if let Some((number, leaf)) = invoiced(&mut tx, &row.client, row.period_closed_seq).await? {
+            return Err(StoreError::Invoiced { number, leaf });
+        }
         let ordinal: i64 = sqlx::query_scalar(
             "INSERT INTO invoice_number (year, last) VALUES ($1, 1)
              ON CONFLICT (year) DO UPDATE SET last = invoice_number.last + 1 RETURNING last",
@@ -106,6 +109,11 @@ impl Store {
             .await?;
         tx.commit().await?;
         Ok(Some((row, true)))
+    }
+
+    /// Number and leaf of the invoice of a closing that the log holds and this ledger did not issue.
+    pub async fn invoiced(&self, client: &str, period_closed_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
+        invoiced(&mut self.pool.begin().await?, client, period_closed_seq).await
     }
 
     /// Notes that the log holds an invoice's leaf.
@@ -147,6 +155,13 @@ impl Store {
         .bind(i64::from(page.limit));
         rows.fetch_all(&self.pool).await?.iter().map(row_of).collect()
     }
+}
+
+async fn invoiced(tx: &mut Transaction<'_, Sqlite>, client: &str, closed_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
+    let query = sqlx::query("SELECT number, leaf FROM invoiced WHERE client = $1 AND period_closed_seq = $2 ORDER BY leaf LIMIT 1");
+    let query = query.bind(client).bind(to_i64("period_closed_seq", closed_seq)?);
+    let Some(row) = query.fetch_optional(&mut **tx).await? else { return Ok(None) };
+    Ok(Some((row.try_get("number")?, to_u64("leaf", row.try_get("leaf")?)?)))
 }
 
 async fn find(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<Option<InvoiceRow>, StoreError> {

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 
 use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
-use kiki::tlog::{self, Checkpoint, Frontier};
+use kiki::tlog::{self, Checkpoint, Frontier, Tree};
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::domain::follow::{Believed, Follower};
@@ -12,6 +13,10 @@ use crate::domain::invoice::{build, tests::facts};
 use crate::domain::record::Entry;
 
 const LOG: &str = "kiki.test/log";
+
+fn sha256(document: &[u8]) -> prost::bytes::Bytes {
+    Sha256::digest(document).to_vec().into()
+}
 
 async fn open() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -81,7 +86,7 @@ async fn fold_and_cursor_come_back_after_a_restart() {
     let store = Store::open(&folder.path().join("ledger.db")).await.unwrap();
     let cursor = store.cursor(LOG).await.unwrap();
     assert_eq!((cursor.frontier.clone(), cursor.heads), (first.frontier, BTreeMap::from([("acme".to_owned(), 3)])));
-    assert_eq!(store.believed(LOG).await.unwrap(), Some((3, cursor.frontier.root())));
+    assert_eq!(store.signed(LOG).await.unwrap(), Some((3, cursor.frontier.root())));
     let records = store.records("acme", "USD", 3).await.unwrap();
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].entry, Entry::Spend { campaign: "spring".into(), nanos: 14, impressions: 2 });
@@ -160,10 +165,64 @@ async fn an_invoice_whose_answer_was_lost_is_known_as_recorded_from_the_log() {
     let (row, _) = store.finalize("draft-a", 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap().unwrap();
     assert_eq!(store.unrecorded().await.unwrap(), std::slice::from_ref(&row));
     let number = row.number.unwrap();
-    let leaf = Body::Invoice(leaf::Invoice { number: number.clone(), ..Default::default() });
+    let leaf = Body::Invoice(leaf::Invoice { number: number.clone(), document_sha256: sha256(&row.document), ..Default::default() });
     store.fold(LOG, &believed(Frontier::new(), vec![settled(1), leaf])).await.unwrap();
     assert!(store.unrecorded().await.unwrap().is_empty());
     assert_eq!(store.invoice(&number).await.unwrap().unwrap().leaf, Some(1));
+}
+
+#[tokio::test]
+async fn an_invoice_that_this_ledger_did_not_issue_takes_its_number_and_its_closing() {
+    let (_folder, store) = open().await;
+    store.keep_draft(&draft("draft-a")).await.unwrap();
+    store.keep_draft(&InvoiceRow { period_closed_seq: 12, ..draft("draft-b") }).await.unwrap();
+    let invoice = |number: &str| leaf::Invoice { number: number.into(), period_closed_seq: 9, ..Default::default() };
+    let leaves = ["K2026-000007", "K2026-000003", "of another form"].map(|number| Body::Invoice(invoice(number)));
+    store.fold(LOG, &believed(Frontier::new(), leaves.to_vec())).await.unwrap();
+    let refused = store.finalize("draft-a", 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Invoiced { number, leaf: 0 } if number == "K2026-000007"), "{refused}");
+    let (row, _) = store.finalize("draft-b", 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap().unwrap();
+    assert_eq!(row.number.as_deref(), Some("K2026-000008"));
+    // The same number for another document is not this ledger's invoice.
+    let number = row.number.clone().unwrap();
+    let frontier = store.cursor(LOG).await.unwrap().frontier;
+    store.fold(LOG, &believed(frontier, vec![Body::Invoice(invoice(&number))])).await.unwrap();
+    assert_eq!(store.unrecorded().await.unwrap(), [row]);
+}
+
+#[tokio::test]
+async fn what_is_printed_as_signed_was_signed_and_a_clients_leaves_are_counted() {
+    let (_folder, store) = open().await;
+    let bodies = [settled(1), Body::Decisions(leaf::DecisionBatch::default()), settled(2), settled(3)];
+    let (mut follower, mut tree, mut bytes) = (Follower::new(LOG, Frontier::new(), BTreeMap::new()), Tree::new(), 0);
+    for (index, body) in (0..).zip(bodies) {
+        let (log_id, client) = (LOG.to_owned(), "acme".to_owned());
+        let leaf = leaf::Leaf { log_id, index, client, client_seq: index + 1, body: Some(body), ..Default::default() }.encode_to_vec();
+        tree.push(tlog::leaf_hash(&leaf));
+        if index < 3 {
+            bytes += leaf.len() as u64;
+            follower.push(index, &leaf).unwrap();
+        }
+    }
+    let proof = tree.multiproof(&[0, 1, 2], 4).unwrap();
+    let believed = follower.proven(&Checkpoint { origin: LOG.into(), size: 4, root: tree.root() }, &proof).unwrap();
+    store.fold(LOG, &believed).await.unwrap();
+    assert_eq!(store.cursor(LOG).await.unwrap().frontier.size(), 3);
+    assert_eq!(store.signed(LOG).await.unwrap(), Some((4, tree.root())), "nobody signed the tree of 3");
+    assert_eq!(store.extent("acme").await.unwrap(), (3, bytes));
+    assert_eq!(store.extent("beta").await.unwrap(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_leaf_that_cannot_be_folded_is_named_with_its_client() {
+    let bare = leaf::SettlementBatch { granted_at: None, ..Default::default() };
+    let zoneless = leaf::Terms { version: 1, currency: "USD".into(), ..Default::default() };
+    let spoilt = [Body::Settlements(bare), Body::Terms(zoneless), Body::PeriodClosed(leaf::PeriodClosed::default()), terms(1)];
+    for body in spoilt {
+        let (_folder, store) = open().await;
+        let refused = store.fold(LOG, &believed(Frontier::new(), vec![terms(1), body])).await.unwrap_err();
+        assert!(refused.to_string().starts_with("leaf 1 of client \"acme\" cannot be read: "), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub struct FakeShield {
     pub signed: Arc<Mutex<u64>>,
     /// Answers to so many Record calls of invoices are lost after they took effect.
     pub lost_answers: Arc<Mutex<u32>>,
+    /// Invoices of these numbers are refused, as where the log holds another document of the number.
+    pub refused_numbers: Arc<Mutex<Vec<String>>>,
     /// Proofs that were asked for.
     pub proofs: Arc<Mutex<u32>>,
 }
@@ -35,7 +37,13 @@ impl FakeShield {
     /// Over a log.
     pub fn new(log: Log) -> Self {
         let signed = Arc::new(Mutex::new(log.size()));
-        Self { log: Arc::new(Mutex::new(log)), signed, lost_answers: Arc::default(), proofs: Arc::default() }
+        Self {
+            log: Arc::new(Mutex::new(log)),
+            signed,
+            lost_answers: Arc::default(),
+            refused_numbers: Arc::default(),
+            proofs: Arc::default(),
+        }
     }
 
     /// Serves on a free port until the runtime ends.
@@ -141,6 +149,9 @@ impl SyncShieldService for FakeShield {
                 (found.unwrap_or_else(|| log.close(&item.client, &close.month, bounds.0, bounds.1)), false)
             }
             Item::Invoice(invoice) => {
+                if self.refused_numbers.lock().unwrap().contains(&invoice.number) {
+                    return Err(Reason::KeyReused.status("another document has this number"));
+                }
                 let same = |body: &Body| matches!(body, Body::Invoice(i) if i.number == invoice.number);
                 let found = known(&log, &same);
                 let mut lost = self.lost_answers.lock().unwrap();

@@ -111,17 +111,30 @@ impl Log {
         self.append(client, Body::Terms(terms))
     }
 
+    /// A lease, whose id is its leaf's index.
+    pub fn grant(&mut self, client: &str, campaign: &str, at: i64) -> u64 {
+        let lease = leaf::LeaseGranted {
+            lease_id: self.size(),
+            campaign: campaign.into(),
+            currency: "USD".into(),
+            granted_at: Some(UnixMicros(at).into()),
+            day_start: Some(UnixMicros(at).into()),
+            ..Default::default()
+        };
+        self.append(client, Body::LeaseGranted(lease))
+    }
+
     /// One impression of a customer, billed at `price_nanos` on a prediction.
     pub fn bill(&mut self, client: &str, campaign: &str, at: i64, price_nanos: i64, customer: u8, predicted_micros: i64) -> u64 {
-        let slot = u32::try_from(self.size()).unwrap();
+        let lease_id = self.grant(client, campaign, at);
         let batch = leaf::SettlementBatch {
-            lease_id: 1,
+            lease_id,
             campaign: campaign.into(),
             currency: "USD".into(),
             granted_at: Some(UnixMicros(at).into()),
             day_start: Some(UnixMicros(at).into()),
             settlements: vec![leaf::Settlement {
-                sequence: slot,
+                sequence: 0,
                 max_nanos: price_nanos,
                 price_nanos,
                 bid_at: Some(UnixMicros(at).into()),

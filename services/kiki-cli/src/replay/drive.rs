@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 use super::clients::{LOOKBACK_SECONDS, client_of};
 use super::events::{DAY, Purchase};
-use super::exchange::{self, Due, Statuses};
+use super::exchange::{self, Due, Shown, Statuses};
 use super::journal::{Answer, Charge, Entry, Journal, Past};
 use super::plan::Plan;
 use crate::close::Biller;
@@ -58,8 +58,8 @@ pub(crate) struct Tally {
     /// Time spent waiting for answers, microseconds, of this process.
     pub(crate) bidding_micros: u64,
     pub(crate) purchases: u64,
-    /// Which purchases brought the receipt of an impression: order and receipt.
-    pub(crate) clicks: Vec<(String, String)>,
+    /// Which purchases followed a click on an impression: order and impression.
+    pub(crate) clicks: Vec<(String, Shown)>,
     pub(crate) invoices: Vec<String>,
     /// Digest over every decision in order.
     pub(crate) digest: Sha256,
@@ -79,8 +79,8 @@ pub(crate) struct Run<'a> {
     tally: Tally,
     /// Notices that are due, by round.
     due: BTreeMap<UnixMicros, Vec<Due>>,
-    /// What each customer was shown and the exchange charged: when the bid was made, and its receipt.
-    shown: HashMap<String, Vec<(UnixMicros, String)>>,
+    /// What each customer was shown and the exchange charged.
+    shown: HashMap<String, Vec<Shown>>,
 }
 
 /// The platform's faces that a run uses.
@@ -245,7 +245,8 @@ impl<'a> Run<'a> {
         *self.tally.charged.entry(format!("{}/{}", charge.client, charge.campaign)).or_default() += i128::from(charge.price_nanos);
         // A receipt can come back only to the client that paid for the impression.
         if client_of(&charge.customer).id == charge.client {
-            self.shown.entry(charge.customer.clone()).or_default().push((charge.bid_at, charge.receipt.clone()));
+            let shown = Shown { bid_at: charge.bid_at, receipt: charge.receipt.clone(), click: charge.click.clone() };
+            self.shown.entry(charge.customer.clone()).or_default().push(shown);
         }
     }
 
@@ -253,7 +254,7 @@ impl<'a> Run<'a> {
     async fn purchases(&mut self, at: UnixMicros) -> Result<(), Failure> {
         let day = self.plan.events.between(at, UnixMicros(at.0 + 1));
         self.tally.purchases += day.len() as u64;
-        let clicks: Vec<_> = day.iter().filter_map(|p| Some((p.event_id(), self.click(p)?.to_owned()))).collect();
+        let clicks: Vec<_> = day.iter().filter_map(|p| Some((p.event_id(), self.click(p)?.clone()))).collect();
         self.tally.clicks.extend(clicks);
         if self.past.reported.contains(&at) {
             return Ok(());
@@ -288,12 +289,12 @@ impl<'a> Run<'a> {
             currency: self.plan.settings.currency.clone(),
             value_micros: purchase.value_micros,
             occurred_at: Some(purchase.at.into()),
-            receipt: self.click(purchase).unwrap_or_default().to_owned(),
+            receipt: self.click(purchase).map(|shown| shown.click.clone()).unwrap_or_default(),
         }
     }
 
-    /// The receipt that came with a purchase, if the customer clicked.
-    fn click(&self, purchase: &Purchase) -> Option<&str> {
+    /// The impression that the customer clicked on before a purchase, if on any.
+    fn click(&self, purchase: &Purchase) -> Option<&Shown> {
         let shown = self.shown.get(&self.plan.events.customers[purchase.customer])?;
         exchange::click(self.plan.settings.seed, purchase.row, purchase.at, shown, i64::from(LOOKBACK_SECONDS) * 1_000_000)
     }

@@ -64,6 +64,7 @@ struct Offer<'a> {
     impid: String,
     #[serde(borrow)]
     price: &'a RawValue,
+    adm: String,
     cid: String,
     nurl: String,
     burl: String,
@@ -76,6 +77,7 @@ fn bids(body: &[u8], base: &str) -> Result<Vec<Bid>, String> {
     for seat in &answered.seatbid {
         for offer in &seat.bid {
             let receipt = receipt(&offer.burl).ok_or_else(|| format!("burl {:?} has no receipt", offer.burl))?;
+            let click = link(&offer.adm, base).and_then(self::receipt).ok_or_else(|| format!("adm {:?} has no click link", offer.adm))?;
             let path = |url: &String| {
                 let path = url.strip_prefix(base).ok_or_else(|| format!("notice {url:?} is not below {base}"))?;
                 Ok::<_, String>(path.replace(receipt, RECEIPT))
@@ -88,6 +90,7 @@ fn bids(body: &[u8], base: &str) -> Result<Vec<Bid>, String> {
                 // A CPM with six decimals is the impression's price in nanos.
                 price_nanos: parse_decimal(offer.price.get(), 6).map_err(|e| format!("price: {e}"))?,
                 receipt: receipt.to_owned(),
+                click: click.to_owned(),
                 notices: [path(&offer.nurl)?, path(&offer.burl)?, path(&offer.lurl)?],
             });
         }
@@ -95,7 +98,13 @@ fn bids(body: &[u8], base: &str) -> Result<Vec<Bid>, String> {
     if bids.is_empty() { Err("200 without a bid".to_owned()) } else { Ok(bids) }
 }
 
-/// The value of `r` in a notice's address.
+/// The click link in a markup, to its first character that no address has.
+fn link<'a>(markup: &'a str, base: &str) -> Option<&'a str> {
+    let link = &markup[markup.find(&format!("{base}/click?"))?..];
+    link.split(['"', '\'', '<', '>', ']', ' ']).next()
+}
+
+/// The value of `r` in the address of a notice or click.
 fn receipt(url: &str) -> Option<&str> {
     url.split_once('?')?.1.split('&').find_map(|pair| pair.strip_prefix("r=")).filter(|receipt| !receipt.is_empty())
 }
@@ -161,6 +170,7 @@ fn charge(answer: &Answer, bid: &Bid, notice: &Notice) -> Charge {
         notified_at: notice.at,
         price_nanos: notice.price_nanos,
         receipt: bid.receipt.clone(),
+        click: bid.click.clone(),
     }
 }
 
@@ -201,15 +211,24 @@ fn taken(ended: Option<Result<Result<Told, Failure>, tokio::task::JoinError>>, s
     Ok(())
 }
 
-/// What a customer's charges so far offer a purchase: one of their receipts, for some of them.
-pub(crate) fn click(seed: u64, row: u64, now: UnixMicros, charges: &[(UnixMicros, String)], lookback_micros: i64) -> Option<&str> {
+/// An impression that a customer was shown and the exchange charged.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    /// When the bid was made.
+    pub(crate) bid_at: UnixMicros,
+    pub(crate) receipt: String,
+    /// The receipt that a click on it brings.
+    pub(crate) click: String,
+}
+
+/// What a customer's impressions so far offer a purchase: a click on one of them, for some of them.
+pub(crate) fn click(seed: u64, row: u64, now: UnixMicros, shown: &[Shown], lookback_micros: i64) -> Option<&Shown> {
     let mut draws = Draws::of(seed, "click", &[row]);
     if !draws.chance(0.3) {
         return None;
     }
-    let recent: Vec<&String> =
-        charges.iter().filter(|(bid_at, _)| bid_at.0 >= now.0 - lookback_micros).map(|(_, receipt)| receipt).collect();
-    (!recent.is_empty()).then(|| draws.pick(&recent).as_str())
+    let recent: Vec<&Shown> = shown.iter().filter(|shown| shown.bid_at.0 >= now.0 - lookback_micros).collect();
+    (!recent.is_empty()).then(|| *draws.pick(&recent))
 }
 
 #[cfg(test)]
@@ -218,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    const BODY: &str = r#"{"id":"0-1","cur":"USD","seatbid":[{"seat":"acme","bid":[{"id":"b","impid":"1","price":12.345678,"adm":"x","crid":"c","cid":"acme-display",
+    const BODY: &str = r#"{"id":"0-1","cur":"USD","seatbid":[{"seat":"acme","bid":[{"id":"b","impid":"1","price":12.345678,"adm":"<a href=\"http://h/click?r=def&to=x\">x</a>","crid":"c","cid":"acme-display",
         "adomain":[],"nurl":"http://h/notice/win?r=abc&price=${AUCTION_PRICE}","burl":"http://h/notice/bill?r=abc&price=${AUCTION_PRICE}",
         "lurl":"http://h/notice/loss?r=abc&loss=${AUCTION_LOSS}","exp":3600,"mtype":1}]}]}"#;
 
@@ -226,6 +245,7 @@ mod tests {
     fn a_bid_is_read_to_the_nano() {
         let bids = bids(BODY.as_bytes(), "http://h").unwrap();
         assert_eq!((bids[0].price_nanos, bids[0].receipt.as_str(), bids[0].campaign.as_str()), (12_345_678, "abc", "acme-display"));
+        assert_eq!(bids[0].click, "def", "the click's own");
         let notice = Notice { at: UnixMicros(0), kind: Kind::Bill, price_nanos: 9_000_001, loss_reason: 0, charges: true };
         assert_eq!(path(&bids[0], &notice), "/notice/bill?r=abc&price=9.000001");
         let loss = Notice { kind: Kind::Loss, loss_reason: 102, ..notice };
@@ -237,5 +257,6 @@ mod tests {
         assert!(bids(b"{}", "http://h").is_err());
         assert!(bids(BODY.as_bytes(), "http://other").is_err());
         assert!(bids(br#"{"cur":"USD","seatbid":[]}"#, "http://h").is_err());
+        assert!(bids(BODY.replace("/click?r=def", "/").as_bytes(), "http://h").is_err(), "no click link");
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Bid {
     pub(crate) currency: String,
     pub(crate) price_nanos: i64,
     pub(crate) receipt: String,
+    /// The receipt in the link that its markup leads to.
+    pub(crate) click: String,
     /// Paths of the win, bill and loss notices, `${RECEIPT}` in the receipt's place.
     pub(crate) notices: [String; 3],
 }
@@ -96,6 +98,8 @@ pub(crate) struct Charge {
     pub(crate) notified_at: UnixMicros,
     pub(crate) price_nanos: i64,
     pub(crate) receipt: String,
+    /// The receipt that a click on it brings.
+    pub(crate) click: String,
 }
 
 /// What the ledger of an earlier process says.

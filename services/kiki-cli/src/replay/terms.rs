@@ -7,14 +7,18 @@ use kiki::leaf::Basis;
 use serde_json::{Value, json};
 
 use super::clients::{CLIENTS, LOOKBACK_SECONDS};
+use super::exchange::Shown;
 use super::plan::Plan;
 use crate::error::{Doing as _, Failure};
 
-/// Writes `purchases.jsonl`: which purchases brought the receipt of an impression.
-pub(crate) fn write_clicks(dir: &Path, clicks: &[(String, String)]) -> Result<(), Failure> {
+/// Writes `purchases.jsonl`: which purchases followed a click on an impression, and brought the click's receipt.
+pub(crate) fn write_clicks(dir: &Path, clicks: &[(String, Shown)]) -> Result<(), Failure> {
     let path = dir.join("purchases.jsonl");
-    let lines: String =
-        clicks.iter().map(|(event_id, receipt)| format!("{}\n", json!({ "event_id": event_id, "receipt": receipt }))).collect();
+    let line = |(event_id, shown): &(String, Shown)| {
+        let line = json!({ "event_id": event_id, "receipt": shown.receipt, "click": shown.click });
+        format!("{line}\n")
+    };
+    let lines: String = clicks.iter().map(line).collect();
     std::fs::write(&path, lines).doing(format_args!("writing {}", path.display()))
 }
 
@@ -57,7 +61,7 @@ pub(crate) fn write(plan: &Plan, dir: &Path) -> Result<(), Failure> {
             "reported_from_micros": plan.begin.0,
             "reported_until_micros": plan.invoiced_at[1].0,
             "order": "by instant, then row",
-            "receipts": "purchases.jsonl says which purchases brought the receipt of an impression",
+            "receipts": "purchases.jsonl says which purchases brought the click of an impression, which it names by the receipt of its charge",
         },
         "clients": clients,
         "rules": {

@@ -5,6 +5,8 @@
 //! what the log says cannot drift apart. Steps depend on the order of bids and on the clock given, not on real time.
 //!
 //! A lease that is asked for and not answered is asked for again in the same words, under the same key: it is granted once.
+//! From the moment that a lease's return is sent no slot of it is taken, and an unanswered return is sent again in the same
+//! words. A lease is forgotten only where the log has ended it or does not know it: what is not returned stays held.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,6 +81,8 @@ struct Account {
 #[derive(Debug, Default)]
 struct Held {
     lease: Option<Lease>,
+    /// The lease's return, from before it was sent until it is answered.
+    returning: Option<pb::ReturnRequest>,
     asked: Option<pb::LeaseRequest>,
     exhausted: Option<Exhausted>,
     /// Since when the budget is paused, and how that was said.
@@ -151,9 +155,11 @@ impl Leases {
             {
                 return Err(NoSlot::Unavailable(why.clone()));
             }
+            let returning = held.returning.is_some();
             let step = match &mut held.lease {
                 None if exhausted => return Err(NoSlot::Budget),
                 None => Step::Lease,
+                Some(_) if returning => Step::Return,
                 Some(lease) if lease.ageing(now) && !lease.expired(now) => Step::Renew,
                 Some(lease) => match lease.take(price, now) {
                     Ok(slot) => return Ok(slot),
@@ -183,7 +189,7 @@ impl Leases {
         let request = held.asked.get_or_insert_with(|| self.ask(account, want)).clone();
         let mut shield = self.shield.clone();
         let answer = match call(shield.lease(request)).await {
-            Err(status) if unreachable(&status) => return Err(unavailable(&status)),
+            Err(status) if passing(&status) => return Err(unavailable(&status)),
             answer => answer,
         };
         (held.asked, held.paused) = (None, None);
@@ -256,6 +262,7 @@ impl Leases {
             epoch: lease.grant().epoch,
             campaign: want.campaign.id.clone(),
         };
+        lease.renewal_sent(); // before the call: an answer may never come
         match call(shield.renew(request)).await {
             Ok(answer) => {
                 let renewed = answer.grant.as_ref().and_then(grant);
@@ -271,7 +278,7 @@ impl Leases {
     /// A lease of a paused budget goes back, so that what was marked and not used is free; any other refusal means that it is lost.
     async fn refused(&self, held: &mut Held, want: &Want, status: &Status) -> Result<(), NoSlot> {
         if !Reason::CampaignInactive.is(status) {
-            return lost(held, status);
+            return held.refused(status, want);
         }
         held.paused = Some((want.now, status.message().to_owned()));
         self.give_back(&want.campaign.client, &want.campaign.id, held).await?;
@@ -279,20 +286,25 @@ impl Leases {
     }
 
     async fn give_back(&self, client: &str, campaign: &str, held: &mut Held) -> Result<(), NoSlot> {
-        let Some(lease) = &held.lease else { return Ok(()) };
+        let Some(lease) = &mut held.lease else { return Ok(()) };
+        let request = held.returning.get_or_insert_with(|| return_of(lease, client, campaign));
         let mut shield = self.shield.clone();
-        let request = pb::ReturnRequest {
-            client: client.to_owned(),
-            lease_id: lease.grant().lease_id,
-            epoch: lease.grant().epoch,
-            sequence: lease.used().sequence,
-            amount_nanos: lease.used().nanos,
-            campaign: campaign.to_owned(),
-        };
-        match call(shield.r#return(request)).await {
-            Ok(_) => held.lease = None,
-            Err(status) => lost(held, &status)?,
+        match call(shield.r#return(request.clone())).await {
+            Ok(_) => {}
+            // The return before this one was made and its answer lost, or nothing is held of it any more.
+            Err(status) if Reason::LeaseEnded.is(&status) || Reason::NotFound.is(&status) => {
+                tracing::info!("a lease had ended before its return: {}", status.message());
+            }
+            Err(status) if Reason::StaleEpoch.is(&status) && lease.learn_epoch() => {
+                request.epoch = lease.grant().epoch;
+                return Ok(());
+            }
+            Err(status) => {
+                tracing::warn!("a lease is not returned yet: {}", status.message());
+                return Err(unavailable(&status));
+            }
         }
+        (held.lease, held.returning) = (None, None);
         Ok(())
     }
 
@@ -301,8 +313,14 @@ impl Leases {
         let accounts: Vec<_> = self.accounts.lock().iter().map(|(key, account)| (key.clone(), account.clone())).collect();
         for ((client, campaign, _), account) in accounts {
             let mut held = account.held.lock().await;
-            if let Err(why) = self.give_back(&client, &campaign, &mut held).await {
-                tracing::warn!("a lease of {campaign} of {client} was not given back and will expire: {why:?}");
+            for _ in 0..MAX_STEPS {
+                if let Err(why) = self.give_back(&client, &campaign, &mut held).await {
+                    tracing::warn!("a lease of {campaign} of {client} was not given back and will expire: {why:?}");
+                    break;
+                }
+                if held.lease.is_none() {
+                    break;
+                }
             }
         }
     }
@@ -331,14 +349,39 @@ impl Account {
     }
 }
 
-/// A refused step means that the lease is no longer ours; an unanswered one means nothing yet.
-fn lost(held: &mut Held, status: &Status) -> Result<(), NoSlot> {
-    if unreachable(status) || status.code() == tonic::Code::Unavailable {
-        return Err(unavailable(status));
+impl Held {
+    /// A mark or renewal that is not made. Unanswered, or refused for the moment, the lease stays as it is; where the log will
+    /// have none of it any more it is returned, so that what is held of it comes free.
+    fn refused(&mut self, status: &Status, want: &Want) -> Result<(), NoSlot> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        if passing(status) {
+            return Err(unavailable(status));
+        }
+        if Reason::StaleEpoch.is(status) && lease.learn_epoch() {
+            return Ok(());
+        }
+        tracing::warn!("a lease is returned: {}", status.message());
+        self.returning = Some(return_of(lease, &want.campaign.client, &want.campaign.id));
+        Ok(())
     }
-    tracing::warn!("a lease was lost: {}", status.message());
-    held.lease = None;
-    Ok(())
+}
+
+fn return_of(lease: &Lease, client: &str, campaign: &str) -> pb::ReturnRequest {
+    pb::ReturnRequest {
+        client: client.to_owned(),
+        lease_id: lease.grant().lease_id,
+        epoch: lease.grant().epoch,
+        sequence: lease.used().sequence,
+        amount_nanos: lease.used().nanos,
+        campaign: campaign.to_owned(),
+    }
+}
+
+/// Whether the status says nothing of the lease: no answer, or none that would be the same a little later.
+fn passing(status: &Status) -> bool {
+    use tonic::Code;
+    let full = status.code() == Code::ResourceExhausted && !Reason::BudgetExhausted.is(status);
+    unreachable(status) || full || matches!(status.code(), Code::Unavailable | Code::Internal)
 }
 
 fn unavailable(status: &Status) -> NoSlot {

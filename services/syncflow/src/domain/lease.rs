@@ -81,6 +81,8 @@ pub struct Lease {
     used: Mark,
     skew: Duration,
     renewed_at: UnixMicros,
+    /// A renewal was sent and its answer has not come: the log's epoch may be one further.
+    maybe_renewed: bool,
 }
 
 impl Lease {
@@ -88,7 +90,7 @@ impl Lease {
     #[must_use]
     pub fn new(grant: Grant, skew: Duration) -> Self {
         let renewed_at = grant.granted_at;
-        Self { grant, used: Mark::default(), skew, renewed_at }
+        Self { grant, used: Mark::default(), skew, renewed_at, maybe_renewed: false }
     }
 
     /// What was granted.
@@ -148,6 +150,20 @@ impl Lease {
         self.grant.epoch = epoch;
         self.grant.expires_at = expires_at;
         self.renewed_at = now;
+        self.maybe_renewed = false;
+    }
+
+    /// A renewal is on its way: until its answer comes, whether the log has made it is not known.
+    pub fn renewal_sent(&mut self) {
+        self.maybe_renewed = true;
+    }
+
+    /// The log says that the epoch is not ours. Where that is so by a renewal whose answer did not come, the next one is
+    /// taken as ours; its end stays the earlier one. Says whether that explains it.
+    pub fn learn_epoch(&mut self) -> bool {
+        let explained = std::mem::take(&mut self.maybe_renewed);
+        self.grant.epoch += u64::from(explained);
+        explained
     }
 
     /// Where the mark should go so that a slot of `max` fits: an eighth of the lease further, within the lease.
@@ -255,6 +271,20 @@ mod tests {
         let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
         lease.grant.day_end = NOW.plus(Duration::from_secs(5));
         assert_eq!(lease.take(Nanos::ZERO, NOW.plus(Duration::from_secs(5))), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn a_stale_epoch_is_explained_by_an_unanswered_renewal_and_by_that_alone() {
+        let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
+        assert!(!lease.learn_epoch());
+        lease.renewal_sent();
+        assert!(lease.learn_epoch());
+        assert_eq!(lease.grant().epoch, 2);
+        assert!(!lease.learn_epoch(), "one renewal raises it once");
+        lease.renewal_sent();
+        lease.renewed(3, NOW.plus(Duration::from_secs(90)), NOW);
+        assert!(!lease.learn_epoch(), "an answered one says the epoch itself");
+        assert_eq!(lease.grant().epoch, 3);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Bytes (integers big-endian), then text by base64url without padding:
 //!
 //! ```text
-//!   0  version = 1                    54  deadline, micros (i64)
+//!   0  version = 2                    54  deadline, micros (i64)
 //!   1  key id                         62  P(conversion), parts per billion (u32)
 //!   2  lease id (u64)                 66  horizon, days (u16)
 //!  10  epoch (u64)                    68  policy digest, first 16 bytes
@@ -11,11 +11,15 @@
 //!  22  maximum price, nanos (i64)     87  1 where there is a customer, else 0
 //!  30  predicted LTV, micros (i64)    88  customer's pseudonym, 16 bytes
 //!  38  bid made at, micros (i64)     104  client, campaign, exchange, platform, model: packed ids
-//!  46  lease granted at (i64)         end-16  HMAC-SHA256 of all before it, first 16 bytes
+//!  46  lease granted at (i64)         end-17  purpose: 0 notice, 1 click
+//!                                    end-16  HMAC-SHA256 of all before it, first 16 bytes
 //! ```
 //!
 //! A packed id is its length and then three of its 39 possible characters in each two bytes, so that the longest receipt
-//! has 335 bytes and 447 characters: it always fits the 512 that notice addresses have room for.
+//! has 336 bytes and 448 characters: it always fits the 512 that notice addresses have room for.
+//!
+//! A click's address is seen by whoever is shown the ad. Its receipt moves no money: it differs from the notices' by its
+//! purpose, which is under the MAC, so that neither can be made from the other without the key.
 //!
 //! Invariant: nothing of a receipt is looked at before its MAC was found right. It is not secret: whoever holds it can
 //! read it. Not here: whether a slot was settled before, which is the log's to say.
@@ -31,14 +35,32 @@ use kiki::money::{Currency, Micros, Nanos};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// The longest receipt, in characters. The layout above needs at most 447.
+/// The longest receipt, in characters. The layout above needs at most 448.
 pub const MAX_CHARS: usize = 512;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const IDS_AT: usize = 104;
 const MAC_BYTES: usize = 16;
 /// The characters of an id; three of them are a number below 39^3 = 59,319, which fits 16 bits.
 const ALPHABET: &[u8; 39] = b"abcdefghijklmnopqrstuvwxyz0123456789._-";
+
+/// What a receipt is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The exchange's notices, which move money.
+    Notice,
+    /// The click's redirect and the purchases that follow, which move none.
+    Click,
+}
+
+impl Purpose {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Notice => 0,
+            Self::Click => 1,
+        }
+    }
+}
 
 /// What a bid leaves in its notices and clicks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +115,9 @@ pub enum ReceiptError {
     /// Changed on its way, or not made here.
     #[error("receipt: its authentication code is wrong")]
     BadMac,
+    /// Made for something else.
+    #[error("receipt: is not one of a {}", match .0 { Purpose::Notice => "notice", Purpose::Click => "click" })]
+    WrongPurpose(Purpose),
     /// Past its deadline.
     #[error("receipt: {late_seconds} s past its deadline")]
     TooOld {
@@ -123,21 +148,22 @@ impl ReceiptKeys {
         Self { current: key_id(current), keys }
     }
 
-    /// The receipt as text.
+    /// The receipt as text, for that purpose alone.
     #[must_use]
-    pub fn seal(&self, receipt: &Receipt) -> String {
+    pub fn seal(&self, receipt: &Receipt, purpose: Purpose) -> String {
         let mut bytes = receipt.encode(self.current);
+        bytes.push(purpose.byte());
         if let Some(mac) = self.mac(self.current, &bytes) {
             bytes.extend_from_slice(&mac);
         }
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a receipt that was made here and not changed.
+    /// Reads a receipt that was made here, for that purpose, and not changed.
     ///
     /// # Errors
     /// [`ReceiptError`], all kinds but [`ReceiptError::TooOld`].
-    pub fn open(&self, text: &str) -> Result<Receipt, ReceiptError> {
+    pub fn open(&self, text: &str, purpose: Purpose) -> Result<Receipt, ReceiptError> {
         if text.len() > MAX_CHARS {
             return Err(ReceiptError::Malformed("longer than 512 characters"));
         }
@@ -151,6 +177,12 @@ impl ReceiptKeys {
         let expected = self.mac(*key_id, body).ok_or(ReceiptError::UnknownKey(*key_id))?;
         if !bool::from(expected.ct_eq(mac)) {
             return Err(ReceiptError::BadMac);
+        }
+        let Some((found, body)) = body.split_last() else {
+            return Err(ReceiptError::Malformed("not of the layout"));
+        };
+        if *found != purpose.byte() {
+            return Err(ReceiptError::WrongPurpose(purpose));
         }
         Receipt::decode(body).ok_or(ReceiptError::Malformed("not of the layout"))
     }
@@ -181,7 +213,7 @@ impl Receipt {
     }
 
     fn encode(&self, key_id: u8) -> Vec<u8> {
-        let mut out = Vec::with_capacity(IDS_AT + 5 * 43 + MAC_BYTES);
+        let mut out = Vec::with_capacity(IDS_AT + 5 * 43 + 1 + MAC_BYTES);
         out.extend_from_slice(&[VERSION, key_id]);
         out.extend_from_slice(&self.lease_id.to_be_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
@@ -305,13 +337,15 @@ mod tests {
         let keys = ReceiptKeys::new(&key(1), &[]);
         for customer in [None, Some(CustomerKey([7; 16]))] {
             let receipt = Receipt { customer, ..receipt() };
-            assert_eq!(keys.open(&keys.seal(&receipt)), Ok(receipt));
+            for purpose in [Purpose::Notice, Purpose::Click] {
+                assert_eq!(keys.open(&keys.seal(&receipt, purpose), purpose).as_ref(), Ok(&receipt));
+            }
         }
     }
 
     #[test]
     fn the_predicted_value_stands_where_the_layout_says() {
-        let text = ReceiptKeys::new(&key(1), &[]).seal(&receipt());
+        let text = ReceiptKeys::new(&key(1), &[]).seal(&receipt(), Purpose::Notice);
         let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
         assert_eq!(bytes[30..38], (-5_i64).to_be_bytes());
         assert_eq!(&bytes[84..87], b"USD");
@@ -329,36 +363,49 @@ mod tests {
             ..receipt()
         };
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let text = keys.seal(&longest);
-        assert_eq!(text.len(), 447);
-        assert_eq!(keys.open(&text), Ok(longest));
+        let text = keys.seal(&longest, Purpose::Click);
+        assert_eq!(text.len(), 448);
+        assert_eq!(keys.open(&text, Purpose::Click), Ok(longest));
     }
 
     #[test]
     fn one_changed_bit_anywhere_is_refused() {
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let bytes = URL_SAFE_NO_PAD.decode(keys.seal(&receipt())).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(keys.seal(&receipt(), Purpose::Notice)).unwrap();
         for at in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[at / 8] ^= 1 << (at % 8);
-            assert!(keys.open(&URL_SAFE_NO_PAD.encode(changed)).is_err(), "bit {at}");
+            assert!(keys.open(&URL_SAFE_NO_PAD.encode(changed), Purpose::Notice).is_err(), "bit {at}");
         }
         for len in 0..bytes.len() {
-            assert!(keys.open(&URL_SAFE_NO_PAD.encode(&bytes[..len])).is_err(), "cut to {len}");
+            assert!(keys.open(&URL_SAFE_NO_PAD.encode(&bytes[..len]), Purpose::Notice).is_err(), "cut to {len}");
         }
     }
 
     #[test]
     fn takes_what_an_old_key_made_and_nobody_elses() {
-        let text = ReceiptKeys::new(&key(1), &[]).seal(&receipt());
-        assert!(ReceiptKeys::new(&key(2), &[key(1)]).open(&text).is_ok());
-        let other = ReceiptKeys::new(&key(2), &[]).open(&text).unwrap_err();
+        let text = ReceiptKeys::new(&key(1), &[]).seal(&receipt(), Purpose::Notice);
+        assert!(ReceiptKeys::new(&key(2), &[key(1)]).open(&text, Purpose::Notice).is_ok());
+        let other = ReceiptKeys::new(&key(2), &[]).open(&text, Purpose::Notice).unwrap_err();
         assert_eq!(other, ReceiptError::UnknownKey(key_id(&key(1))));
         // A forger who knows the key's id, and not the key.
         let keys = ReceiptKeys::new(&key(1), &[]);
         let mut forged = receipt().encode(key_id(&key(1)));
         forged.extend_from_slice(&[0; MAC_BYTES]);
-        assert_eq!(keys.open(&URL_SAFE_NO_PAD.encode(forged)), Err(ReceiptError::BadMac));
+        assert_eq!(keys.open(&URL_SAFE_NO_PAD.encode(forged), Purpose::Notice), Err(ReceiptError::BadMac));
+    }
+
+    #[test]
+    fn is_taken_for_its_own_purpose_alone_and_cannot_be_turned_into_the_other() {
+        let keys = ReceiptKeys::new(&key(1), &[]);
+        for (made, other) in [(Purpose::Click, Purpose::Notice), (Purpose::Notice, Purpose::Click)] {
+            let text = keys.seal(&receipt(), made);
+            assert_eq!(keys.open(&text, other), Err(ReceiptError::WrongPurpose(other)));
+            let mut bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+            let at = bytes.len() - MAC_BYTES - 1;
+            bytes[at] = other.byte();
+            assert_eq!(keys.open(&URL_SAFE_NO_PAD.encode(bytes), other), Err(ReceiptError::BadMac));
+        }
     }
 
     #[test]
@@ -379,7 +426,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(text in "[A-Za-z0-9_-]{0,520}") {
-            let _ = ReceiptKeys::new(&key(1), &[]).open(&text);
+            let _ = ReceiptKeys::new(&key(1), &[]).open(&text, Purpose::Notice);
         }
     }
 }

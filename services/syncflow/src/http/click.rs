@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{Web, malformed};
 use crate::domain::click::with_receipt;
 use crate::domain::openrtb::Malformed;
+use crate::domain::receipt::Purpose;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Click {
@@ -21,7 +22,7 @@ pub(super) struct Click {
 
 pub(super) async fn click(State(web): State<Web>, Query(Click { r, to }): Query<Click>) -> Response {
     let refused = |field: &str, message: String| malformed(Malformed { field: field.to_owned(), message });
-    let receipt = match web.notices.open(&r) {
+    let receipt = match web.notices.open(&r, Purpose::Click) {
         Ok(receipt) => receipt,
         Err(error) => return refused("r", error.to_string()),
     };

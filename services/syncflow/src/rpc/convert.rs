@@ -110,7 +110,7 @@ fn bid(bid: &Bid, public_url: &str) -> pb::Bid {
         receipt: bid.receipt.clone(),
         predicted_ltv_micros: candidate.prediction.ltv.get(),
         prediction_status: candidate.prediction.status.into(),
-        markup: candidate.creative.render(&click::address(public_url, &bid.receipt, &candidate.creative.click_url)),
+        markup: candidate.creative.render(&click::address(public_url, &bid.click, &candidate.creative.click_url)),
     }
 }
 
@@ -141,6 +141,7 @@ pub(super) fn outcome(outcome: &Outcome) -> pb::NoticeResult {
         Outcome::Applied => (pb::NoticeStatus::Applied, String::new()),
         Outcome::Duplicate => (pb::NoticeStatus::Duplicate, String::new()),
         Outcome::Noted => (pb::NoticeStatus::Noted, String::new()),
+        Outcome::Conflict(why) => (pb::NoticeStatus::Conflict, why.clone()),
         Outcome::Refused(why) => (pb::NoticeStatus::Refused, why.to_string()),
     };
     pb::NoticeResult { status: status.into(), reason }

@@ -34,9 +34,12 @@ async fn bids_over_openrtb_with_all_that_an_exchange_needs() {
     assert_eq!(bid["impid"], "1");
     assert!(answer.body.contains(r#""price":15,"#), "{}", answer.body);
     assert_eq!((&bid["cid"], &bid["crid"], &bid["w"], &bid["mtype"]), (&json!("spring"), &json!("c1"), &json!(300), &json!(1)));
-    let receipt = bid["nurl"].as_str().unwrap().split("r=").nth(1).unwrap().split('&').next().unwrap();
-    let click = format!("http://flow.example/click?r={receipt}&to=https%3A%2F%2Facme.example%2Fshop%3Fa%3D1");
-    assert_eq!(bid["adm"], format!(r#"<a href="{click}">shop</a>"#));
+    let between = |text: &str, begin: &str| text.split(begin).nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let receipt = between(bid["nurl"].as_str().unwrap(), "/notice/win?r=");
+    let click = between(bid["adm"].as_str().unwrap(), "/click?r=");
+    assert_ne!(receipt, click);
+    let address = format!("http://flow.example/click?r={click}&to=https%3A%2F%2Facme.example%2Fshop%3Fa%3D1");
+    assert_eq!(bid["adm"], format!(r#"<a href="{address}">shop</a>"#));
     world.stop().await;
 }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use kiki::leaf;
+use kiki::pb::syncvalue::v1 as value;
 
-use crate::world::{PREDICTED_PRICE, START, World, campaign, client_campaign, request};
+use crate::fakes::Manner;
+use crate::world::{PREDICTED_PRICE, PRIOR_PRICE, START, World, campaign, client_campaign, prediction, request};
 
 #[tokio::test]
 async fn a_budget_is_used_up_to_its_last_bid_and_not_beyond() {
@@ -162,4 +164,74 @@ async fn a_paused_budget_stops_with_the_next_renewal_and_is_asked_about_every_fi
     world.clock.advance_to(late.plus(Duration::from_secs(10)));
     world.won("r9").await;
     world.stop().await;
+}
+
+const NOT_READY: Option<&str> = Some("NOT_READY");
+
+#[tokio::test]
+async fn an_unanswered_return_is_sent_again_in_the_same_words_and_no_slot_is_taken_meanwhile() {
+    // The first bid leaves room for one of the prior's price, and not for a second of its own.
+    let world = World::new(PREDICTED_PRICE + PRIOR_PRICE).await;
+    world.won("r1").await;
+    world.shield.state.lock().lose_returns = 1;
+    assert_eq!(world.bid("r2").await.header("x-kiki-no-bid"), NOT_READY);
+    *world.value.manner.lock() = Manner::Answers(value::Prediction { mean_micros: 20_000_000, ..prediction() });
+    let bid = world.won("r3").await;
+    assert_eq!((&bid["price"], &bid["id"]), (&serde_json::json!(10), &serde_json::json!("2-0")), "of the second lease");
+    let state = world.shield.state.lock();
+    assert_eq!((state.returns.len(), &state.returns[0]), (2, &state.returns[1]));
+    assert_eq!(state.leases[&1].mark, (1, PREDICTED_PRICE));
+}
+
+/// A world with one bid made, at the instant when the lease is to be renewed.
+async fn renewal_due() -> World {
+    let world = World::new(64_000_000_000).await;
+    world.won("r1").await;
+    world.clock.advance_to(START.plus(Duration::from_secs(45)));
+    world
+}
+
+#[tokio::test]
+async fn a_full_queue_costs_a_bid_and_not_the_lease() {
+    let world = renewal_due().await;
+    world.shield.state.lock().overloaded = 1;
+    assert_eq!(world.bid("r2").await.header("x-kiki-no-bid"), NOT_READY);
+    assert_eq!(world.won("r3").await["id"], "1-1");
+    assert_eq!(world.shield.state.lock().grants, 1);
+    world.clock.advance_to(START.plus(Duration::from_secs(45 + 59)));
+    world.shield.state.lock().overloaded = 1;
+    assert_eq!(world.bid("r4").await.header("x-kiki-no-bid"), NOT_READY);
+    assert_eq!(world.won("r5").await["id"], "2-0");
+    assert!(world.shield.state.lock().leases[&1].returned);
+}
+
+#[tokio::test]
+async fn after_an_unanswered_renewal_the_lease_goes_on_under_the_next_epoch() {
+    let world = renewal_due().await;
+    world.shield.state.lock().lose_renewals = 1;
+    assert_eq!(world.bid("r2").await.header("x-kiki-no-bid"), NOT_READY);
+    assert_eq!(world.won("r3").await["id"], "1-1");
+    let shield = world.stop().await;
+    let state = shield.state.lock();
+    assert_eq!((state.grants, state.leases[&1].epoch, state.leases[&1].returned), (1, 3, true));
+}
+
+#[tokio::test]
+async fn after_an_unanswered_renewal_the_lease_is_returned_under_the_next_epoch() {
+    let world = renewal_due().await;
+    world.shield.state.lock().lose_renewals = 1;
+    assert_eq!(world.bid("r2").await.header("x-kiki-no-bid"), NOT_READY);
+    let shield = world.stop().await;
+    let state = shield.state.lock();
+    assert_eq!((state.leases[&1].epoch, state.leases[&1].returned), (2, true));
+}
+
+#[tokio::test]
+async fn a_lease_that_the_log_holds_for_ended_is_returned_all_the_same() {
+    let world = renewal_due().await;
+    world.shield.state.lock().leases.get_mut(&1).unwrap().expires_at = START;
+    assert_eq!(world.won("r2").await["id"], "2-0");
+    let state = world.shield.state.lock();
+    assert!(state.leases[&1].returned);
+    assert_eq!(state.leases[&1].mark, (1, PREDICTED_PRICE));
 }

@@ -29,14 +29,15 @@ pub struct Leased {
     pub amount_nanos: i64,
     pub mark: (u32, i64),
     pub expires_at: UnixMicros,
-    pub closed: BTreeMap<u32, i64>,
+    /// What each closed slot held, and what it was charged.
+    pub closed: BTreeMap<u32, (i64, Option<i64>)>,
     pub returned: bool,
 }
 
 impl Leased {
     /// What of the budget it takes: all of it while it may be spent, what was marked once it cannot grow.
     fn committed(&self) -> i64 {
-        let freed: i64 = self.closed.values().sum();
+        let freed: i64 = self.closed.values().map(|(held, _)| held).sum();
         (if self.returned { self.mark.1 } else { self.amount_nanos }) - freed
     }
 }
@@ -66,6 +67,12 @@ pub struct State {
     pub asked_paused: u32,
     /// The platform of each lease.
     pub platforms: BTreeMap<u64, String>,
+    /// The next so many returns, and renewals, are made and their answers lost.
+    pub lose_returns: u32,
+    pub lose_renewals: u32,
+    /// The next so many marks, renewals and returns are refused by a full queue.
+    pub overloaded: u32,
+    pub returns: Vec<shield::ReturnRequest>,
     keys: BTreeMap<String, u64>,
 }
 
@@ -119,15 +126,42 @@ fn live(state: &mut State, id: u64, epoch: u64) -> Result<&mut Leased, Status> {
     Ok(lease)
 }
 
+/// A live lease that has not come to its end either.
+fn unexpired(state: &mut State, id: u64, epoch: u64, now: UnixMicros) -> Result<&mut Leased, Status> {
+    busy(state)?;
+    let lease = live(state, id, epoch)?;
+    if now >= lease.expires_at { Err(Reason::LeaseEnded.status("expired")) } else { Ok(lease) }
+}
+
+fn busy(state: &mut State) -> Result<(), Status> {
+    let full = state.overloaded > 0;
+    state.overloaded -= u32::from(full);
+    if full { Err(Reason::Overloaded.status("the queue is full")) } else { Ok(()) }
+}
+
+fn lost(left: &mut u32) -> Result<(), Status> {
+    let lose = *left > 0;
+    *left -= u32::from(lose);
+    if lose { Err(Status::unavailable("the answer is lost")) } else { Ok(()) }
+}
+
 /// Closes a slot that was marked, once.
-fn close(state: &mut State, id: u64, sequence: u32, max: i64) -> shield::SlotStatus {
+fn close(state: &mut State, id: u64, sequence: u32, max: i64, charge: Option<i64>) -> shield::SlotStatus {
     let Some(lease) = state.leases.get_mut(&id) else { return shield::SlotStatus::Refused };
     assert!(sequence < lease.mark.0, "slot {sequence} of lease {id} is above the mark {:?}", lease.mark);
-    if lease.closed.insert(sequence, max).is_some() { shield::SlotStatus::Duplicate } else { shield::SlotStatus::Applied }
+    match lease.closed.get(&sequence) {
+        Some((_, before)) if *before == charge => shield::SlotStatus::Duplicate,
+        Some(_) => shield::SlotStatus::Conflict,
+        None => {
+            lease.closed.insert(sequence, (max, charge));
+            shield::SlotStatus::Applied
+        }
+    }
 }
 
 fn result(status: shield::SlotStatus) -> shield::SlotResult {
-    shield::SlotResult { status: status.into(), reason: String::new() }
+    let reason = if status == shield::SlotStatus::Conflict { "closed before with another effect" } else { "" };
+    shield::SlotResult { status: status.into(), reason: reason.into() }
 }
 
 #[tonic::async_trait]
@@ -172,10 +206,11 @@ impl SyncShieldService for Shield {
             return Err(Reason::CampaignInactive.status("campaign spring is paused with its client"));
         }
         state.renewals += 1;
-        let lease = live(&mut state, ask.lease_id, ask.epoch)?;
+        let lease = unexpired(&mut state, ask.lease_id, ask.epoch, self.clock.now())?;
         lease.epoch += 1;
         lease.expires_at = self.clock.now().plus(self.ttl);
         let grant = self.grant(ask.client, ask.campaign, ask.lease_id, &lease.clone());
+        lost(&mut state.lose_renewals)?;
         Ok(Response::new(shield::RenewResponse { grant, counts: Some(state.counts), budget: None }))
     }
 
@@ -183,7 +218,7 @@ impl SyncShieldService for Shield {
         let ask = request.into_inner();
         let mut state = self.state.lock();
         state.marks += 1;
-        let lease = live(&mut state, ask.lease_id, ask.epoch)?;
+        let lease = unexpired(&mut state, ask.lease_id, ask.epoch, self.clock.now())?;
         assert!(ask.amount_nanos <= lease.amount_nanos, "a mark above its lease");
         lease.mark = (lease.mark.0.max(ask.sequence), lease.mark.1.max(ask.amount_nanos));
         Ok(Response::new(shield::MarkResponse { sequence: lease.mark.0, amount_nanos: lease.mark.1 }))
@@ -192,10 +227,14 @@ impl SyncShieldService for Shield {
     async fn r#return(&self, request: Request<shield::ReturnRequest>) -> Answer<shield::ReturnResponse> {
         let ask = request.into_inner();
         let mut state = self.state.lock();
+        state.returns.push(ask.clone());
+        busy(&mut state)?;
         let lease = live(&mut state, ask.lease_id, ask.epoch)?;
         assert!(ask.sequence <= lease.mark.0 && ask.amount_nanos <= lease.mark.1, "used above the mark");
         (lease.returned, lease.mark) = (true, (ask.sequence, ask.amount_nanos));
-        Ok(Response::new(shield::ReturnResponse { freed_nanos: lease.amount_nanos - ask.amount_nanos }))
+        let freed_nanos = lease.amount_nanos - ask.amount_nanos;
+        lost(&mut state.lose_returns)?;
+        Ok(Response::new(shield::ReturnResponse { freed_nanos }))
     }
 
     async fn settle(&self, request: Request<shield::SettleRequest>) -> Answer<shield::SettleResponse> {
@@ -203,7 +242,7 @@ impl SyncShieldService for Shield {
         let mut results = Vec::new();
         for item in request.into_inner().items {
             let settlement = item.settlement.unwrap();
-            let status = close(&mut state, item.lease_id, settlement.sequence, settlement.max_nanos);
+            let status = close(&mut state, item.lease_id, settlement.sequence, settlement.max_nanos, Some(settlement.price_nanos));
             if status == shield::SlotStatus::Applied {
                 state.settled_nanos += settlement.price_nanos;
                 state.settlements.push(settlement);
@@ -218,7 +257,7 @@ impl SyncShieldService for Shield {
         let mut results = Vec::new();
         for item in request.into_inner().items {
             let void = item.void.unwrap();
-            let status = close(&mut state, item.lease_id, void.sequence, void.max_nanos);
+            let status = close(&mut state, item.lease_id, void.sequence, void.max_nanos, None);
             if status == shield::SlotStatus::Applied {
                 state.voids.push(void);
             }

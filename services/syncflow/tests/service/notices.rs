@@ -15,6 +15,11 @@ fn receipt(bid: &serde_json::Value) -> String {
     bid["nurl"].as_str().unwrap().split("r=").nth(1).unwrap().split('&').next().unwrap().to_owned()
 }
 
+/// The receipt in the click's address.
+fn click_receipt(bid: &serde_json::Value) -> String {
+    bid["adm"].as_str().unwrap().split("/click?r=").nth(1).unwrap().split('&').next().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_bill_settles_once_at_what_is_charged() {
     let world = World::new(PLENTY).await;
@@ -22,7 +27,12 @@ async fn a_bill_settles_once_at_what_is_charged() {
     assert_eq!(world.notice(&bid, "nurl", "9.5").await.json()["status"], "noted");
     assert_eq!(world.notice(&bid, "burl", "9.500001").await.json()["status"], "applied");
     assert_eq!(world.notice(&bid, "burl", "9.500001").await.json()["status"], "duplicate");
-    assert_eq!(world.notice(&bid, "lurl", "").await.json()["status"], "duplicate");
+    for (which, price) in [("lurl", ""), ("burl", "9.6")] {
+        let conflict = world.notice(&bid, which, price).await;
+        assert_eq!((conflict.status, &conflict.json()["status"]), (409, &json!("conflict")), "{which}");
+        assert_eq!(conflict.json()["reason"], "closed before with another effect");
+    }
+    assert_eq!(world.metric(r#"syncflow_notices_total{kind="loss",status="conflict"}"#).await, 1.0);
     assert_eq!(world.metric(r#"syncflow_spend_total{currency="USD",platform="tradedesk"}"#).await, 0.009500001);
     let state = world.shield.state.lock();
     let [settlement] = state.settlements.as_slice() else { panic!("{:?}", state.settlements) };
@@ -48,7 +58,7 @@ async fn a_loss_voids_with_its_reason() {
     let bid = world.won("r1").await;
     assert_eq!(world.notice(&bid, "lurl", "").await.json()["status"], "applied");
     assert_eq!(world.shield.state.lock().voids[0].loss_reason, 102);
-    assert_eq!(world.notice(&bid, "burl", "1").await.json()["status"], "duplicate");
+    assert_eq!(world.notice(&bid, "burl", "1").await.status, 409);
 }
 
 #[tokio::test]
@@ -89,11 +99,12 @@ async fn many_notices_go_in_one_call_and_are_answered_in_order() {
         notice(pb::NoticeKind::Bill, &receipts[1]),
         notice(pb::NoticeKind::Win, &receipts[2]),
         notice(pb::NoticeKind::Bill, &receipts[1]),
+        notice(pb::NoticeKind::Loss, &receipts[1]),
     ];
     let results = world.flow.clone().notify(pb::NotifyRequest { notices }).await.unwrap().into_inner().results;
-    use pb::NoticeStatus::{Applied, Duplicate, Noted, Refused};
+    use pb::NoticeStatus::{Applied, Conflict, Duplicate, Noted, Refused};
     let statuses: Vec<_> = results.iter().map(pb::NoticeResult::status).collect();
-    assert_eq!(statuses, [Applied, Refused, Applied, Noted, Duplicate]);
+    assert_eq!(statuses, [Applied, Refused, Applied, Noted, Duplicate, Conflict]);
     let many = vec![pb::Notice::default(); 1_025];
     let refused = world.flow.clone().notify(pb::NotifyRequest { notices: many }).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
@@ -107,12 +118,34 @@ async fn a_click_leads_to_the_campaigns_own_page_and_nowhere_else() {
     let adm = bid["adm"].as_str().unwrap();
     let click = adm.split('"').nth(1).unwrap().strip_prefix("http://flow.example").unwrap();
     let answer = world.get(click).await;
-    let page = format!("https://acme.example/shop?a=1&kiki_receipt={}", receipt(&bid));
+    let page = format!("https://acme.example/shop?a=1&kiki_receipt={}", click_receipt(&bid));
     assert_eq!((answer.status, answer.header("location")), (302, Some(page.as_str())));
-    let elsewhere = world.get(&format!("/click?r={}&to=https%3A%2F%2Fevil.example", receipt(&bid))).await;
+    let elsewhere = world.get(&format!("/click?r={}&to=https%3A%2F%2Fevil.example", click_receipt(&bid))).await;
     assert_eq!((elsewhere.status, elsewhere.header("location")), (400, None));
     assert_eq!(world.get("/click?r=forged&to=https%3A%2F%2Facme.example").await.status, 400);
     world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_click_shows_moves_no_money_and_a_notices_receipt_opens_no_click() {
+    let world = World::new(PLENTY).await;
+    let bid = world.won("r1").await;
+    let (receipt, click) = (receipt(&bid), click_receipt(&bid));
+    for path in [format!("/notice/bill?r={click}&price=1"), format!("/notice/loss?r={click}&loss=1")] {
+        let refused = world.get(&path).await;
+        assert_eq!((refused.status, refused.json()["field"].as_str()), (400, Some("r")), "{path}");
+    }
+    let notice = pb::Notice { kind: pb::NoticeKind::Loss.into(), receipt: click, ..Default::default() };
+    let notices = pb::NotifyRequest { notices: vec![notice] };
+    let results = world.flow.clone().notify(notices).await.unwrap().into_inner().results;
+    assert_eq!(results[0].status(), pb::NoticeStatus::Refused);
+    let to = "https%3A%2F%2Facme.example%2Fshop%3Fa%3D1";
+    assert_eq!(world.get(&format!("/click?r={receipt}&to={to}")).await.status, 400);
+    let report = pb::ReportConversionsRequest { conversions: vec![conversion(&receipt)] };
+    world.flow.clone().report_conversions(report).await.unwrap();
+    assert_eq!(world.metric("syncflow_receipts_refused_total").await, 1.0);
+    let state = world.shield.state.lock();
+    assert_eq!((state.purchases[0].1.receipt_lease_id, state.voids.len(), state.settlements.len()), (0, 0, 0));
 }
 
 fn conversion(receipt: &str) -> pb::ReportedConversion {
@@ -132,7 +165,7 @@ async fn conversions_go_to_the_log_under_the_pseudonym_with_the_receipts_slot() 
     let world = World::new(PLENTY).await;
     let (first, second) = (world.won("r1").await, world.won("r2").await);
     drop(first);
-    let conversions = vec![conversion(&receipt(&second)), conversion(""), conversion("forged")];
+    let conversions = vec![conversion(&click_receipt(&second)), conversion(""), conversion("forged")];
     let report = pb::ReportConversionsRequest { conversions };
     assert_eq!(world.flow.clone().report_conversions(report).await.unwrap().into_inner().results.len(), 3);
     assert_eq!(world.metric("syncflow_receipts_refused_total").await, 1.0);

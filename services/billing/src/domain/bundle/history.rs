@@ -1,12 +1,13 @@
 //! A client's leaves, replayed: whether they follow from each other, and what an invoice needs of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiki::attribution::{Attribution, Slot};
+use kiki::attribution::Attribution;
 use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
 
+use super::slots::Slots;
 use super::{Decoded, Findings, Place};
 use crate::domain::accounting::{self, Closing};
 use crate::domain::invoice::{self, Completeness, Facts, Invoice, Terms};
@@ -17,6 +18,8 @@ use crate::domain::record::{self, Record};
 pub(super) struct History {
     /// The leaf that issued the invoice: the client's last.
     pub(super) issued: Option<Issued>,
+    /// Settlements whose decision is not among the leaves.
+    pub(super) undecided: u64,
     client: String,
     records: Vec<Record>,
     closings: Vec<Closing>,
@@ -51,9 +54,11 @@ struct Replay {
     seq: u64,
     recorded_at: UnixMicros,
     attribution: Attribution,
-    settled: BTreeSet<Slot>,
     /// Keys of the corrections.
     adjusted: BTreeSet<String>,
+    slots: Slots,
+    /// The leaf that invoiced the closing at a `client_seq`.
+    invoiced: BTreeMap<u64, u64>,
     totals: BTreeMap<String, Totals>,
     newest_terms: BTreeMap<String, (u64, Duration)>,
     /// The conversion that the last leaf, an outcome, calls for: with the outcome's index.
@@ -76,6 +81,7 @@ impl History {
                 replay.issue(header, invoice, findings);
             }
         }
+        replay.history.undecided = replay.slots.compare(findings);
         replay.history
     }
 
@@ -151,11 +157,8 @@ impl Replay {
             Body::Settlements(batch) => {
                 self.attribution.settled(batch);
                 let totals = self.totals.entry(batch.currency.clone()).or_default();
+                self.slots.settle(header.index, batch, findings);
                 for settlement in &batch.settlements {
-                    let slot = Slot { lease_id: batch.lease_id, sequence: settlement.sequence };
-                    if !self.settled.insert(slot) {
-                        findings.add(place(), format!("slot {} of lease {} is settled a second time", slot.sequence, slot.lease_id));
-                    }
                     totals.settled_nanos += i128::from(settlement.price_nanos);
                     totals.settlements += 1;
                 }
@@ -185,6 +188,9 @@ impl Replay {
             }
             Body::Terms(terms) => self.terms(header, terms, findings),
             Body::PeriodClosed(closed) => self.close(header, closed, findings),
+            Body::LeaseGranted(lease) => self.slots.grant(header.index, lease, findings),
+            Body::Decisions(batch) => self.slots.decide(header.index, batch, findings),
+            Body::Invoice(invoice) => self.invoiced(header, invoice, findings),
             _ => {}
         }
     }
@@ -227,6 +233,15 @@ impl Replay {
         match Closing::of(header, closed) {
             Ok(closing) => self.history.closings.push(closing),
             Err(e) => findings.add(place(), e),
+        }
+    }
+
+    /// A closing is invoiced once.
+    fn invoiced(&mut self, header: &leaf::Leaf, invoice: &leaf::Invoice, findings: &mut Findings) {
+        let seq = invoice.period_closed_seq;
+        if let Some(first) = self.invoiced.insert(seq, header.index) {
+            let problem = format!("invoices the closing at client_seq {seq} again: leaf {first} did already");
+            findings.add(Place::Leaf(header.index), problem);
         }
     }
 
