@@ -117,7 +117,7 @@ const COLUMNS: [&str; 8] = ["index", "client", "client_seq", "recorded_at", "sou
 /// A folder without a log, a damaged frame, or what `each` returned.
 pub fn leaves(dir: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
     let folder = Paths::new(dir).log();
-    let files = segments::list(&folder).doing(format_args!("listing {}", folder.display()))?;
+    let files = segments::list(&syncshield::store::disk::Files, &folder).doing(format_args!("listing {}", folder.display()))?;
     if files.is_empty() {
         return Err(Failure::new(format!("{} holds no log", dir.display())));
     }

@@ -35,8 +35,8 @@ use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Refusal;
 use crate::domain::state::State;
 use crate::error::Error;
-use disk::{Disk, Files, replace};
 use crate::shadow::Shadow;
+use disk::{Disk, Files, replace};
 use segments::{Index, Segments};
 
 /// Requests that may wait for the writer. At 1 ms a commit and some hundred requests in each, that is tens of

@@ -90,6 +90,7 @@ fn lease(key: &str) -> LeaseRequest {
         least_micros: 1,
         mark_sequence: 1,
         mark_nanos: 1_000,
+        ..Default::default()
     }
 }
 

@@ -132,9 +132,13 @@ pub struct Pending {
 impl Pending {
     fn new(header: leaf::Leaf, body: Body, bytes: &[u8]) -> Self {
         let needed = match &body {
-            Body::Settlements(_) | Body::Conversion(_) | Body::Outcome(_) | Body::Terms(_) | Body::PeriodClosed(_) | Body::Invoice(_) => {
-                true
-            }
+            Body::Settlements(_)
+            | Body::SpendAdjustment(_)
+            | Body::Conversion(_)
+            | Body::Outcome(_)
+            | Body::Terms(_)
+            | Body::PeriodClosed(_)
+            | Body::Invoice(_) => true,
             Body::Decisions(_)
             | Body::LeaseGranted(_)
             | Body::LeaseRenewed(_)
@@ -143,7 +147,10 @@ impl Pending {
             | Body::Voids(_)
             | Body::Campaign(_)
             | Body::Policy(_)
-            | Body::Evidence(_) => false,
+            | Body::Evidence(_)
+            | Body::Limits(_)
+            | Body::BudgetAlert(_)
+            | Body::PolicyStage(_) => false,
         };
         let (length, hash) = (bytes.len(), tlog::leaf_hash(bytes));
         if needed {

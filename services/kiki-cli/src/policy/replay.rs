@@ -88,7 +88,8 @@ fn month(text: &str) -> Result<(i64, i64), Failure> {
 /// A log that cannot be read; `kiki audit verify` says more of it.
 pub fn replay(dir: &Path, policy: &Policy, (start, end): (i64, i64)) -> Result<Report, Failure> {
     let paths = syncshield::store::Paths::new(dir);
-    let files = syncshield::store::segments::list(&paths.log()).doing(format_args!("listing {}", paths.log().display()))?;
+    let files = syncshield::store::segments::list(&syncshield::store::disk::Files, &paths.log())
+        .doing(format_args!("listing {}", paths.log().display()))?;
     if files.is_empty() {
         return Err(Failure::new(format!("there is no log in {}", paths.log().display())));
     }

@@ -75,8 +75,18 @@ fn run(ledger: &mut Ledger, op: &Op, of: String) -> Result<Did, Refusal> {
         Op::Lease { campaign: index, key, amount, least, mark, reservation } => {
             let (key, holder) = (format!("k{key}"), format!("h{}", key % 3));
             let (amount, least) = (Micros::new(amount), Micros::new(least));
-            let granted =
-                ledger.lease(&LeaseAsk { key, client, campaign: campaign(index), holder, amount, least, mark, ttl, reservation, platform: String::new() })?;
+            let granted = ledger.lease(&LeaseAsk {
+                key,
+                client,
+                campaign: campaign(index),
+                holder,
+                amount,
+                least,
+                mark,
+                ttl,
+                reservation,
+                platform: String::new(),
+            })?;
             Did::Granted { lease: granted.lease_id, duplicate: granted.duplicate }
         }
         Op::Renew { lease, epoch } => {

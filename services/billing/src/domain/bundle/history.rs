@@ -1,6 +1,6 @@
 //! A client's leaves, replayed: whether they follow from each other, and what an invoice needs of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kiki::attribution::Attribution;
