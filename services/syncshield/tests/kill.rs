@@ -215,12 +215,12 @@ async fn killed_under_load_fifty_times_it_keeps_all_that_it_acknowledged() {
 async fn a_full_disk_denies_and_recovers_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     // Past this limit a write fails with EFBIG, as it fails with ENOSPC on a full disk.
-    let mut process = Process::start(dir.path(), Some(512)).await;
+    let mut process = Process::start(dir.path(), Some(256)).await;
     set_up(&mut process.client).await;
     let mut leased = Vec::new();
     let filler = |number: u64| {
         let document_sha256 = [&number.to_le_bytes()[..], &[0; 24]].concat().into();
-        let evidence = leaf::Evidence { document_sha256, title: "x".repeat(8_000), ..Default::default() };
+        let evidence = leaf::Evidence { document_sha256, title: "x".repeat(200), currency: "USD".into(), ..Default::default() };
         let item = RecordItem { client: "acme".into(), body: Some(Body::Evidence(evidence)) };
         RecordRequest { items: vec![item], ..Default::default() }
     };

@@ -31,6 +31,8 @@ pub(crate) struct Model {
     pub campaigns: Vec<Campaign>,
     pub leases: BTreeMap<u64, Lease>,
     keys: BTreeMap<(usize, u64), u64>,
+    /// When each holder of a campaign last took a lease.
+    holders: BTreeMap<(usize, u64), i64>,
     sources: BTreeMap<u64, u64>,
     events: BTreeSet<u64>,
 }
@@ -88,7 +90,7 @@ impl Model {
                 self.lease(now, campaign, key, (amount, least), mark, reservation)
             }
             Op::Renew { lease: id, epoch } => match self.leases.get_mut(&id) {
-                Some(lease) if lease.lives(now) && lease.epoch == epoch => {
+                Some(lease) if lease.lives(now) && lease.epoch == epoch && !self.campaigns[lease.campaign].paused => {
                     lease.epoch += 1;
                     lease.expires = lease.expires.max((now + TTL).min(lease.day + DAY));
                     Did::Renewed(lease.epoch, lease.expires)
@@ -100,6 +102,8 @@ impl Model {
                     let asked = (mark.0, i128::from(mark.1));
                     if asked.0 <= lease.mark.0 && asked.1 <= lease.mark.1 {
                         Did::Done
+                    } else if self.campaigns[lease.campaign].paused {
+                        Did::Refused
                     } else if asked.0 >= lease.mark.0 && asked.1 >= lease.mark.1 && asked.0 <= lease.slots && asked.1 <= lease.amount {
                         lease.mark = asked;
                         Did::Done
@@ -140,7 +144,13 @@ impl Model {
         if self.campaigns[campaign].paused || i128::from(ask.1) * 1_000 > available {
             return Did::Refused;
         }
-        let amount = i128::from(ask.0).min(available / 1_000) * 1_000;
+        // Where others took leases in the last ten minutes, at most half of an even part of what is left.
+        let holder = key % 3;
+        let recent = |((of, other), at): (&(usize, u64), &i64)| *of == campaign && *other != holder && *at > now - 600_000_000;
+        let others = self.holders.iter().filter(|(of, at)| recent((of, at))).count() as i128;
+        let fair = if reservation || others == 0 { available / 1_000 } else { (available / 1_000 / (2 * (others + 1))).max(ask.1.into()) };
+        self.holders.insert((campaign, holder), now);
+        let amount = i128::from(ask.0).min(fair) * 1_000;
         let day = now - now.rem_euclid(DAY);
         let id = self.leases.len() as u64 + 1;
         let (slots, mark) = if reservation { (1, (1, amount)) } else { (65_536, (mark.0, i128::from(mark.1).min(amount))) };

@@ -122,7 +122,7 @@ fn what_the_schema_refuses_the_reader_refuses() {
     let bad = [
         "{}",
         "bid_caps: {USD: 5.5}",
-        "{bid_caps: {USD: 5}, author: 7}",
+        "{bid_caps: {USD: 5}, author: [a]}",
         "{bid_caps: {USD: 5}, typo: 1}",
         "{bid_caps: {USD: 5}, blocked_countries: DEU}",
         "{bid_caps: {USD: 5}, blocked_domains: [\"\"]}",
