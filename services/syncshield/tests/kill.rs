@@ -227,7 +227,10 @@ async fn a_full_disk_denies_and_recovers_without_a_restart() {
     let refused = loop {
         let number = leased.len() as u64;
         assert!(number < 1_000, "the limit was never reached");
-        leased.push(process.client.lease(lease(&format!("k{number}"))).await.unwrap().into_inner().grant.unwrap().lease_id);
+        match process.client.lease(lease(&format!("k{number}"))).await {
+            Ok(answer) => leased.push(answer.into_inner().grant.unwrap().lease_id),
+            Err(status) => break status,
+        }
         if let Err(status) = process.client.record(filler(number)).await {
             break status;
         }
