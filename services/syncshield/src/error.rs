@@ -20,6 +20,12 @@ pub enum Error {
     /// A write failed: nothing more is taken until a restart has looked at the disk.
     #[error("the log cannot be written; nothing is granted")]
     Failed,
+    /// Other writers of the log were faster each time.
+    #[error("other writers of the log were first {0} times; try again")]
+    Contended(u32),
+    /// The database did not do what it was asked.
+    #[error("the log's database: {0}")]
+    Database(String),
     /// The log was asked for more than it has.
     #[error("size {asked} was asked for, and the log has {size} leaves")]
     OutOfRange {
@@ -84,8 +90,8 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Refused(refusal) => reason_of(refusal),
-            Self::QueueFull(_) => Reason::Overloaded,
-            Self::Stopped | Self::Failed => Reason::LogUnavailable,
+            Self::QueueFull(_) | Self::Contended(_) => Reason::Overloaded,
+            Self::Stopped | Self::Failed | Self::Database(_) => Reason::LogUnavailable,
             Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
             Self::Damaged(_) => Reason::LogInconsistent,

@@ -32,9 +32,13 @@ pub const SERVICE: &str = "kiki.syncshield.v1.SyncShieldService";
 /// # Errors
 /// A log that cannot be recovered, or a listener that failed.
 pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
-    let paths = store::Paths::new(&config.data);
-    let log_id = config.log_id.clone();
-    let log = tokio::task::spawn_blocking(move || store::Log::open(&paths, &log_id, clock)).await.map_err(|_| Error::Stopped)??;
+    let (engine, log_id) = (config.store.clone().unwrap_or(store::Store::Files(None)), config.log_id.clone());
+    let paths = match &engine {
+        store::Store::Files(Some(dir)) => store::Paths::new(dir),
+        _ => store::Paths::new(&config.data),
+    };
+    let open = move || store::Log::open_in(&engine, &paths, &log_id, clock);
+    let log = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Stopped)??;
     let metrics = Metrics::new();
     let service = rpc::Service::new(log.clone(), &config, shutdown.clone());
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));

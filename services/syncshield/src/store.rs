@@ -4,24 +4,32 @@
 //! one go and made durable by one `fdatasync` (group commit); only then is anybody answered.
 //!
 //! Invariants: acknowledged means durable; a checkpoint is signed only over what is durable, and is itself durable
-//! before it is handed out; after a failed write or fsync the writer takes nothing more and never tries again.
+//! before it is handed out; after a failed write or fsync of a file the writer takes nothing more and never tries again.
 //!
-//! Not here: what a request means (`domain`), and what a file looks like (`store/segments`).
+//! On a store that others write too (`store/postgres`) a batch that another writer forestalled is run again on what that
+//! writer left, so every answer is one to the log as it is, and no request is answered from a fold that was overtaken.
+//!
+//! Not here: what a request means (`domain`), and what a file or a row looks like (`store/segments`, `store/postgres`).
 
+pub mod engine;
+pub mod files;
+pub mod postgres;
 pub mod segments;
 pub mod snapshot;
+mod writer;
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use kiki::clock::Clock;
 use kiki::leaf;
 use kiki::tlog::checkpoint::Checkpoint;
 use kiki::tlog::note::SigningKey;
-use kiki::tlog::{Hash, Tree, leaf_hash};
+use kiki::tlog::{Hash, Tree};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -29,23 +37,16 @@ use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Refusal;
 use crate::domain::state::State;
 use crate::error::Error;
-use segments::{Index, Segments};
+use engine::{Engine as _, Opened, Reader};
+use files::Files;
+use postgres::Postgres;
+use writer::{Asked, Job, Writer};
 
 /// Requests that may wait for the writer. At 1 ms a commit and some hundred requests in each, that is tens of
 /// milliseconds of work: beyond it a caller does better to hear no at once.
 const MAX_QUEUE: usize = 16_384;
-/// Leaves in one commit: 16,384 of 200 bytes are 3 MiB, well under what a disk takes in a millisecond or two.
-const MAX_COMMIT: usize = 16_384;
-/// Leaves between snapshots: a restart folds at most so many.
-const SNAPSHOT_EVERY: u64 = 100_000;
-
-type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
-enum Job {
-    Run(Box<dyn FnOnce(&mut Ledger) -> Reply + Send>),
-    Sign { min_size: u64, reply: oneshot::Sender<Result<Signed, Error>> },
-    Close(oneshot::Sender<()>),
-}
+/// How often the log of a store with several writers is looked at for what the others wrote.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A signed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,12 +91,38 @@ pub struct Log {
 
 struct Inner {
     log_id: String,
-    index: RwLock<Index>,
+    reader: Arc<dyn Reader>,
     tree: RwLock<Tree>,
     committed: watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
     signed: ArcSwapOption<Signed>,
 }
+
+/// Which store keeps the log.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// Segment files: in the data folder, or in another one with all that it holds.
+    Files(Option<PathBuf>),
+    /// A PostgreSQL database. Its debug form shows no password.
+    Postgres(Box<tokio_postgres::Config>),
+}
+
+impl std::str::FromStr for Store {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(dir) = text.strip_prefix("file:").filter(|dir| !dir.is_empty()) {
+            return Ok(Self::Files(Some(dir.into())));
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return text.parse().map(|config| Self::Postgres(Box::new(config))).map_err(|e| format!("not a PostgreSQL address: {e}"));
+        }
+        Err("is file:DIR or postgres://USER@HOST/DATABASE".to_owned()) // not repeated: it may hold a password
+    }
+}
+
+/// A checkpoint that was kept, with its note.
+type Kept = (Checkpoint, String);
 
 /// Where a data folder keeps the log.
 #[derive(Debug, Clone)]
@@ -142,60 +169,49 @@ impl Log {
     /// # Errors
     /// A damaged log, a checkpoint that it does not reach, a key that does not fit, or the file system's.
     pub fn open(paths: &Paths, log_id: &str, clock: Clock) -> Result<Self, Error> {
-        std::fs::create_dir_all(paths.log())?;
-        let lock = lock(&paths.log().join("lock"))?;
-        let key = signing_key(paths, log_id)?;
-        let signed = read_checkpoint(paths, &key)?;
-        let recovered = segments::recover(&paths.log(), log_id, signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size))?;
+        Self::open_in(&Store::Files(None), paths, log_id, clock)
+    }
+
+    /// Recovers the log of a store and starts its writer; its key, and a snapshot of its fold, are in the data folder.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or the database's.
+    pub fn open_in(store: &Store, paths: &Paths, log_id: &str, clock: Clock) -> Result<Self, Error> {
+        let (Opened { engine, tree }, signed, key) = recover(store, paths, log_id)?;
         if let Some((checkpoint, _)) = &signed {
-            check_root(&recovered.tree, checkpoint)?;
+            check_root(&tree, checkpoint)?;
         }
-        let state = fold(paths, &recovered)?;
+        let reader = engine.reader();
+        let state = fold(paths, &tree, &*reader)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUE);
         let catalog = Arc::new(catalog(&state));
         let inner = Arc::new(Inner {
             log_id: log_id.to_owned(),
-            index: RwLock::new(recovered.index),
-            committed: watch::channel(recovered.tree.size()).0,
-            tree: RwLock::new(recovered.tree),
+            reader,
+            committed: watch::channel(tree.size()).0,
+            tree: RwLock::new(tree),
             catalog: watch::channel(catalog).0,
             signed: ArcSwapOption::new(signed.map(|(checkpoint, note)| Arc::new(Signed { size: checkpoint.size, note: note.into() }))),
         });
-        let mut writer = Writer {
-            snapshot_at: state.size,
-            ledger: Ledger::new(log_id.to_owned(), state),
-            segments: recovered.segments,
-            key,
-            clock,
-            paths: paths.clone(),
-            _lock: lock,
-            failed: false,
-            inner: inner.clone(),
-        };
-        std::thread::Builder::new().name("log-writer".into()).spawn(move || {
-            let closed = writer.run(queue);
-            drop(writer); // with its lock, before anybody hears that the log is closed
-            closed.map(|reply| reply.send(()))
-        })?;
+        if engine.shared() {
+            look_out(jobs.downgrade())?;
+        }
+        let writer = Writer::new(engine, state, key, clock, paths.clone(), inner.clone());
+        writer::start(writer, queue)?;
         Ok(Self { inner, jobs })
     }
 
-    /// Runs a request on the ledger and answers once its leaves are durable.
+    /// Runs a request on the ledger and answers once its leaves are durable. Where others write the same log it may be
+    /// run more than once; only the last run has an effect and an answer.
     ///
     /// # Errors
     /// The request's own refusal, a full queue, or a writer that failed.
     pub async fn run<T: Send + 'static>(
         &self,
-        request: impl FnOnce(&mut Ledger) -> Result<T, Refusal> + Send + 'static,
+        request: impl FnOnce(&mut Ledger) -> Result<T, Refusal> + Clone + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let job = Job::Run(Box::new(move |ledger| {
-            let result = request(ledger);
-            Box::new(move |durable| {
-                // A caller that went away needs no answer.
-                drop(answer.send(durable.and_then(|()| result.map_err(Error::Refused))));
-            })
-        }));
+        let job = Job::Run(Box::new(Asked { request: Some(request), result: None, answer }));
         self.jobs.try_send(job).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull(MAX_QUEUE),
             mpsc::error::TrySendError::Closed(_) => Error::Stopped,
@@ -254,8 +270,8 @@ impl Log {
     /// The file system's, or a frame that went bad since it was written.
     pub async fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
         let size = *self.inner.committed.borrow();
-        let Some(range) = self.inner.index.read().range(from, size, max_bytes) else { return Ok(Vec::new()) };
-        tokio::task::spawn_blocking(move || segments::read(&range)).await.map_err(|_| Error::Stopped)?
+        let reader = self.inner.reader.clone();
+        tokio::task::spawn_blocking(move || reader.read(from, size, max_bytes)).await.map_err(|_| Error::Stopped)?
     }
 
     /// One multiproof that the leaves are in the tree of `size`.
@@ -264,125 +280,6 @@ impl Log {
     /// An index at or beyond `size`, or a size beyond the log.
     pub fn proof(&self, indices: &[u64], size: u64) -> Result<Vec<Hash>, Error> {
         Ok(self.inner.tree.read().multiproof(indices, size)?)
-    }
-}
-
-struct Writer {
-    ledger: Ledger,
-    segments: Segments,
-    key: SigningKey,
-    clock: Clock,
-    paths: Paths,
-    snapshot_at: u64,
-    failed: bool,
-    inner: Arc<Inner>,
-    /// Held as long as the writer lives; the system releases it however the process ends.
-    _lock: File,
-}
-
-impl Writer {
-    fn run(&mut self, mut queue: mpsc::Receiver<Job>) -> Option<oneshot::Sender<()>> {
-        while let Some(first) = queue.blocking_recv() {
-            let mut replies = Vec::new();
-            let mut signs = Vec::new();
-            let mut close = None;
-            let mut next = Some(first);
-            while let Some(job) = next {
-                match job {
-                    Job::Run(_) if self.failed => {} // dropped: the caller hears that the writer stopped
-                    Job::Run(request) => {
-                        self.ledger.set_now(self.clock.now());
-                        replies.push(request(&mut self.ledger));
-                        self.ledger.seal();
-                    }
-                    Job::Sign { min_size, reply } => signs.push((min_size, reply)),
-                    Job::Close(reply) => close = Some(reply),
-                }
-                next = if self.ledger.pending() < MAX_COMMIT && close.is_none() { queue.try_recv().ok() } else { None };
-            }
-            let committed = self.commit();
-            for reply in replies {
-                reply(committed.clone());
-            }
-            for (min_size, reply) in signs {
-                drop(reply.send(self.sign(min_size)));
-            }
-            if self.ledger.state.size >= self.snapshot_at + SNAPSHOT_EVERY {
-                self.snapshot();
-            }
-            if close.is_some() {
-                if let Err(error) = self.sign(0) {
-                    tracing::error!(%error, "no checkpoint at the end");
-                }
-                self.snapshot();
-                return close;
-            }
-        }
-        None
-    }
-
-    fn commit(&mut self) -> Result<(), Error> {
-        let leaves = self.ledger.take_pending();
-        if self.failed {
-            return Err(Error::Failed);
-        }
-        if leaves.is_empty() {
-            return Ok(());
-        }
-        let placed = match self.segments.append(&leaves) {
-            Ok(placed) => placed,
-            Err(error) => {
-                // Never retried: after a failed fsync nobody knows what the disk holds.
-                tracing::error!(%error, "the log cannot be written; nothing more is taken");
-                self.failed = true;
-                return Err(Error::Failed);
-            }
-        };
-        let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
-        let mut tree = self.inner.tree.write();
-        hashes.into_iter().for_each(|hash| tree.push(hash));
-        let size = tree.size();
-        drop(tree);
-        self.inner.index.write().add(placed);
-        self.inner.committed.send_replace(size);
-        if self.ledger.take_catalog_changed() {
-            self.inner.catalog.send_replace(Arc::new(catalog(&self.ledger.state)));
-        }
-        Ok(())
-    }
-
-    /// Signs the whole durable log, unless what is signed reaches `min_size` (or all of it, for 0).
-    fn sign(&mut self, min_size: u64) -> Result<Signed, Error> {
-        if self.failed {
-            return Err(Error::Failed);
-        }
-        let (size, root) = {
-            let tree = self.inner.tree.read();
-            (tree.size(), tree.root())
-        };
-        if size < min_size {
-            return Err(Error::OutOfRange { asked: min_size, size });
-        }
-        if let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size == size) {
-            return Ok((*signed).clone());
-        }
-        let note = Checkpoint { origin: self.inner.log_id.clone(), size, root }.sign(&self.key)?;
-        replace(&self.paths.checkpoint(), note.as_bytes())?;
-        let signed = Signed { size, note: note.into() };
-        self.inner.signed.store(Some(Arc::new(signed.clone())));
-        Ok(signed)
-    }
-
-    /// A snapshot only saves time at the next start, so a failure is told and no more.
-    fn snapshot(&mut self) {
-        if self.failed || self.ledger.state.size == self.snapshot_at {
-            return;
-        }
-        let root = self.inner.tree.read().root();
-        match snapshot::write(&self.paths.snapshot(), &self.ledger.state, root) {
-            Ok(()) => self.snapshot_at = self.ledger.state.size,
-            Err(error) => tracing::warn!(%error, "no snapshot"),
-        }
     }
 }
 
@@ -396,17 +293,43 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-/// One writer: a second process on the same folder is refused.
-fn lock(path: &Path) -> Result<File, Error> {
-    let file = File::create(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked(path.display().to_string())),
-        Err(std::fs::TryLockError::Error(e)) => Err(e.into()),
+/// Opens a store and the key that signs for it. The checkpoint is read before the leaves, of which others may add some.
+fn recover(store: &Store, paths: &Paths, log_id: &str) -> Result<(Opened, Option<Kept>, SigningKey), Error> {
+    match store {
+        Store::Files(_) => {
+            let lock = Files::lock(paths)?;
+            let full = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+            let key = signing_key(paths, log_id, segments::list(&paths.log())?.iter().any(|(_, path)| full(path)))?;
+            let signed = read_checkpoint(files::read_note(&paths.checkpoint())?, &key)?;
+            let opened = Files::recover(lock, paths, log_id, signed.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size))?;
+            Ok((opened, signed, key))
+        }
+        Store::Postgres(config) => {
+            let mut postgres = Postgres::connect(config, log_id)?;
+            std::fs::create_dir_all(paths.log())?;
+            let key = signing_key(paths, log_id, postgres.size()? > 0)?;
+            postgres.claim(&key.verifying_key().to_string())?;
+            let signed = read_checkpoint(postgres.checkpoint()?, &key)?;
+            Ok((postgres.load()?, signed, key))
+        }
     }
 }
 
-fn signing_key(paths: &Paths, log_id: &str) -> Result<SigningKey, Error> {
+/// Asks the writer now and then to look for what others wrote, as long as the log is open.
+fn look_out(jobs: mpsc::WeakSender<Job>) -> Result<(), Error> {
+    std::thread::Builder::new().name("log-lookout".into()).spawn(move || {
+        loop {
+            std::thread::sleep(LOOK);
+            let Some(jobs) = jobs.upgrade() else { break };
+            if let Err(mpsc::error::TrySendError::Closed(_)) = jobs.try_send(Job::Look) {
+                break;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn signing_key(paths: &Paths, log_id: &str, has_records: bool) -> Result<SigningKey, Error> {
     let path = paths.key();
     if path.exists() {
         let key: SigningKey = std::fs::read_to_string(&path)?.trim().parse()?;
@@ -415,7 +338,7 @@ fn signing_key(paths: &Paths, log_id: &str) -> Result<SigningKey, Error> {
         }
         return Ok(key);
     }
-    if segments::list(&paths.log())?.iter().any(|(_, path)| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0)) {
+    if has_records {
         return Err(Error::Key(format!("{} is missing, and the log has records", path.display())));
     }
     let seed = kiki::ids::Key::random().map_err(|e| Error::Key(e.to_string()))?;
@@ -433,15 +356,10 @@ fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn read_checkpoint(paths: &Paths, key: &SigningKey) -> Result<Option<(Checkpoint, String)>, Error> {
-    match std::fs::read(paths.checkpoint()) {
-        Ok(note) => {
-            let checkpoint = Checkpoint::open(&note, key.verifying_key().name(), key.verifying_key())?;
-            Ok(Some((checkpoint, String::from_utf8_lossy(&note).into_owned())))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e.into()),
-    }
+fn read_checkpoint(note: Option<Vec<u8>>, key: &SigningKey) -> Result<Option<Kept>, Error> {
+    let Some(note) = note else { return Ok(None) };
+    let checkpoint = Checkpoint::open(&note, key.verifying_key().name(), key.verifying_key())?;
+    Ok(Some((checkpoint, String::from_utf8_lossy(&note).into_owned())))
 }
 
 fn check_root(tree: &Tree, checkpoint: &Checkpoint) -> Result<(), Error> {
@@ -455,17 +373,23 @@ fn check_root(tree: &Tree, checkpoint: &Checkpoint) -> Result<(), Error> {
 }
 
 /// The fold of the recovered log, from its snapshot where that fits.
-fn fold(paths: &Paths, recovered: &segments::Recovered) -> Result<State, Error> {
-    let mut state = snapshot::read(&paths.snapshot(), &recovered.tree).unwrap_or_default();
-    let size = recovered.tree.size();
-    while state.size < size {
-        let Some(range) = recovered.index.range(state.size, size, 8 << 20) else { break };
-        for (index, bytes) in segments::read(&range)? {
-            let (head, body) = leaf::decode(&bytes).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
-            state.apply(&head, &body).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
+fn fold(paths: &Paths, tree: &Tree, reader: &dyn Reader) -> Result<State, Error> {
+    let mut state = snapshot::read(&paths.snapshot(), tree).unwrap_or_default();
+    while state.size < tree.size() {
+        let leaves = reader.read(state.size, tree.size(), 8 << 20)?;
+        if leaves.is_empty() {
+            return Err(Error::Damaged(format!("leaf {} is missing", state.size)));
         }
+        leaves.iter().try_for_each(|(index, bytes)| take_in(&mut state, *index, bytes).map(drop))?;
     }
     Ok(state)
+}
+
+/// Folds one leaf; says whether it changed the catalog.
+fn take_in(state: &mut State, index: u64, bytes: &[u8]) -> Result<bool, Error> {
+    let (head, body) = leaf::decode(bytes).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
+    state.apply(&head, &body).map_err(|e| Error::Damaged(format!("leaf {index}: {e}")))?;
+    Ok(matches!(body, leaf::leaf::Body::Campaign(_) | leaf::leaf::Body::Terms(_) | leaf::leaf::Body::Policy(_)))
 }
 
 fn catalog(state: &State) -> Catalog {
