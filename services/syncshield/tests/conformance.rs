@@ -1,6 +1,6 @@
 //! One suite of behaviours for every store of the log, and what PostgreSQL alone has to bear: crashes and rivals.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 #[path = "conformance/cases.rs"]
 mod cases;

@@ -43,11 +43,11 @@ fn engine(world: &World) -> Box<dyn Engine> {
 /// Real leaves: batches of them, as a writer would append them.
 fn batches(world: &World, sizes: &[usize]) -> Vec<Vec<Vec<u8>>> {
     let mut ledger = syncshield::domain::ledger::Ledger::new(world.log_id.clone(), Default::default());
-    let mut batch = |size: &usize| {
+    let batch = |size: &usize| {
         (0..*size).for_each(|_| drop(ledger.put_campaign("acme", campaign(0)).unwrap()));
         ledger.take_pending()
     };
-    sizes.iter().map(|size| batch(size)).collect()
+    sizes.iter().map(batch).collect()
 }
 
 async fn put(log: &Log) -> u64 {
