@@ -28,10 +28,10 @@ const PROOFS: u64 = 2_000;
 /// Leases asked for one after the other.
 const LEASES: u32 = 500;
 
-/// A decision batch that makes a leaf of 200 bytes; the leaf's head takes 61 with this log's id.
+/// A decision batch that makes a leaf of 200 bytes.
 fn record() -> Item {
     let decision =
-        leaf::Decision { opportunity: vec![7; 16].into(), exchange: "x".repeat(56), platform: "meta".into(), ..Default::default() };
+        leaf::Decision { opportunity: vec![7; 16].into(), exchange: "x".repeat(71), platform: "meta".into(), ..Default::default() };
     Item::Decisions(leaf::DecisionBatch {
         campaign: "c".into(),
         currency: "USD".into(),
@@ -46,7 +46,7 @@ pub(super) async fn append(log: &Log, time: Duration, report: &mut Report) -> Re
     let before = *log.committed().borrow();
     let start = monotonic();
     let senders: Vec<_> = (0..SENDERS).map(|sender| tokio::spawn(send(log.clone(), sender, time))).collect();
-    let mut latencies = Histogram::<u64>::new(3).doing("making a histogram")?;
+    let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).doing("making a histogram")?;
     for sender in senders {
         latencies.add(sender.await.doing("appending")??).doing("adding up")?;
     }
@@ -60,7 +60,7 @@ pub(super) async fn append(log: &Log, time: Duration, report: &mut Report) -> Re
 }
 
 async fn send(log: Log, sender: usize, time: Duration) -> Result<Histogram<u64>, Failure> {
-    let mut latencies = Histogram::<u64>::new(3).doing("making a histogram")?;
+    let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).doing("making a histogram")?;
     let (start, source) = (monotonic(), format!("bench-{sender:02}"));
     for seq in 1.. {
         if start.elapsed() > time {
@@ -126,7 +126,7 @@ pub(super) async fn served(data: PathBuf, report: &mut Report) -> Result<(), Fai
 type Client = SyncShieldServiceClient<tonic::transport::Channel>;
 
 async fn leases(mut client: Client, report: &mut Report) -> Result<(), Failure> {
-    let mut latencies = Histogram::<u64>::new(3).doing("making a histogram")?;
+    let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).doing("making a histogram")?;
     for n in 0..LEASES {
         let request = pb::LeaseRequest {
             key: format!("lease-{n}"),
