@@ -62,6 +62,71 @@ pub fn encode(out: &mut Vec<u8>, payload: &[u8]) -> Result<(), PayloadTooLong> {
     Ok(())
 }
 
+/// Frames one behind the other, as they will stand in a file, and where each begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    starts: Vec<u32>,
+}
+
+impl Frames {
+    /// Appends one frame; `write` appends its payload, so that a message is encoded where it will stand.
+    ///
+    /// # Errors
+    /// A payload over [`MAX_PAYLOAD`]: nothing was appended.
+    ///
+    /// # Panics
+    /// Beyond 4 GiB: a caller bounds the frames and so the bytes long before.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), PayloadTooLong> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; HEADER]);
+        write(&mut self.bytes);
+        let len = self.bytes.len() - start - HEADER;
+        if len > MAX_PAYLOAD {
+            self.bytes.truncate(start);
+            return Err(PayloadTooLong { len });
+        }
+        let (header, payload) = self.bytes[start..].split_at_mut(HEADER);
+        let len = (len as u32).to_le_bytes();
+        header[..4].copy_from_slice(&len);
+        header[4..].copy_from_slice(&crc(len, payload).to_le_bytes());
+        self.starts.push(u32::try_from(start).expect("at most 4 GiB of frames"));
+        Ok(())
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each begins.
+    #[must_use]
+    pub fn starts(&self) -> &[u32] {
+        &self.starts
+    }
+
+    /// The payload of each.
+    pub fn payloads(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.starts.iter().enumerate().map(|(i, start)| {
+            let end = self.starts.get(i + 1).map_or(self.bytes.len(), |next| *next as usize);
+            &self.bytes[*start as usize + HEADER..end]
+        })
+    }
+}
+
 /// The frames of a slice in order, as (offset of the frame, payload). Ends after the first bad one.
 #[derive(Clone, Debug)]
 pub struct Scanner<'a> {

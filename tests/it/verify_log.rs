@@ -89,13 +89,7 @@ async fn an_independent_verifier_holds_checkpoint_tiles_and_proofs_to_be_good_an
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listeners.http.local_addr().unwrap());
     let shutdown = CancellationToken::new();
-    let config = syncshield::Config {
-        data: dir.path().to_owned(),
-        log_id: LOG.into(),
-        lease_ttl_secs: 60,
-        signed_size: None,
-        witnesses: Vec::new(),
-    };
+    let config = syncshield::Config::new(dir.path(), LOG);
     let served = tokio::spawn(syncshield::serve(listeners, config, Clock::System, shutdown.clone()));
     let (good, text) = tokio::task::block_in_place(|| holds(&url, &all));
     assert!(good && text.contains("all holds"), "{text}");

@@ -180,8 +180,7 @@ async fn the_checkpoint_that_is_served_carries_every_witnesss_cosignature_and_a_
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
     let http = listeners.http.local_addr().unwrap().to_string();
     let shutdown = CancellationToken::new();
-    let config =
-        syncshield::Config { data: dir.path().to_owned(), log_id: LOG.into(), lease_ttl_secs: 60, signed_size: None, witnesses: at };
+    let config = syncshield::Config { witnesses: at, ..syncshield::Config::new(dir.path(), LOG) };
     let served = tokio::spawn(syncshield::serve(listeners, config, clock(), shutdown.clone()));
     let witnesses: Vec<Witness> = keys.iter().map(|key| key.parse().unwrap()).collect();
     let cosigned = async {

@@ -9,8 +9,19 @@ mod child;
 mod drive;
 mod echo;
 mod machine;
+mod postgres;
+mod shield;
 
 use crate::error::Failure;
+
+/// A data folder, removed when the measurement is over, however it ends.
+struct Folder(std::path::PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
 
 /// Measures the platform.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,6 +34,8 @@ pub struct Args {
 enum What {
     /// Bids over gRPC, each counted once its decision is durable.
     Bids(bids::Args),
+    /// SyncShield's log, budget and policy, with the raw work on the same disk beside the log.
+    Shield(shield::Args),
     /// The bare echo that the others are compared with.
     #[command(hide = true)]
     EchoServer(echo::Args),
@@ -36,6 +49,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let measured = async {
         match args.what {
             What::Bids(args) => bids::run(args).await,
+            What::Shield(args) => shield::run(args).await,
             What::EchoServer(args) => echo::serve(args).await,
         }
     };

@@ -143,13 +143,7 @@ impl Platform {
         let clock = config.clock.clone();
         let mut services = Services::new();
 
-        let settings = syncshield::Config {
-            data: config.data.clone(),
-            log_id: LOG_ID.to_owned(),
-            lease_ttl_secs: config.lease_ttl_secs,
-            signed_size: None,
-            witnesses: Vec::new(),
-        };
+        let settings = syncshield::Config { lease_ttl_secs: config.lease_ttl_secs, ..syncshield::Config::new(&config.data, LOG_ID) };
         services.spawn(SHIELD, |stop| syncshield::serve(shield, settings, clock.clone(), stop));
         // It makes the log's key, which Billing reads.
         services.ready(SHIELD, &endpoints.shield).await?;

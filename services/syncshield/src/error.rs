@@ -23,6 +23,12 @@ pub enum Error {
     /// There is no room on the disk; a later request may find some.
     #[error("the disk is full; nothing is granted")]
     Full,
+    /// Other writers of the log were faster each time.
+    #[error("other writers of the log were first {0} times; try again")]
+    Contended(u32),
+    /// The database did not do what it was asked.
+    #[error("the log's database: {0}")]
+    Database(String),
     /// The log was asked for more than it has.
     #[error("size {asked} was asked for, and the log has {size} leaves")]
     OutOfRange {
@@ -90,8 +96,8 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Refused(refusal) => reason_of(refusal),
-            Self::QueueFull(_) => Reason::Overloaded,
-            Self::Stopped | Self::Failed | Self::Full => Reason::LogUnavailable,
+            Self::QueueFull(_) | Self::Contended(_) => Reason::Overloaded,
+            Self::Stopped | Self::Failed | Self::Full | Self::Database(_) => Reason::LogUnavailable,
             Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
             Self::Damaged(_) | Self::Rewound(_) => Reason::LogInconsistent,

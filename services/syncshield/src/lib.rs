@@ -44,10 +44,11 @@ const MAX_ANSWER: usize = 72 << 20;
 /// # Errors
 /// A log that cannot be recovered, or a listener that failed.
 pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
-    let paths = store::Paths::new(&config.data).with_signed_size(config.signed_size.clone());
-    let log_id = config.log_id.clone();
-    let opened = paths.clone();
-    let log = tokio::task::spawn_blocking(move || store::Log::open(&opened, &log_id, clock)).await.map_err(|_| Error::Stopped)??;
+    let store = config.store.clone().unwrap_or(store::Store::Files(None));
+    let paths = store::Paths::new(store.folder().unwrap_or(&config.data)).with_signed_size(config.signed_size.clone());
+    let (opened, log_id) = (paths.clone(), config.log_id.clone());
+    let open = move || store::Log::open_in(&store, &opened, &log_id, clock);
+    let log = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Stopped)??;
     let metrics = Metrics::new();
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
     metrics.add(Ok(log.shadow().metric()));

@@ -105,7 +105,7 @@ fn report(campaign: &str, platform: &str, until: UnixMicros, leases: BTreeMap<u6
 }
 
 fn bodies(ledger: &mut Ledger) -> Vec<Body> {
-    ledger.take_pending().iter().map(|bytes| leaf::decode(bytes).unwrap().1).collect()
+    ledger.take_pending().payloads().map(|bytes| leaf::decode(bytes).unwrap().1).collect()
 }
 
 #[test]
@@ -438,8 +438,8 @@ proptest! {
         let mut ledger = run(&ops);
         let mut model = Model::default();
         let mut state = State::default();
-        for bytes in ledger.take_pending() {
-            let (head, body) = leaf::decode(&bytes).unwrap();
+        for bytes in ledger.take_pending().payloads() {
+            let (head, body) = leaf::decode(bytes).unwrap();
             let now = UnixMicros::from_pb(head.recorded_at.as_ref()).unwrap();
             state.apply(&head, &body).unwrap();
             model.take_in(now, &body);
@@ -453,8 +453,9 @@ proptest! {
     #[test]
     fn a_snapshot_and_the_leaves_behind_it_give_the_same_state(ops in ops(), cut in 0..100_usize) {
         let mut ledger = run(&ops);
-        let leaves = ledger.take_pending();
-        let fold = |from: State, leaves: &[Vec<u8>]| leaves.iter().fold(from, |mut state, bytes| {
+        let pending = ledger.take_pending();
+        let leaves: Vec<_> = pending.payloads().collect();
+        let fold = |from: State, leaves: &[&[u8]]| leaves.iter().fold(from, |mut state, bytes| {
             let (head, body) = leaf::decode(bytes).unwrap();
             state.apply(&head, &body).unwrap();
             state

@@ -305,13 +305,14 @@ fn a_period_closes_once_and_not_before_its_end() {
 fn a_leaf_that_breaks_a_rule_is_refused_and_changes_nothing() {
     let mut ledger = ledger(1_000, 0);
     ledger.lease(&ask("a", 900, 1)).unwrap();
-    let leaves = ledger.take_pending();
+    let pending = ledger.take_pending();
+    let leaves: Vec<_> = pending.payloads().collect();
     let mut state = State::default();
     for bytes in &leaves {
         let (head, body) = leaf::decode(bytes).unwrap();
         state.apply(&head, &body).unwrap();
     }
-    let (head, body) = leaf::decode(&leaves[2]).unwrap();
+    let (head, body) = leaf::decode(leaves[2]).unwrap();
     let Body::LeaseGranted(grant) = body else { panic!("the third leaf is the grant") };
     let next = leaf::Leaf { index: state.size, client_seq: 4, ..head };
     let before = format!("{state:?}");
@@ -433,9 +434,9 @@ fn run(ops: &[Op]) -> (Ledger, i128) {
 }
 
 /// The most that may have been spent at any time, by what the leaves themselves say, against the limit in force.
-fn check_prefixes(leaves: &[Vec<u8>]) {
+fn check_prefixes(leaves: &kiki::framed::Frames) {
     let mut state = State::default();
-    for bytes in leaves {
+    for bytes in leaves.payloads() {
         let (head, body) = leaf::decode(bytes).unwrap();
         state.apply(&head, &body).unwrap();
         let now = UnixMicros::from_pb(head.recorded_at.as_ref()).unwrap();
@@ -467,8 +468,9 @@ proptest! {
     #[test]
     fn the_fold_of_the_leaves_is_the_state(ops in ops(), cut in 0..100_usize) {
         let (mut ledger, _) = run(&ops);
-        let leaves = ledger.take_pending();
-        let fold = |from: State, leaves: &[Vec<u8>]| leaves.iter().fold(from, |mut state, bytes| {
+        let pending = ledger.take_pending();
+        let leaves: Vec<_> = pending.payloads().collect();
+        let fold = |from: State, leaves: &[&[u8]]| leaves.iter().fold(from, |mut state, bytes| {
             let (head, body) = leaf::decode(bytes).unwrap();
             state.apply(&head, &body).unwrap();
             state

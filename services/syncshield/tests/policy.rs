@@ -27,13 +27,7 @@ impl Shield {
         let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
         let clock = Clock::Virtual(VirtualClock::at(UnixMicros(1_770_000_000_000_000)));
         let shutdown = CancellationToken::new();
-        let config = syncshield::Config {
-            data: dir.to_owned(),
-            log_id: "test.local/log".into(),
-            lease_ttl_secs: 60,
-            signed_size: None,
-            witnesses: Vec::new(),
-        };
+        let config = syncshield::Config::new(dir, "test.local/log");
         let served = tokio::spawn(syncshield::serve(listeners, config, clock, shutdown.clone()));
         Self { client: Client::new(channel(&format!("http://{grpc}")).unwrap()), http: http.to_string(), shutdown, served }
     }

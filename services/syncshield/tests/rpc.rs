@@ -32,13 +32,7 @@ async fn shield() -> Shield {
     let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
     let clock = VirtualClock::at(UnixMicros(NOON));
     let shutdown = CancellationToken::new();
-    let config = syncshield::Config {
-        data: dir.path().to_owned(),
-        log_id: "test.local/log".into(),
-        lease_ttl_secs: 60,
-        signed_size: None,
-        witnesses: Vec::new(),
-    };
+    let config = syncshield::Config::new(dir.path(), "test.local/log");
     let served = tokio::spawn(syncshield::serve(listeners, config, Clock::Virtual(clock.clone()), shutdown.clone()));
     let mut client = SyncShieldServiceClient::new(channel(&format!("http://{grpc}")).unwrap());
     set_up(&mut client).await;

@@ -228,13 +228,7 @@ async fn the_log_is_served_over_http_and_proves_its_growth() {
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
     let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap().to_string());
     let shutdown = CancellationToken::new();
-    let config = syncshield::Config {
-        data: dir.path().to_owned(),
-        log_id: LOG.into(),
-        lease_ttl_secs: 60,
-        signed_size: None,
-        witnesses: Vec::new(),
-    };
+    let config = syncshield::Config::new(dir.path(), LOG);
     let served = tokio::spawn(syncshield::serve(listeners, config, clock(), shutdown.clone()));
     let mut client = SyncShieldServiceClient::new(channel(&format!("http://{grpc}")).unwrap());
     let mut signed = Vec::new();

@@ -89,8 +89,7 @@ async fn shield(disk: SimDisk) -> turmoil::Result {
     });
     let (log, hand) = Log::open_by_hand(Arc::new(disk), &Paths::new(Path::new("/sim")), key(), Clock::Virtual(clock))?;
     tokio::spawn(hand.run());
-    let config =
-        syncshield::Config { data: "/sim".into(), log_id: LOG.into(), lease_ttl_secs: 60, signed_size: None, witnesses: Vec::new() };
+    let config = syncshield::Config::new("/sim", LOG);
     let routes = syncshield::routes(&log, &config, CancellationToken::new());
     let listener = turmoil::net::TcpListener::bind("0.0.0.0:50053").await?;
     let incoming = async_stream(listener);

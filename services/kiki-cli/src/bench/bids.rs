@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 use super::child::Server;
 use super::drive::{self, Heard, Load, Measured};
-use super::{echo, machine};
+use super::{Folder, echo, machine};
 use crate::error::{Doing as _, Failure};
 use crate::out;
 use report::Report;
@@ -49,19 +49,10 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3_600.0).contains(&seconds) => Ok(seconds),
         _ => Err("from 0.1 to 3600".to_owned()),
-    }
-}
-
-/// Removed when the measurement is over, however it ends.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
     }
 }
 

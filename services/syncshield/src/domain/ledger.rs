@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
+use kiki::framed::Frames;
 use kiki::leaf::{self, leaf::Body};
 use kiki::money::{Micros, NANOS_PER_MICRO};
 use prost::Message as _;
@@ -32,7 +33,7 @@ pub struct Ledger {
     /// Leaves of the request that is being answered.
     open: Vec<leaf::Leaf>,
     /// Leaves of whole requests, encoded.
-    pending: Vec<Vec<u8>>,
+    pending: Frames,
     catalog_changed: bool,
 }
 
@@ -130,7 +131,7 @@ impl Ledger {
     /// A ledger over what was folded so far.
     #[must_use]
     pub fn new(log_id: String, state: State) -> Self {
-        Self { now: state.recorded_at, state, log_id, open: Vec::new(), pending: Vec::new(), catalog_changed: false }
+        Self { now: state.recorded_at, state, log_id, open: Vec::new(), pending: Frames::default(), catalog_changed: false }
     }
 
     /// Moves "now" on; it never goes back.
@@ -147,13 +148,16 @@ impl Ledger {
     /// Ends a request: its leaves will be on disk together or not at all.
     pub fn seal(&mut self) {
         let last = self.open.len().saturating_sub(1);
-        let sealed = self.open.drain(..).enumerate().map(|(i, leaf)| leaf::Leaf { continued: i < last, ..leaf }.encode_to_vec());
-        self.pending.extend(sealed);
+        for (i, leaf) in self.open.drain(..).enumerate() {
+            let leaf = leaf::Leaf { continued: i < last, ..leaf };
+            let encode = |out: &mut Vec<u8>| leaf.encode(out).expect("a vector grows");
+            self.pending.push_with(encode).expect("its length was checked when it was appended");
+        }
     }
 
     /// The leaves of the requests since the last call, in order.
     #[must_use]
-    pub fn take_pending(&mut self) -> Vec<Vec<u8>> {
+    pub fn take_pending(&mut self) -> Frames {
         self.seal();
         std::mem::take(&mut self.pending)
     }
@@ -190,7 +194,7 @@ impl Ledger {
         }
         let body = leaf.body.take().unwrap_or_else(|| unreachable!("set above"));
         self.state.apply(&leaf, &body)?;
-        self.catalog_changed |= matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_) | Body::PolicyStage(_));
+        self.catalog_changed |= changes_catalog(&body);
         let charged = match &body {
             Body::Settlements(b) => Some(b.campaign.clone()),
             Body::SpendAdjustment(b) => Some(b.campaign.clone()),
@@ -549,6 +553,12 @@ impl Ledger {
         let version = terms.version;
         Ok((self.append(client, ("", 0), Body::Terms(terms))?, version))
     }
+}
+
+/// Whether a leaf changes what bidders' replicas are made of.
+#[must_use]
+pub fn changes_catalog(body: &Body) -> bool {
+    matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_) | Body::PolicyStage(_))
 }
 
 /// A number has one document, and a closing one invoice.

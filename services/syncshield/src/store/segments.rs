@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kiki::framed::{self, Scanner};
+use kiki::framed::{self, Frames, Scanner};
 use kiki::leaf;
 use kiki::tlog::{Hash, Tree, leaf_hash};
 
@@ -114,6 +114,15 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>>
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a data folder has records, whole or not.
+///
+/// # Errors
+/// The file system's.
+pub fn any_records(paths: &super::Paths) -> std::io::Result<bool> {
+    let full = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+    Ok(list(&super::disk::Files, &paths.log())?.iter().any(|(_, path)| full(path)))
 }
 
 /// What recovery found.
@@ -247,21 +256,16 @@ impl Segments {
     /// # Errors
     /// [`Error::Full`] where there was no room: all is as it was before. Any other is the file system's; what the disk
     /// holds is unknown then, and nothing more may be appended.
-    pub fn append(&mut self, leaves: &[Vec<u8>]) -> Result<Placed, Error> {
+    pub fn append(&mut self, leaves: &Frames) -> Result<Placed, Error> {
         if self.len >= self.disk.max_segment() {
             self.next_segment()?;
         }
-        let mut bytes = Vec::with_capacity(leaves.iter().map(|leaf| leaf.len() + framed::HEADER).sum());
-        let mut starts = Vec::with_capacity(leaves.len());
-        for leaf in leaves {
-            starts.push((self.len + bytes.len() as u64) as u32);
-            framed::encode(&mut bytes, leaf).map_err(|e| Error::Damaged(e.to_string()))?;
-        }
-        self.write(&bytes)?;
+        self.write(leaves.bytes())?;
         self.file.sync()?;
-        let first = self.size;
-        self.len += bytes.len() as u64;
+        let (first, start) = (self.size, self.len as u32);
+        self.len += leaves.bytes().len() as u64;
         self.size += leaves.len() as u64;
+        let starts = leaves.starts().iter().map(|at| start + at).collect();
         Ok(Placed { path: self.path.clone(), first, starts, end: self.len as u32 })
     }
 

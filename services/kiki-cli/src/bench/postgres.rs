@@ -1,0 +1,137 @@
+//! A PostgreSQL server of our own, on a free port in a temporary folder, stopped when it is dropped.
+//!
+//! It refuses to run as root, so root starts it as the user `postgres`.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How often it is asked whether it answers, and how long apart: a minute in all, as recovery takes its time.
+const ATTEMPTS: u32 = 600;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The server.
+pub(crate) struct Postgres {
+    programs: PathBuf,
+    user: Option<(u32, u32)>,
+    folder: PathBuf,
+    port: u16,
+    server: Option<Child>,
+}
+
+impl Postgres {
+    /// Makes a database cluster and starts its server.
+    pub(crate) fn start() -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("kiki-postgres-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder)?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut postgres = Self { programs: programs()?, user: user()?, folder, port, server: None };
+        if let Some((uid, gid)) = postgres.user {
+            std::os::unix::fs::chown(&postgres.folder, Some(uid), Some(gid))?;
+        }
+        let data = postgres.data();
+        let made = postgres.command("initdb").arg("-D").arg(&data).args(["-A", "trust", "-U", "postgres", "--no-sync"]).output()?;
+        if !made.status.success() {
+            return Err(io::Error::other(format!("initdb: {}", String::from_utf8_lossy(&made.stderr))));
+        }
+        postgres.run()?;
+        Ok(postgres)
+    }
+
+    /// The address for `--store`.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Kills the server as a crash would.
+    #[allow(dead_code, reason = "the tests' half")]
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.server.take().map_or(Ok(()), |mut server| server.kill().and_then(|()| server.wait()).map(drop))
+    }
+
+    /// Starts the server, also after a kill, and waits until it answers.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        for _ in 0..ATTEMPTS {
+            // After a kill it does not start before the last of its old processes is gone.
+            let ended = match &mut self.server {
+                Some(server) => server.try_wait()?.is_some(),
+                None => true,
+            };
+            if ended {
+                let (data, port, log) = (self.data(), self.port.to_string(), std::fs::File::create(self.folder.join("log"))?);
+                let mut command = self.command("postgres");
+                command.arg("-D").arg(data).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]).arg("-k").arg(&self.folder);
+                self.server = Some(command.stderr(log).spawn()?);
+            }
+            let asked = self.command("pg_isready").args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]).status()?;
+            if asked.success() {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        Err(io::Error::other(format!("PostgreSQL does not answer on port {}: {log}", self.port)))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // An immediate shutdown, which also ends its processes; where that fails, a crash.
+            let asked = Command::new("kill").args(["-QUIT", &server.id().to_string()]).status();
+            if !asked.is_ok_and(|status| status.success()) {
+                drop(server.kill());
+            }
+            drop(server.wait());
+        }
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// The folder of the newest version that is installed.
+fn programs() -> io::Result<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())
+        .unwrap_or_default();
+    found.extend(std::env::var_os("PATH").iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>()));
+    found.sort_by_key(|path| std::cmp::Reverse(version(path)));
+    let whole = |path: &PathBuf| ["initdb", "postgres", "pg_isready"].iter().all(|program| path.join(program).is_file());
+    found.into_iter().find(whole).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "PostgreSQL is not installed (Debian: postgresql)"))
+}
+
+fn version(bin: &Path) -> Option<u32> {
+    bin.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
+/// The user and group that root runs it as; none where this is not root.
+fn user() -> io::Result<Option<(u32, u32)>> {
+    let me = std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta))?;
+    if me != 0 {
+        return Ok(None);
+    }
+    let users = std::fs::read_to_string("/etc/passwd")?;
+    let ids = users.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(':').collect();
+        (fields.first() == Some(&"postgres")).then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))?
+    });
+    ids.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no user postgres to run PostgreSQL as"))
+}
