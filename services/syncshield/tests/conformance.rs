@@ -6,25 +6,35 @@
 mod cases;
 #[path = "../../kiki-cli/src/bench/postgres.rs"]
 mod postgres;
+#[path = "conformance/proxy.rs"]
+mod proxy;
 #[path = "conformance/world.rs"]
 mod world;
 
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiki::leaf;
 use postgres::Postgres;
+use proxy::Proxy;
 use syncshield::domain::ledger::{Closing, SlotOutcome};
 use syncshield::store::Log;
 use world::{World, ask, campaign, settlement};
 
-/// A real server; where PostgreSQL is not installed, root installs it.
+/// A real server; where PostgreSQL is not installed, root installs it, once for all tests.
 fn server() -> Postgres {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     match Postgres::start() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let installed = Command::new("apt-get").args(["install", "-y", "-q", "postgresql"]).status();
-            assert!(installed.is_ok_and(|status| status.success()), "{error}; apt-get could not install it either");
+            println!("{error}; installing it");
+            let script = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql";
+            let installed = Command::new("sh").args(["-c", script]).status();
+            assert!(
+                installed.is_ok_and(|status| status.success()),
+                "{error}; apt-get could not install it either: apt-get install postgresql"
+            );
             Postgres::start().unwrap()
         }
         started => started.unwrap(),
@@ -95,16 +105,25 @@ fn settled(leaves: &[leaf::leaf::Body]) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_is_killed_under_load_loses_nothing_acknowledged() {
     let mut server = server();
-    let world = World::new(Some(&server.url()));
+    let proxy = Proxy::start(server.port()).await;
+    let world = World::new(Some(&format!("postgres://postgres@{}/postgres", proxy.address)));
     let log = world.open().unwrap();
     log.run(|ledger| ledger.put_campaign("acme", campaign(1_000_000_000_000))).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8).map(|i| tokio::spawn(load(log.clone(), format!("k{i}"), stop.clone()))).collect();
     let mut committed = log.committed();
+    let mut answers_lost = 0;
     for round in 0..5_u64 {
         // Some way into the load, however fast it is.
         let enough = *committed.borrow() + 100 + 37 * round;
         committed.wait_for(|size| *size >= enough).await.unwrap();
+        let lost = 4 * (round as u32 + 1);
+        for _ in 0..lost {
+            proxy.lose_an_answer();
+            let more = *committed.borrow() + 1;
+            committed.wait_for(|size| *size >= more).await.unwrap();
+        }
+        answers_lost += lost - proxy.to_lose();
         server.kill().unwrap();
         server = tokio::task::spawn_blocking(move || server.run().map(|()| server)).await.unwrap().unwrap();
     }
@@ -123,7 +142,12 @@ async fn a_postgres_that_is_killed_under_load_loses_nothing_acknowledged() {
     assert!(acknowledged.len() > 200, "{} settled", acknowledged.len());
     assert_eq!(settled(&bodies), acknowledged);
     assert_eq!(state.clients["acme"].totals["USD"].settled_nanos, 700_000 * acknowledged.len() as i128);
-    println!("5 kills: {} settlements acknowledged, {failed} calls failed, {} leaves, none lost", acknowledged.len(), state.size);
+    assert!(answers_lost > 40, "{answers_lost} answers were lost");
+    println!(
+        "5 kills and {answers_lost} lost answers of the database: {} settlements acknowledged, {failed} calls failed, {} leaves, none lost",
+        acknowledged.len(),
+        state.size
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,11 +27,12 @@ impl Postgres {
     /// Makes a database cluster and starts its server.
     pub(crate) fn start() -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (programs, user) = (programs()?, user()?);
         let name = format!("kiki-postgres-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder)?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let mut postgres = Self { programs: programs()?, user: user()?, folder, port, server: None };
+        let mut postgres = Self { programs, user, folder, port, server: None };
         if let Some((uid, gid)) = postgres.user {
             std::os::unix::fs::chown(&postgres.folder, Some(uid), Some(gid))?;
         }
@@ -47,6 +48,12 @@ impl Postgres {
     /// The address for `--store`.
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Where it listens, on loopback.
+    #[allow(dead_code, reason = "the tests' half")]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Kills the server as a crash would.
