@@ -2,14 +2,20 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../src/bench/postgres.rs"]
+mod postgres;
+
 use std::process::Command;
 
 use serde_json::Value;
 
 fn bench(scratch: &std::path::Path, more: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiki"));
-    command.args(["bench", "bids", "--seconds", "0.5", "--streams", "2", "--batch", "16", "--customers", "200"]);
-    let output = command.arg("--scratch").arg(scratch).args(more).output().unwrap();
+    let bids = ["bids", "--seconds", "0.5", "--streams", "2", "--batch", "16", "--customers", "200"];
+    run(scratch, &[&bids, more].concat())
+}
+
+fn run(scratch: &std::path::Path, args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_kiki")).arg("bench").args(args).arg("--scratch").arg(scratch).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -46,4 +52,30 @@ fn the_table_says_what_it_measured_and_on_what() {
     for row in ["bids, durable", "servers' CPU", "bare echo", "CPU, bid : echo", "machine"] {
         assert!(text.contains(row), "no row {row:?}: {text}");
     }
+}
+
+#[test]
+fn shield_measures_log_policy_leases_and_both_stores() {
+    let scratch = tempfile::tempdir().unwrap();
+    let server = postgres::Postgres::start_or_install();
+    let text = run(scratch.path(), &["shield", "--seconds", "0.3", "--json", "--postgres", &server.url()]);
+    let figures: Value = serde_json::from_str(&text).unwrap();
+    let positive = [
+        "append_records_per_second",
+        "append_ratio_to_raw",
+        "check_ns_10_rules",
+        "check_ns_250_rules",
+        "check_ns_1000_rules",
+        "lease_us_p50",
+        "reserve_settle_per_second_file",
+        "reserve_settle_per_second_postgres",
+        "proof_us",
+        "verify_us",
+        "tail_records_per_second",
+    ];
+    for key in positive {
+        assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {text}");
+    }
+    assert!((190..=210).contains(&figures["record_bytes"].as_u64().unwrap()), "{text}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "its data was left behind");
 }

@@ -11,9 +11,8 @@ mod proxy;
 #[path = "conformance/world.rs"]
 mod world;
 
-use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use kiki::leaf;
 use postgres::Postgres;
@@ -22,28 +21,9 @@ use syncshield::domain::ledger::{Closing, SlotOutcome};
 use syncshield::store::Log;
 use world::{World, ask, campaign, settlement};
 
-/// A real server; where PostgreSQL is not installed, root installs it, once for all tests.
-fn server() -> Postgres {
-    static INSTALLING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    match Postgres::start() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("{error}; installing it");
-            let script = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql";
-            let installed = Command::new("sh").args(["-c", script]).status();
-            assert!(
-                installed.is_ok_and(|status| status.success()),
-                "{error}; apt-get could not install it either: apt-get install postgresql"
-            );
-            Postgres::start().unwrap()
-        }
-        started => started.unwrap(),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn both_stores_behave_alike() {
-    let server = server();
+    let server = Postgres::start_or_install();
     let mut passed = Vec::new();
     for (name, url) in [("file", None), ("postgres", Some(server.url()))] {
         let mut count = 0;
@@ -104,7 +84,7 @@ fn settled(leaves: &[leaf::leaf::Body]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_is_killed_under_load_loses_nothing_acknowledged() {
-    let mut server = server();
+    let mut server = Postgres::start_or_install();
     let proxy = Proxy::start(server.port()).await;
     let world = World::new(Some(&format!("postgres://postgres@{}/postgres", proxy.address)));
     let log = world.open().unwrap();
@@ -153,7 +133,7 @@ async fn a_postgres_that_is_killed_under_load_loses_nothing_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_syncshields_on_one_database_keep_one_budget() {
     const LIMIT: i64 = 300_000;
-    let server = server();
+    let server = Postgres::start_or_install();
     let world = World::new(Some(&server.url()));
     let first = world.open().unwrap();
     let twin = world.twin();

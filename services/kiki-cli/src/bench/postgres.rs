@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often it is asked whether it answers, and how long apart: a minute in all, as recovery takes its time.
@@ -43,6 +44,21 @@ impl Postgres {
         }
         postgres.run()?;
         Ok(postgres)
+    }
+
+    /// As [`Postgres::start`]; where PostgreSQL is not installed, root installs it, once for all tests of a process.
+    #[allow(dead_code, reason = "the tests' half")]
+    pub(crate) fn start_or_install() -> Self {
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(missing) = programs() {
+            eprintln!("{missing}; installing it");
+            let script = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql";
+            let installed = Command::new("sh").args(["-c", script]).status();
+            assert!(installed.is_ok_and(|status| status.success()), "{missing}, and apt-get could not install it");
+        }
+        drop(one_at_a_time);
+        Self::start().unwrap_or_else(|error| panic!("PostgreSQL does not start: {error}"))
     }
 
     /// The address for `--store`.
