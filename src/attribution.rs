@@ -101,6 +101,11 @@ impl Attribution {
         self.events.get(event_id).copied()
     }
 
+    /// Has every outcome so far stand at this index: what follows from the log is in another one from here on.
+    pub fn forget_places(&mut self, index: u64) {
+        self.events.values_mut().for_each(|at| *at = index);
+    }
+
     /// When the customer was acquired, if it was.
     #[must_use]
     pub fn acquired_at(&self, customer: &CustomerKey) -> Option<UnixMicros> {

@@ -55,6 +55,18 @@ impl Caller {
             _ => Ok(()),
         }
     }
+
+    /// Whether the caller runs the platform.
+    ///
+    /// # Errors
+    /// `NOT_YOURS` for everybody else.
+    pub fn operate(&self) -> Result<(), Status> {
+        match self {
+            Self::Operator => Ok(()),
+            Self::Service => Err(Reason::NotYours.status("this is for the operator alone, not for a service")),
+            Self::Tenant(own) => Err(Reason::NotYours.status(format!("client: {own} is not the operator"))),
+        }
+    }
 }
 
 /// The interceptor: finds the caller and hands it on in the request's extensions.
@@ -93,6 +105,7 @@ mod tests {
         assert!(Reason::NotYours.is(&tenant.act_for("globex").expect_err("not its own")));
         assert!(tenant.act_for_all().is_err());
         assert!(call("operator", "").expect("an operator").act_for_all().is_ok());
+        assert!(tenant.operate().is_err() && call("service", "").expect("a service").operate().is_err());
     }
 
     #[test]

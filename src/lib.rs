@@ -13,6 +13,7 @@ pub mod ids;
 pub mod leaf;
 pub mod money;
 pub mod pb;
+pub mod rotation;
 pub mod runtime;
 pub mod status;
 pub mod tlog;

@@ -38,6 +38,10 @@ pub enum Reason {
     Overloaded,
     /// The period has not ended, or its basis is not realised yet.
     PeriodOpen,
+    /// The client is in another log now: the facts `client` and `log_id` say which.
+    ClientMoved,
+    /// Something of the client may still be spent.
+    ClientBusy,
     /// The log does not follow from what was seen before.
     LogInconsistent,
     /// A receipt that was not made here, or was changed.
@@ -74,6 +78,8 @@ impl Reason {
             Self::NotReady => ("NOT_READY", Code::Unavailable),
             Self::Overloaded => ("OVERLOADED", Code::ResourceExhausted),
             Self::PeriodOpen => ("PERIOD_OPEN", Code::FailedPrecondition),
+            Self::ClientMoved => ("CLIENT_MOVED", Code::FailedPrecondition),
+            Self::ClientBusy => ("CLIENT_BUSY", Code::FailedPrecondition),
             Self::LogInconsistent => ("LOG_INCONSISTENT", Code::DataLoss),
             Self::ReceiptInvalid => ("RECEIPT_INVALID", Code::InvalidArgument),
             Self::TooLate => ("TOO_LATE", Code::OutOfRange),
@@ -85,8 +91,16 @@ impl Reason {
     /// The status that carries this reason.
     #[must_use]
     pub fn status(self, message: impl Into<String>) -> Status {
+        self.status_with(message, &[])
+    }
+
+    /// The same with facts for programs, by name.
+    #[must_use]
+    pub fn status_with(self, message: impl Into<String>, facts: &[(&str, &str)]) -> Status {
         let (name, code) = self.parts();
-        Status::with_error_details(code, message, ErrorDetails::with_error_info(name, "kiki", std::collections::HashMap::new()))
+        let facts: std::collections::HashMap<String, String> =
+            facts.iter().map(|(name, fact)| ((*name).to_owned(), (*fact).to_owned())).collect();
+        Status::with_error_details(code, message, ErrorDetails::with_error_info(name, "kiki", facts))
     }
 
     /// Whether `status` carries this reason.
@@ -94,6 +108,12 @@ impl Reason {
     pub fn is(self, status: &Status) -> bool {
         status.get_details_error_info().is_some_and(|info| info.domain == "kiki" && info.reason == self.as_str())
     }
+}
+
+/// A fact that a status carries for programs.
+#[must_use]
+pub fn fact(status: &Status, name: &str) -> Option<String> {
+    status.get_details_error_info().filter(|info| info.domain == "kiki")?.metadata.remove(name)
 }
 
 /// A field that is wrong, by its path: `status::field("items[3].sequence", "...")`.
@@ -111,5 +131,7 @@ mod tests {
         let status = Reason::BudgetExhausted.status("campaign c has 0 left");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(Reason::BudgetExhausted.is(&status) && !Reason::Internal.is(&status));
+        let status = Reason::ClientMoved.status_with("acme went", &[("client", "acme")]);
+        assert_eq!((fact(&status, "client").as_deref(), fact(&status, "log_id")), (Some("acme"), None));
     }
 }

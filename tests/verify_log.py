@@ -1,6 +1,7 @@
 """Verifies a log without any of the code that wrote it: Python's standard library and `cryptography`.
 
-    verify_log.py --key KEY --log DIR|URL [--index N ...] [--old FILE] [--proof FILE ...] [--consistency FILE]
+    verify_log.py --key KEY --log DIR|URL [--rotations FILE] [--index N ...] [--old FILE] [--proof FILE ...]
+                  [--consistency FILE]
 
 KEY is the log's public key (the text of log.pub, or a file that holds it); get it from elsewhere than the log. The log
 is a folder with `checkpoint` and `tile/` (SyncShield's DIR/tiles), or the URL of a server of the same. It checks
@@ -10,6 +11,8 @@ is a folder with `checkpoint` and `tile/` (SyncShield's DIR/tiles), or the URL o
 * for each --index, the leaf: its bundle, its tile, and the inclusion proof made from tiles (RFC 6962, 2.1.1),
 * for --old, an earlier checkpoint of the log, the consistency proof made from tiles (RFC 6962, 2.1.2),
 * for each --proof, a file of `kiki audit proof` (C2SP tlog-proof, with the leaf in its extra line),
+* for --rotations, the log's changes of key (`log.rotations`, or /rotations of its server): that each was signed by
+  both keys and that they lead from KEY to the one that signs; --old may be signed by any of them,
 * for --consistency, a file of `kiki audit consistency` (old size, proof, checkpoint, as a C2SP witness is sent it).
 
 Prints what holds. Exits 1 with the first thing that does not.
@@ -63,7 +66,8 @@ class Key:
         check(len(material) == 33 and material[0] == 1, "the key is not an Ed25519 key")
         digest = sha256(name.encode() + b"\n" + material)
         check(digest[:4].hex() == key_id, "the key's id is not that of its name and bytes")
-        self.name, self.id, self.public = name, digest[:4], Ed25519PublicKey.from_public_bytes(material[1:])
+        self.name, self.id, self.raw = name, digest[:4], material
+        self.public = Ed25519PublicKey.from_public_bytes(material[1:])
 
     def open(self, note):
         """The (size, root) of a signed checkpoint of the log that is named like this key."""
@@ -222,6 +226,50 @@ def verify_proof_file(text, key):
     return f"leaf {index} of {len(leaf)} bytes is in the log of {size}"
 
 
+def fields(message):
+    """The length-delimited fields of a protobuf message, by number; others are skipped."""
+    found, at = {}, 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at, value, shift = at + 1, value | (byte & 0x7F) << shift, shift + 7
+            if not byte & 0x80:
+                return value
+
+    while at < len(message):
+        number, kind = divmod(varint(), 8)
+        check(kind in (0, 2), "the leaf has a field of another kind")
+        value = varint()
+        if kind == 2:
+            check(at + value <= len(message), "the leaf is cut off")
+            found[number], at = message[at : at + value], at + value
+    return found
+
+
+def follow(text, key):
+    """Every key from this one to the one that signs, each change signed by both."""
+    keys, header = [], "c2sp.org/tlog-proof@v1\n"
+    check(text.startswith(header), "the changes of key do not begin with a tlog-proof")
+    for proof in text[len(header) :].split("\n" + header):
+        proof = header + proof.rstrip("\n") + "\n"
+        head, note = proof.split("\n\n", 1)
+        leaf = fields(decode(head.split("\n")[1].removeprefix("extra ")))
+        check(38 in leaf, "a change of key without its leaf")  # Leaf.key_rotated
+        change = fields(leaf[38])
+        old, new = Key(change[1].decode()), Key(change[2].decode())
+        check(old.name == new.name == leaf[1].decode() == key.name, "a change of another log's key")
+        check(not keys or keys[-1].id == old.id and keys[-1].raw == old.raw, "a change of key is missing")
+        verify_proof_file(proof, old)
+        new.open(note)
+        keys += [new] if keys else [old, new]
+    known = [at for at, one in enumerate(keys) if (one.id, one.raw) == (key.id, key.raw)]
+    check(known, "no change of key leads from the one that was given")
+    return keys[known[0] :]
+
+
 def verify_consistency_file(text, key, old_root_at):
     head, note = text.split("\n\n", 1)
     old, *proof = head.split("\n")
@@ -229,6 +277,11 @@ def verify_consistency_file(text, key, old_root_at):
     old, (size, root) = int(old[4:]), key.open(note)
     verify_consistency(old, size, [decode(line) for line in proof], old_root_at(old), root)
     return f"the first {old} leaves of {size} are those of the tiles"
+
+
+def open_by_any(keys, note):
+    signed = [key for key in keys if f"— {key.name} {base64.b64encode(key.id).decode()[:5]}" in note]
+    return (signed or keys)[-1].open(note)
 
 
 def read(named):
@@ -244,9 +297,15 @@ def main():
     args.add_argument("--old")
     args.add_argument("--proof", action="append", default=[])
     args.add_argument("--consistency")
+    args.add_argument("--rotations")
     args = args.parse_args()
     key = Key(args.key if "+" in args.key else read(args.key))
 
+    keys = [key]
+    if args.rotations:
+        keys = follow(read(args.rotations), key)
+        key = keys[-1]
+        print(f"keys: {len(keys) - 1} changes, each signed by both keys, lead to {key.name}+{key.id.hex()}")
     log = Log(args.log)
     size, root = key.open(log.fetch("checkpoint").decode())
     print(f"checkpoint: signed by {key.name}, {size} leaves under {root.hex()}")
@@ -261,7 +320,7 @@ def main():
         verify_inclusion(leaf_hash(leaf), index, size, inclusion_proof(log, index, 0, size), root)
         print(f"inclusion: leaf {index} of {len(leaf)} bytes is in its tile and under the root")
     if args.old:
-        old, old_root = key.open(read(args.old))
+        old, old_root = open_by_any(keys, read(args.old))
         verify_consistency(old, size, consistency_proof(log, old, 0, size), old_root, root)
         print(f"consistency: the log of {size} leaves begins with the checkpoint of {old}")
     for name in args.proof:

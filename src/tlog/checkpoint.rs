@@ -60,6 +60,13 @@ impl Checkpoint {
         Ok(Note::sign(&text, key)?.to_string())
     }
 
+    /// The note signed by two keys, as where the one takes over from the other.
+    pub fn sign_by_both(&self, old: &SigningKey, new: &SigningKey) -> Result<String, Error> {
+        let mut note = Note::parse(self.sign(old)?.as_bytes())?;
+        note.add(new);
+        Ok(note.to_string())
+    }
+
     /// Reads a signed note, and believes it only if this key signed it and it is of this origin. The
     /// origin need not be the key's name.
     pub fn open(note: &[u8], origin: &str, key: &VerifyingKey) -> Result<Self, Error> {

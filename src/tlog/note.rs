@@ -80,6 +80,11 @@ impl Note {
         Ok(Self { text: text.to_owned(), signatures: vec![key.sign(text)] })
     }
 
+    /// Adds the signature of another key.
+    pub fn add(&mut self, key: &SigningKey) {
+        self.signatures.push(key.sign(&self.text));
+    }
+
     /// Reads a note. Its text and signatures are well formed then, and no more.
     pub fn parse(note: &[u8]) -> Result<Self, Error> {
         if note.len() > MAX_NOTE_BYTES {

@@ -59,13 +59,14 @@ fn parse(request: &Growth) -> Result<(Note, Checkpoint), Refusal> {
     Ok((note, checkpoint))
 }
 
-/// The note to cosign with its checkpoint, which takes the place of `latest`.
+/// The note to cosign with its checkpoint, which takes the place of `latest`. One of the log's keys signed it: more than one
+/// is known while the log goes over to another.
 ///
 /// # Errors
 /// Why it is not to be cosigned.
-pub fn judge(request: &Growth, key: &VerifyingKey, latest: Option<&Checkpoint>) -> Result<(Note, Checkpoint), Refusal> {
+pub fn judge(request: &Growth, keys: &[VerifyingKey], latest: Option<&Checkpoint>) -> Result<(Note, Checkpoint), Refusal> {
     let (note, new) = parse(request)?;
-    note.verify(&[key]).map_err(Refusal::Forbidden)?;
+    note.verify(&keys.iter().collect::<Vec<_>>()).map_err(Refusal::Forbidden)?;
     if request.old > new.size {
         return Err(Refusal::Malformed(format!("old size {} is beyond the checkpoint's {}", request.old, new.size)));
     }

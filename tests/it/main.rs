@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::explicit_write, missing_docs)]
 
+mod moving;
 mod one_bid;
 mod python_client;
+mod rotation;
 mod tidy;
 mod tlog_tiles;
 mod tlog_vectors;

@@ -69,9 +69,9 @@ async fn an_independent_verifier_holds_checkpoint_tiles_and_proofs_to_be_good_an
     audit::prove(&Prove { dir: dir.path().to_owned(), index: 511, to: to(&proof) }).unwrap();
     audit::consistency(&Consistency { dir: dir.path().to_owned(), old_size: 300, to: to(&growth) }).unwrap();
     let key = dir.path().join("log.pub").display().to_string();
-    audit::check(&audit::Check { log_key: key.clone(), file: proof.clone() }).unwrap();
+    audit::check(&audit::Check { log_key: key.clone(), rotations: None, file: proof.clone() }).unwrap();
     let altered = tampered(&proof, 1);
-    let error = audit::check(&audit::Check { log_key: key.clone(), file: altered.clone() }).unwrap_err().to_string();
+    let error = audit::check(&audit::Check { log_key: key.clone(), rotations: None, file: altered.clone() }).unwrap_err().to_string();
     assert!(error.contains("proof: root at size 700"), "{error}");
 
     let Some(python) = tokio::task::spawn_blocking(python).await.unwrap() else { return };

@@ -33,7 +33,7 @@ async fn serve(server: &Server) -> String {
     at
 }
 
-async fn call(at: &str, method: &str, path: &str, body: &str) -> (u16, String, String) {
+pub(crate) async fn call(at: &str, method: &str, path: &str, body: &str) -> (u16, String, String) {
     let mut tcp = tokio::net::TcpStream::connect(at).await.unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     tcp.write_all(format!("{head}{body}").as_bytes()).await.unwrap();

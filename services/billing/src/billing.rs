@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf::{self, leaf::Body};
+use kiki::pb::syncshield::v1::GetCheckpointResponse;
 use kiki::status::Reason;
 use kiki::tlog::note::VerifyingKey;
 use sha2::{Digest as _, Sha256};
@@ -107,7 +108,13 @@ impl Billing {
             Err(error) => return Err(error),
         }
         if closed.is_none() {
-            let leaf = self.shield.close_period(client, &currency, month, span).await?;
+            let leaf = match self.shield.close_period(client, &currency, month, span).await {
+                // It went to another log, or came from one: all of its leaves are in neither.
+                Err(Error::Shield(status)) if Reason::ClientMoved.is(&status) => {
+                    return Ok(Err(Postponed { client: client.to_owned(), currency, reason: status.message().to_owned(), until: None }));
+                }
+                closed => closed?,
+            };
             self.shield.checkpoint(leaf + 1).await?;
             self.folded(leaf + 1).await?;
         }
@@ -288,7 +295,7 @@ impl Billing {
         let _one_of_few = self.bundles.acquire().await.map_err(|_| Error::Stopped)?;
         let row = self.record(row).await?;
         let last = row.leaf.ok_or(Error::Answer("an invoice without a leaf"))?;
-        let (checkpoint, size) = self.shield.checkpoint(last + 1).await?;
+        let GetCheckpointResponse { checkpoint, size, rotations } = self.shield.head(last + 1).await?;
         let mut leaves = self.shield.client_leaves(&row.client, last, BUNDLE_BYTES_MAX).await?;
         if let Some(evidence) = row.invoice()?.terms.evidence_leaf
             && let Err(at) = leaves.binary_search_by_key(&evidence, |leaf| leaf.index)
@@ -296,7 +303,7 @@ impl Billing {
             leaves.insert(at, self.shield.leaf(evidence).await?);
         }
         let proof = self.shield.proof(leaves.iter().map(|leaf| leaf.index).collect(), size).await?;
-        let bundle = Bundle { invoice_json: row.document, checkpoint, leaves, proof };
+        let bundle = Bundle { invoice_json: row.document, checkpoint, rotations, leaves, proof };
         let key = self.key.clone();
         let made = tokio::task::spawn_blocking(move || match verify(&bundle, &key) {
             Ok(_) => Ok(bundle::encode(bundle)),

@@ -34,6 +34,7 @@ pub fn encode(bundle: Bundle) -> Vec<u8> {
         proof: bundle.proof.iter().map(|hash| hash.to_vec().into()).collect(),
         // Nothing vouches for this field, so nothing is said in it.
         software: String::new(),
+        rotations: bundle.rotations,
     }
     .encode_to_vec()
 }
@@ -61,6 +62,7 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, String> {
     Ok(Bundle {
         invoice_json: read.invoice_json.to_vec(),
         checkpoint: read.checkpoint,
+        rotations: read.rotations,
         leaves: read.leaves.into_iter().map(leaf).collect::<Result<_, String>>()?,
         proof: read.proof.iter().map(|bytes| hash(bytes, "a hash of the proof")).collect::<Result<_, _>>()?,
     })

@@ -63,9 +63,14 @@ impl Shield {
 
     /// A signed checkpoint of at least a size, as it came: text and the size that it says.
     pub async fn checkpoint(&self, min_size: u64) -> Result<(String, u64), Error> {
-        let request = timed(pb::GetCheckpointRequest { min_size });
-        let answer = self.client.clone().get_checkpoint(request).await?.into_inner();
+        let answer = self.head(min_size).await?;
         Ok((answer.checkpoint, answer.size))
+    }
+
+    /// As [`Shield::checkpoint`], with every change of the log's key.
+    pub async fn head(&self, min_size: u64) -> Result<pb::GetCheckpointResponse, Error> {
+        let request = timed(pb::GetCheckpointRequest { min_size });
+        Ok(self.client.clone().get_checkpoint(request).await?.into_inner())
     }
 
     /// The multiproof of leaves in the tree of a size.

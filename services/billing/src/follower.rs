@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kiki::leaf::leaf::Body;
 use kiki::status::Reason;
-use kiki::tlog::Checkpoint;
-use kiki::tlog::note::VerifyingKey;
+use kiki::tlog::note::{self, VerifyingKey};
+use kiki::tlog::{Checkpoint, checkpoint};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -86,7 +86,7 @@ impl Following {
                 follower.push(entry.index, &entry.leaf).map_err(refused)?;
             }
             if !message.checkpoint.is_empty() {
-                let checkpoint = self.open(&message.checkpoint)?;
+                let checkpoint = self.open(&message.checkpoint).await?;
                 if let Some(believed) = follower.checkpoint(&checkpoint).map_err(broken)? {
                     self.fold(&believed).await?;
                 }
@@ -101,14 +101,22 @@ impl Following {
     /// Far behind the log's end: its newest checkpoint, and a proof that what waits is in it.
     async fn catch_up(&self, follower: &mut Follower) -> Result<(), Error> {
         let (note, _) = self.shield.checkpoint(follower.next_index()).await?;
-        let checkpoint = self.open(&note)?;
+        let checkpoint = self.open(&note).await?;
         let proof = self.shield.proof(follower.waiting().collect(), checkpoint.size).await?;
         let believed = follower.proven(&checkpoint, &proof).map_err(broken)?;
         self.fold(&believed).await
     }
 
-    fn open(&self, note: &str) -> Result<Checkpoint, Error> {
-        Checkpoint::open(note.as_bytes(), self.key.name(), &self.key).map_err(broken)
+    /// A checkpoint under the log's key, or under the one that took over from it with its signature.
+    async fn open(&self, note: &str) -> Result<Checkpoint, Error> {
+        let open = |key: &VerifyingKey| Checkpoint::open(note.as_bytes(), key.name(), key);
+        match open(&self.key) {
+            Err(checkpoint::Error::Note(note::Error::Unverified { .. })) => {
+                let rotations = self.shield.head(0).await?.rotations;
+                open(&kiki::rotation::newest(&rotations, &self.key).map_err(broken)?).map_err(broken)
+            }
+            opened => opened.map_err(broken),
+        }
     }
 
     async fn fold(&self, believed: &Believed) -> Result<(), Error> {

@@ -105,6 +105,7 @@ fn bundle(log: &Log, document: &[u8], drop: impl Fn(u64) -> bool) -> Bundle {
     Bundle {
         invoice_json: document.to_vec(),
         checkpoint: log.signed(log.size()),
+        rotations: log.rotations.clone(),
         leaves: indices.iter().map(leaf).collect(),
         proof: log.tree.multiproof(&indices, log.size()).unwrap(),
     }
@@ -170,6 +171,30 @@ fn a_correction_that_the_closing_left_out_is_found() {
     });
     let findings = findings(&log, bundle);
     assert!(findings.iter().any(|f| f.problem.contains("leaves give")), "{findings:?}");
+}
+
+#[test]
+fn a_bundle_is_verified_across_changes_of_the_logs_key() {
+    let first = Log::new().public();
+    let (log, bundle) = made(|log| {
+        log.rotate(8);
+        log.rotate(9);
+    });
+    assert_ne!(log.public(), first);
+    let file = encode(bundle.clone());
+    assert!(verify_bundle(&file, &first).is_ok(), "the changes lead from the first key");
+    assert!(verify_bundle(&file, &log.public()).is_ok(), "the newest needs none of them");
+    let stranger = SigningKey::new(LOG, &[5; 32]).unwrap();
+    for (key, rotations) in [(stranger.verifying_key(), bundle.rotations.clone()), (&first, String::new())] {
+        let findings = verify_bundle(&encode(Bundle { rotations, ..bundle.clone() }), key).unwrap_err();
+        assert_eq!(findings[0].place, Place::Checkpoint, "{findings:?}");
+    }
+    let at = file.windows(20).rposition(|window| window == &bundle.rotations.as_bytes()[..20]).unwrap();
+    for at in at - bundle.rotations.len() / 2..file.len() {
+        let mut bent = file.clone();
+        bent[at] ^= 1 << (at % 8);
+        assert!(verify_bundle(&bent, &first).is_err(), "byte {at} of {}", file.len());
+    }
 }
 
 #[test]

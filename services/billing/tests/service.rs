@@ -356,6 +356,36 @@ async fn a_log_that_was_rewritten_is_billed_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_key_changes_is_followed_and_its_bundles_verify_under_the_first_key() {
+    let (_data, shield, _clock, mut billing) = started(january(), FEBRUARY + DAY).await;
+    let first = shield.log.lock().unwrap().public();
+    billing.draft().await;
+    {
+        let mut log = shield.log.lock().unwrap();
+        log.rotate(8);
+        log.purchase("acme", JANUARY + 6 * DAY, 9, 1);
+        *shield.signed.lock().unwrap() = log.size();
+    }
+    let id = billing.draft().await.invoices[0].invoice_id.clone();
+    billing.finalize(&id).await.unwrap();
+    let bundle = billing.bundle(&id).await.unwrap();
+    assert!(billing::verify_bundle(&bundle, &first).is_ok());
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_in_two_logs_is_postponed_and_holds_up_no_other() {
+    let mut log = january();
+    log.append("beta", Body::ClientMoved(kiki::leaf::ClientMoved::default()));
+    let (_data, _shield, _clock, mut billing) = started(log, FEBRUARY + 17 * DAY).await;
+    let drafted = billing.draft().await;
+    assert_eq!(drafted.invoices.iter().map(|invoice| invoice.client.as_str()).collect::<Vec<_>>(), ["acme"]);
+    let beta = drafted.postponed.iter().find(|postponed| postponed.client == "beta").unwrap();
+    assert_eq!(beta.reason, "the client went to log kiki.test/log-2");
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn counts_money_once_and_again_after_a_restart() {
     let (data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
     let id = billing.draft().await.invoices[0].invoice_id.clone();

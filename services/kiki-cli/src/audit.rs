@@ -58,6 +58,9 @@ pub struct Check {
     /// The log's public key, or a file that holds it.
     #[arg(long)]
     pub log_key: String,
+    /// The log's changes of key (`log.rotations`), where it was signed by a later one.
+    #[arg(long)]
+    pub rotations: Option<PathBuf>,
     /// The proof.
     pub file: PathBuf,
 }
@@ -148,11 +151,20 @@ fn tree(dir: &Path) -> Result<Tree, Failure> {
     Ok(tree)
 }
 
+/// The key that signs after the changes in a file, for a reader who knows an earlier one.
+fn newest(rotations: Option<&Path>, key: &VerifyingKey) -> Result<VerifyingKey, Failure> {
+    let Some(path) = rotations else { return Ok(key.clone()) };
+    let text = std::fs::read_to_string(path).doing(format_args!("reading {}", path.display()))?;
+    kiki::rotation::newest(&text, key).doing(path.display())
+}
+
 /// The folder's checkpoint with its note, once its signature and its root hold.
 fn signed(dir: &Path, key: &VerifyingKey, tree: &Tree) -> Result<(Checkpoint, String), Failure> {
     let path = Paths::new(dir).checkpoint();
     let note = std::fs::read_to_string(&path).doing(format_args!("reading {}", path.display()))?;
-    let checkpoint = Checkpoint::open(note.as_bytes(), key.name(), key).doing(path.display())?;
+    let rotations = Paths::new(dir).rotations();
+    let key = newest(rotations.exists().then_some(&*rotations), key)?;
+    let checkpoint = Checkpoint::open(note.as_bytes(), key.name(), &key).doing(path.display())?;
     if tree.root_at(checkpoint.size).doing(path.display())? != checkpoint.root {
         return Err(Failure::new(format!("the first {} leaves are not those that were signed", checkpoint.size)));
     }
@@ -229,7 +241,7 @@ fn write(to: &To, text: &str) -> Result<(), Failure> {
 /// # Errors
 /// A proof that does not hold under this key.
 pub fn check(args: &Check) -> Result<(), Failure> {
-    let key = invoice::key(Some(&args.log_key), &[])?;
+    let key = newest(args.rotations.as_deref(), &invoice::key(Some(&args.log_key), &[])?)?;
     let text = std::fs::read_to_string(&args.file).doing(format_args!("reading {}", args.file.display()))?;
     let proof: PortableProof = text.parse().doing(args.file.display())?;
     let checkpoint = proof.verify(key.name(), &key).doing(args.file.display())?;

@@ -70,6 +70,10 @@ enum AuditCommand {
     Export(audit::Export),
     /// What a policy would have refused of the recorded decisions.
     ReplayPolicy(crate::policy::replay::Args),
+    /// Has the log signed by a new key; both sign the change.
+    RotateKey(crate::operate::RotateKey),
+    /// Has a client go from one log to another, with a record in both.
+    MoveClient(crate::operate::MoveClient),
     /// Runs a witness that cosigns the checkpoints of logs (C2SP tlog-witness).
     Witness(witness::Args),
 }
@@ -166,6 +170,8 @@ pub async fn run_audit(args: &AuditArgs) -> Result<(), Failure> {
         AuditCommand::Diff(args) => audit::diff(args),
         AuditCommand::Export(args) => audit::export(args),
         AuditCommand::ReplayPolicy(replay) => crate::policy::replay::run(replay),
+        AuditCommand::RotateKey(args) => crate::operate::rotate_key(args).await,
+        AuditCommand::MoveClient(args) => crate::operate::move_client(args).await,
         AuditCommand::Witness(args) => witness::run(args).await,
     }
 }
@@ -179,6 +185,7 @@ fn verify_log(verify: &VerifyLog) -> Result<(), Failure> {
         ("leaves", out::grouped(report.leaves)),
         ("signed", format!("{} under root {}", out::grouped(report.signed), report.root)),
     ];
+    rows.extend(report.arrived.iter().map(|(client, key)| ("arrived", format!("{client} as {key} says"))));
     rows.extend(cosigned.into_iter().map(|line| ("cosigned", line)));
     rows.extend(report.kinds.iter().map(|(kind, count)| (*kind, out::grouped(*count))));
     let settled: Vec<String> = report

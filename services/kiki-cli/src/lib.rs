@@ -9,6 +9,7 @@ pub mod error;
 mod http;
 pub mod invoice;
 pub mod keys;
+pub mod operate;
 pub mod out;
 pub mod platform;
 pub mod policy;

@@ -34,7 +34,8 @@ pub struct Args {
     /// The witness's name, in its key and its cosignatures.
     #[arg(long, default_value = "kiki.local/witness-1")]
     pub name: String,
-    /// The key of a log to cosign, or a file that holds it; a log's origin is its key's name. Any number.
+    /// The key of a log to cosign, or a file that holds it; a log's origin is its key's name. Any number; of a log that
+    /// changes its key, both.
     #[arg(long = "log", required = true)]
     pub logs: Vec<String>,
     /// Address to listen on.
@@ -50,7 +51,7 @@ struct Inner {
     folder: PathBuf,
     cosigner: Cosigner,
     /// By origin.
-    logs: BTreeMap<String, VerifyingKey>,
+    logs: BTreeMap<String, Vec<VerifyingKey>>,
     /// What was cosigned last, by origin. Held from the judgement until the new one is on disk.
     latest: Mutex<BTreeMap<String, Checkpoint>>,
     clock: Clock,
@@ -68,20 +69,16 @@ impl Server {
         let lock = File::create(folder.join("lock")).doing(folder.display())?;
         lock.try_lock().map_err(|e| Failure::new(format!("{}: another witness runs on it: {e}", folder.display())))?;
         let cosigner = Cosigner::new(key(folder, name)?);
+        let mut keys: BTreeMap<String, Vec<VerifyingKey>> = BTreeMap::new();
+        logs.into_iter().for_each(|(origin, key)| keys.entry(origin).or_default().push(key));
         let mut latest = BTreeMap::new();
-        for (origin, key) in &logs {
+        for origin in keys.keys() {
             let path = folder.join(file(origin));
             if path.exists() {
-                let note = std::fs::read(&path).doing(format_args!("reading {}", path.display()))?;
-                let checkpoint = Checkpoint::open(&note, origin, key).doing(path.display())?;
-                let ours = Note::parse(&note).and_then(|note| cosigner.witness().cosigned_at(&note)).doing(path.display())?;
-                if ours.is_none() {
-                    return Err(Failure::new(format!("{} is not cosigned by this witness", path.display())));
-                }
-                latest.insert(origin.clone(), checkpoint);
+                latest.insert(origin.clone(), cosigned(&path, origin, cosigner.witness())?);
             }
         }
-        let (folder, logs, latest) = (folder.to_owned(), logs.into_iter().collect(), Mutex::new(latest));
+        let (folder, logs, latest) = (folder.to_owned(), keys, Mutex::new(latest));
         Ok(Self(Arc::new(Inner { folder, cosigner, logs, latest, clock, _lock: lock })))
     }
 
@@ -105,19 +102,34 @@ impl Server {
     fn cosign(&self, request: &str) -> Result<std::io::Result<String>, Refusal> {
         let request: Growth = request.parse().map_err(|e: kiki::tlog::portable::Error| Refusal::Malformed(e.to_string()))?;
         let origin = witness::origin(&request)?;
-        let key = self.0.logs.get(&origin).ok_or_else(|| Refusal::UnknownLog(origin.clone()))?;
+        let keys = self.0.logs.get(&origin).ok_or_else(|| Refusal::UnknownLog(origin.clone()))?;
         let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut note, new) = witness::judge(&request, key, latest.get(&origin))?;
+        let (mut note, new) = witness::judge(&request, keys, latest.get(&origin))?;
         let time = u64::try_from(self.0.clock.now().0 / 1_000_000).unwrap_or(0);
         let signature = self.0.cosigner.cosign(&note.text, time);
         // Of the others only the log's own: who else signed is not this witness's to repeat.
-        note.signatures.retain(|signature| signature.name == key.name() && signature.id == key.id());
+        note.signatures.retain(|signature| keys.iter().any(|key| (key.name(), key.id()) == (&*signature.name, signature.id)));
         note.signatures.push(signature.clone());
         Ok(replace(&self.0.folder.join(file(&origin)), note.to_string().as_bytes()).map(|()| {
             latest.insert(origin, new);
             format!("{signature}\n")
         }))
     }
+}
+
+/// What this witness cosigned last of a log. Its own signature is enough: it saw the log's before it gave it, and the key may
+/// have been replaced since.
+fn cosigned(path: &Path, origin: &str, witness: &Witness) -> Result<Checkpoint, Failure> {
+    let note = std::fs::read(path).doing(format_args!("reading {}", path.display()))?;
+    let note = Note::parse(&note).doing(path.display())?;
+    if witness.cosigned_at(&note).doing(path.display())?.is_none() {
+        return Err(Failure::new(format!("{} is not cosigned by this witness", path.display())));
+    }
+    let checkpoint: Checkpoint = note.text.parse().doing(path.display())?;
+    if checkpoint.origin != origin {
+        return Err(Failure::new(format!("{} is of log {:?}, not of {origin:?}", path.display(), checkpoint.origin)));
+    }
+    Ok(checkpoint)
 }
 
 /// The file of a log, and its name in the URL: origins may have slashes.

@@ -1,20 +1,22 @@
 //! The audit of a log folder, offline: on files alone, trusting no key that comes with them.
 //!
 //! Checks that every frame is whole, that every leaf stands in its place, that the first leaves are those that the
-//! checkpoint signed, and that the fold accepts every one of them: gapless `client_seq`, monotone time, no grant
+//! checkpoint signed, that every change of the signing key was signed by both, and that the fold accepts every one of them: gapless `client_seq`, monotone time, no grant
 //! above a limit, no slot closed twice, no stale epoch. Each finding names its leaf.
 
 use std::path::Path;
 use std::time::Duration;
 
 use kiki::framed::Scanner;
-use kiki::leaf::{self, leaf::Body};
+use kiki::leaf::{self, client_moved::Side, leaf::Body};
+use kiki::rotation;
 use kiki::tlog::checkpoint::Checkpoint;
 use kiki::tlog::note::VerifyingKey;
 use kiki::tlog::{Tree, leaf_hash};
 
 use crate::domain::state::State;
 use crate::store::disk::{Disk, Files};
+use crate::store::rotate::read_rotations;
 use crate::store::{Paths, segments};
 
 /// What a good log holds.
@@ -30,6 +32,8 @@ pub struct Report {
     pub root: String,
     /// Leaves by kind of body.
     pub kinds: std::collections::BTreeMap<&'static str, u64>,
+    /// Clients that came from other logs, each with the key of that log, which its coming rests on.
+    pub arrived: Vec<(String, String)>,
     /// Charged nanos, corrections included, by (client, campaign, currency).
     pub settled: std::collections::BTreeMap<(String, String, String), i128>,
 }
@@ -48,7 +52,7 @@ fn finding(place: impl ToString, problem: impl ToString) -> Finding {
     Finding { place: place.to_string(), problem: problem.to_string() }
 }
 
-/// Verifies the log below a data folder against a public key.
+/// Verifies the log below a data folder against a public key: the one that signs, or one that it was rotated from.
 ///
 /// # Errors
 /// The first thing that is off; what stands behind it cannot be judged.
@@ -63,7 +67,9 @@ pub fn verify(data: &Path, key: &VerifyingKey) -> Result<Report, Finding> {
 pub fn verify_on(disk: &dyn Disk, data: &Path, key: &VerifyingKey) -> Result<Report, Finding> {
     let paths = Paths::new(data);
     let note = disk.read(&paths.checkpoint()).map_err(|e| finding("checkpoint", e))?;
-    let checkpoint = Checkpoint::open(&note, key.name(), key).map_err(|e| finding("checkpoint", e))?;
+    let rotations = read_rotations(disk, &paths).map_err(|e| finding("log.rotations", e))?;
+    let newest = rotation::newest(&rotations, key).map_err(|e| finding("log.rotations", e))?;
+    let checkpoint = Checkpoint::open(&note, newest.name(), &newest).map_err(|e| finding("checkpoint", e))?;
     let mut audit = Audit { log_id: key.name().to_owned(), ..Default::default() };
     let files = segments::list(disk, &paths.log()).map_err(|e| finding("log", e))?;
     for (i, (first, path)) in files.iter().enumerate() {
@@ -81,6 +87,7 @@ pub fn verify_on(disk: &dyn Disk, data: &Path, key: &VerifyingKey) -> Result<Rep
             }
         }
     }
+    audit.check_keys(&rotations, &note, &newest, &checkpoint)?;
     audit.finish(&checkpoint)
 }
 
@@ -105,6 +112,11 @@ impl Audit {
         self.state.apply(&head, &body).map_err(|e| e.to_string())?;
         self.tree.push(leaf_hash(payload));
         *self.report.kinds.entry(kind(&body)).or_default() += 1;
+        if let Body::ClientMoved(leaf::ClientMoved { side: Some(Side::Arrived(arrived)) }) = &body
+            && arrived.part == 0
+        {
+            self.report.arrived.push((head.client.clone(), arrived.log_key.clone()));
+        }
         if let Body::Settlements(batch) = &body {
             let key = (head.client.clone(), batch.campaign.clone(), batch.currency.clone());
             *self.report.settled.entry(key).or_default() += batch.settlements.iter().map(|s| i128::from(s.price_nanos)).sum::<i128>();
@@ -134,6 +146,38 @@ impl Audit {
         let attribution = &self.state.clients.get(&head.client)?.attribution;
         let conversion = attribution.conversion(outcome, Duration::from_secs(terms.lookback_seconds.into()))?;
         Some((head.client.clone(), conversion))
+    }
+
+    /// Each change of keys that is signed for was signed for by both, over this very log.
+    fn check_keys(&self, rotations: &str, note: &[u8], newest: &VerifyingKey, checkpoint: &Checkpoint) -> Result<(), Finding> {
+        let kept = rotation::read(rotations).map_err(|e| finding("log.rotations", e))?;
+        let changes = self.state.keys.changes().iter().filter(|change| change.index < checkpoint.size);
+        let last = checkpoint.size;
+        let mut due = changes.clone();
+        for rotation in &kept {
+            let root = self.tree.root_at(rotation.checkpoint.size).map_err(|e| finding("log.rotations", e))?;
+            if due.next().is_none_or(|change| change.index != rotation.index)
+                || root != rotation.checkpoint.root
+                || rotation.checkpoint.size > last
+            {
+                return Err(finding("log.rotations", format!("leaf {} of it is not this log's next change of key", rotation.index)));
+            }
+        }
+        // Cut off before the proof was kept, the change rests on the checkpoint itself.
+        if let Some(change) = due.next() {
+            let place = format!("leaf {}", change.index);
+            let new = change.new.parse().map_err(|e| finding(&place, e))?;
+            if change.old != newest.to_string() || rotation::signed_by_both(note, newest, &new).is_err() {
+                return Err(finding(
+                    place,
+                    format!("changes the key to {}, and no checkpoint by both keys covers it", rotation::short(&new)),
+                ));
+            }
+        }
+        match due.next() {
+            Some(change) => Err(finding(format!("leaf {}", change.index), "changes the key, and its proof is not in log.rotations")),
+            None => Ok(()),
+        }
     }
 
     fn finish(mut self, checkpoint: &Checkpoint) -> Result<Report, Finding> {
@@ -173,5 +217,7 @@ fn kind(body: &Body) -> &'static str {
         Body::SpendAdjustment(_) => "spend adjustments",
         Body::Limits(_) => "limits",
         Body::BudgetAlert(_) => "budget alerts",
+        Body::KeyRotated(_) => "changes of key",
+        Body::ClientMoved(_) => "clients moved",
     }
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::store::Store;
+use kiki::tlog::note::VerifyingKey;
+
 use crate::witness::WitnessAt;
 
 /// How long a lease lives unless it is told otherwise, seconds.
@@ -31,6 +33,9 @@ pub struct Config {
     /// A witness that cosigns the checkpoints, as `http://host:port+<its vkey>`. Any number.
     #[arg(long = "witness", env = "KIKI_WITNESSES", value_delimiter = ',')]
     pub witnesses: Vec<WitnessAt>,
+    /// The key of another log that clients may come from, as they move from SyncShield to SyncShield. Any number.
+    #[arg(long = "peer-log", env = "KIKI_PEER_LOGS", value_delimiter = ',')]
+    pub peer_logs: Vec<VerifyingKey>,
 }
 
 impl Config {
@@ -38,6 +43,14 @@ impl Config {
     #[must_use]
     pub fn new(data: impl Into<PathBuf>, log_id: &str) -> Self {
         let log_id = log_id.to_owned();
-        Self { data: data.into(), store: None, log_id, lease_ttl_secs: LEASE_TTL_SECS, signed_size: None, witnesses: Vec::new() }
+        Self {
+            data: data.into(),
+            store: None,
+            log_id,
+            lease_ttl_secs: LEASE_TTL_SECS,
+            signed_size: None,
+            witnesses: Vec::new(),
+            peer_logs: Vec::new(),
+        }
     }
 }

@@ -6,7 +6,9 @@
 pub mod adjust;
 pub mod budget;
 pub mod document;
+pub mod keys;
 pub mod ledger;
+pub mod moving;
 pub mod policy;
 pub mod reconcile;
 pub mod refusal;

@@ -87,6 +87,8 @@ fn reason_of(refusal: &Refusal) -> Reason {
         Refusal::OutOfOrder(_) => Reason::OutOfOrder,
         Refusal::KeyReused { .. } => Reason::KeyReused,
         Refusal::PeriodOpen { .. } => Reason::PeriodOpen,
+        Refusal::Moved { .. } | Refusal::CameFrom { .. } => Reason::ClientMoved,
+        Refusal::Unfinished { .. } => Reason::ClientBusy,
     }
 }
 
@@ -108,6 +110,11 @@ impl Error {
 
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
-        error.reason().status(error.to_string())
+        match &error {
+            Error::Refused(Refusal::Moved { client, to_log_id }) => {
+                error.reason().status_with(error.to_string(), &[("client", client), ("log_id", to_log_id)])
+            }
+            _ => error.reason().status(error.to_string()),
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The HTTP face: `POST /check` with the same checks and errors as gRPC, `GET /health`, and the log as C2SP tlog-tiles:
-//! `GET /checkpoint`, `GET /tile/...`. Tiles come from the log itself, not from the files that are written for other
+//! `GET /checkpoint`, `GET /tile/...`, and `GET /rotations` for those who know an earlier key. Tiles come from the log itself, not from the files that are written for other
 //! servers, and only up to the newest checkpoint. Entry bundles have every client's leaves: whoever may not tail the
 //! whole log does not get them.
 
@@ -54,6 +54,7 @@ pub(crate) fn router(log: Log) -> Router {
         .route("/check", post(answer_check))
         .route("/health", get(health))
         .route("/checkpoint", get(checkpoint))
+        .route("/rotations", get(rotations))
         .route("/tile/{*path}", get(tile))
         .layer(axum::extract::DefaultBodyLimit::max(64 << 10))
         .with_state(log)
@@ -102,6 +103,12 @@ async fn checkpoint(State(log): State<Log>) -> Response {
         }
         Err(error) => refusal(&error.into()),
     }
+}
+
+/// Every change of the key that signs, for those who know an earlier one; empty where there was none.
+async fn rotations(State(log): State<Log>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, log.rotations().to_string()).into_response()
 }
 
 /// A tile: it never changes, so everybody may keep it for ever.

@@ -21,6 +21,7 @@ pub mod witness;
 use std::time::Duration;
 
 use kiki::clock::Clock;
+use kiki::pb::syncshield::v1::sync_shield_admin_service_server::SyncShieldAdminServiceServer;
 use kiki::pb::syncshield::v1::sync_shield_service_server::SyncShieldServiceServer;
 use kiki::runtime::{self, Listeners, Metrics};
 use tokio_util::sync::CancellationToken;
@@ -93,7 +94,10 @@ pub fn routes(log: &store::Log, config: &Config, shutdown: CancellationToken) ->
     let grpc = SyncShieldServiceServer::new(rpc::Service::new(log.clone(), config, shutdown))
         .max_decoding_message_size(runtime::MAX_MESSAGE)
         .max_encoding_message_size(MAX_ANSWER);
+    let admin = SyncShieldAdminServiceServer::new(rpc::Admin::new(log.clone(), config.peer_logs.clone()))
+        .max_decoding_message_size(runtime::MAX_MESSAGE);
     tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept))
+        .add_service(InterceptedService::new(admin, kiki::caller::intercept))
 }
 
 /// Signs a checkpoint each second in which the log grew, so that followers never wait long for one.

@@ -76,7 +76,7 @@ fn micros(nanos: i128) -> i64 {
 
 fn samples(ledger: &Ledger) -> Samples {
     let mut samples = Samples::default();
-    for (client, of) in &ledger.state.clients {
+    for (client, of) in ledger.state.clients.iter().filter(|(_, of)| of.left.is_none()) {
         for (id, campaign) in &of.campaigns {
             sample_campaign(ledger, client, id, campaign, &mut samples);
         }

@@ -1,5 +1,6 @@
 //! gRPC: decode, one call of the ledger, encode.
 
+mod admin;
 mod budgets;
 mod convert;
 mod policy;
@@ -21,6 +22,7 @@ use crate::domain::ledger::{Closing, LeaseAsk, Ledger, MAX_ITEMS};
 use crate::domain::refusal::Refusal;
 use crate::shadow;
 use crate::store::Log;
+pub(crate) use admin::Admin;
 use budgets::{View, view};
 pub(crate) use convert::check;
 use convert::{items, recorded, slot_results};
@@ -215,8 +217,10 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     }
 
     async fn get_checkpoint(&self, request: Request<pb::GetCheckpointRequest>) -> Answer<pb::GetCheckpointResponse> {
+        // First, so that they lead no further than the checkpoint's key: the first checkpoint behind a change is by both.
+        let rotations = self.log.rotations().to_string();
         let signed = self.log.checkpoint(request.into_inner().min_size).await?;
-        Ok(Response::new(pb::GetCheckpointResponse { checkpoint: signed.note.to_string(), size: signed.size }))
+        Ok(Response::new(pb::GetCheckpointResponse { checkpoint: signed.note.to_string(), size: signed.size, rotations }))
     }
 
     async fn get_proof(&self, request: Request<pb::GetProofRequest>) -> Answer<pb::GetProofResponse> {

@@ -16,6 +16,8 @@ pub mod engine;
 pub mod files;
 mod keys;
 pub mod postgres;
+mod prove;
+pub mod rotate;
 pub mod segments;
 pub mod signed;
 pub mod snapshot;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf;
 use kiki::tlog::checkpoint::Checkpoint;
@@ -48,6 +50,7 @@ use disk::{Disk, Files};
 use engine::{Engine as _, Opened, Reader};
 use files::SegmentLog;
 use postgres::Postgres;
+use rotate::Keys;
 pub use writer::Hand;
 use writer::{Asked, Job, Writer};
 
@@ -81,6 +84,10 @@ struct Inner {
     committed: watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
     signed: ArcSwapOption<Signed>,
+    /// The key that signs.
+    public_key: ArcSwap<String>,
+    /// Every change of the key, as text.
+    rotations: ArcSwap<String>,
     /// There was no room for the last commit; the writer denies.
     full: AtomicBool,
     /// A write failed; the writer denies for good.
@@ -205,8 +212,8 @@ impl Log {
         let (opened, key) = match store {
             Store::Files(_) => {
                 let lock = files::lock(paths)?;
-                let key = keys::signing_key(paths, log_id, segments::any_records(paths)?)?;
-                let signed = signed_size(&*disk, paths, &key, files::read_note(&*disk, &paths.checkpoint())?)?;
+                let key = Keys::read(&*disk, paths, keys::signing_key(paths, log_id, segments::any_records(paths)?)?)?;
+                let signed = signed_size(&*disk, paths, &key.current, files::read_note(&*disk, &paths.checkpoint())?)?;
                 (SegmentLog::recover(disk.clone(), paths, log_id, signed, Some(lock))?, key)
             }
             Store::Postgres(config) => {
@@ -214,7 +221,7 @@ impl Log {
                 let mut postgres = Postgres::connect(config, log_id)?;
                 let key = keys::signing_key(paths, log_id, postgres.size()? > 0)?;
                 postgres.claim(&key.verifying_key().to_string())?;
-                (postgres.load()?, key)
+                (postgres.load()?, Keys { current: key, next: None })
             }
         };
         let shared = opened.engine.shared();
@@ -231,17 +238,19 @@ impl Log {
     /// # Errors
     /// As [`Log::open`].
     pub fn open_by_hand(disk: Arc<dyn Disk>, paths: &Paths, key: SigningKey, clock: Clock) -> Result<(Self, Hand), Error> {
-        let signed = signed_size(&*disk, paths, &key, files::read_note(&*disk, &paths.checkpoint())?)?;
-        let opened = SegmentLog::recover(disk.clone(), paths, key.verifying_key().name(), signed, None)?;
-        Self::assemble(disk, paths, key, clock, opened)
+        let keys = Keys::read(&*disk, paths, key)?;
+        let signed = signed_size(&*disk, paths, &keys.current, files::read_note(&*disk, &paths.checkpoint())?)?;
+        let opened = SegmentLog::recover(disk.clone(), paths, keys.current.verifying_key().name(), signed, None)?;
+        Self::assemble(disk, paths, keys, clock, opened)
     }
 
     /// Holds what the store has against what was signed, and folds it.
-    fn assemble(disk: Arc<dyn Disk>, paths: &Paths, key: SigningKey, clock: Clock, opened: Opened) -> Result<(Self, Hand), Error> {
+    fn assemble(disk: Arc<dyn Disk>, paths: &Paths, keys: Keys, clock: Clock, opened: Opened) -> Result<(Self, Hand), Error> {
         let Opened { mut engine, tree } = opened;
-        let log_id = key.verifying_key().name().to_owned();
+        let key = keys.current.verifying_key();
+        let log_id = key.name().to_owned();
         let note = engine.checkpoint()?;
-        let checkpoint = note.as_deref().map(|note| open_checkpoint(note, key.verifying_key())).transpose()?;
+        let checkpoint = note.as_deref().map(|note| open_checkpoint(note, key)).transpose()?;
         let kept = signed::read(&*disk, paths.signed_size(), &log_id)?;
         // Of a store with several writers the checkpoint may be newer than the leaves that were read before it.
         if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| !engine.shared() || checkpoint.size <= tree.size()) {
@@ -267,11 +276,16 @@ impl Log {
             shadow: Shadow::new().map_err(|e| Error::Io(Arc::new(std::io::Error::other(e))))?,
             clock: clock.clone(),
             signed: ArcSwapOption::new(signed),
+            public_key: ArcSwap::from_pointee(key.to_string()),
+            rotations: ArcSwap::from_pointee(rotate::read_rotations(&*disk, paths)?),
             full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             disk,
         });
-        let committer = Committer { engine, key, paths: paths.clone(), inner: inner.clone() };
+        let mut committer = Committer { engine, keys, paths: paths.clone(), inner: inner.clone() };
+        if let Some(change) = state.keys.changes().last() {
+            committer.finish_rotation(change)?;
+        }
         Ok((Self { inner, jobs }, Hand { writer: Writer::new(committer, state, clock), queue }))
     }
 

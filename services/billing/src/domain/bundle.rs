@@ -31,6 +31,8 @@ pub struct Bundle {
     pub invoice_json: Vec<u8>,
     /// A signed checkpoint that covers all the leaves.
     pub checkpoint: String,
+    /// Every change of the log's key, as [`kiki::rotation`] reads them; empty where there was none.
+    pub rotations: String,
     /// Every leaf of the client up to the invoice's own, and the evidence that its terms name; indices rise.
     pub leaves: Vec<BundleLeaf>,
     /// The multiproof of them all.
@@ -118,7 +120,8 @@ impl fmt::Display for Finding {
 }
 
 /// Checks a bundle under the log's key. The key comes from elsewhere, never with the bundle; its
-/// name is the log that it speaks for.
+/// name is the log that it speaks for. Where it was replaced since, the changes in the bundle lead from it to the one
+/// that signed.
 pub fn verify(bundle: &Bundle, key: &VerifyingKey) -> Result<Report, Vec<Finding>> {
     let mut findings = Findings::default();
     let outcome = check(bundle, key, &mut findings);
@@ -129,8 +132,7 @@ pub fn verify(bundle: &Bundle, key: &VerifyingKey) -> Result<Report, Vec<Finding
 }
 
 fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option<Report> {
-    let opened = Checkpoint::open(bundle.checkpoint.as_bytes(), key.name(), key);
-    let checkpoint = opened.map_err(|e| findings.add(Place::Checkpoint, e)).ok();
+    let checkpoint = open(bundle, key).map_err(|problem| findings.add(Place::Checkpoint, problem)).ok();
     check_tree(bundle, checkpoint.as_ref(), findings);
     let document = Invoice::from_json(&bundle.invoice_json);
     let document = document.map_err(|e| findings.add(Place::Field("json".into()), e)).ok()?;
@@ -150,6 +152,12 @@ fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option
         checkpoint_size: checkpoint.size,
         settlements_without_decision: history.undecided,
     })
+}
+
+/// The checkpoint, under the key that the changes lead to.
+fn open(bundle: &Bundle, key: &VerifyingKey) -> Result<Checkpoint, String> {
+    let key = kiki::rotation::newest(&bundle.rotations, key).map_err(|e| e.to_string())?;
+    Checkpoint::open(bundle.checkpoint.as_bytes(), key.name(), &key).map_err(|e| e.to_string())
 }
 
 /// The leaves are what their hashes say, and their hashes lead to the signed root.

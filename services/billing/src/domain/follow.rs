@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use kiki::leaf::{self, leaf::Body};
+use kiki::leaf::{self, client_moved::Side, leaf::Body};
 use kiki::tlog::{self, Checkpoint, Frontier, Hash};
 use prost::Message as _;
 
@@ -150,7 +150,9 @@ impl Pending {
             | Body::Evidence(_)
             | Body::Limits(_)
             | Body::BudgetAlert(_)
-            | Body::PolicyStage(_) => false,
+            | Body::PolicyStage(_)
+            | Body::KeyRotated(_)
+            | Body::ClientMoved(_) => false,
         };
         let (length, hash) = (bytes.len(), tlog::leaf_hash(bytes));
         if needed {
@@ -164,6 +166,11 @@ impl Pending {
     fn kept(&self) -> usize {
         if self.body.is_some() { self.length } else { 0 }
     }
+}
+
+/// Whether a client comes here from another log, its first part.
+fn arrives(body: &Body) -> bool {
+    matches!(body, Body::ClientMoved(leaf::ClientMoved { side: Some(Side::Arrived(arrived)) }) if arrived.part == 0)
 }
 
 /// What a checkpoint made believable.
@@ -228,6 +235,10 @@ impl Follower {
             return Err(Fault::Header { index, found: header.index, log_id: header.log_id });
         }
         let head = self.heads.entry(header.client.clone()).or_insert(0);
+        // Who comes from another log goes on where it left that.
+        if arrives(&body) && header.client_seq > *head {
+            *head = header.client_seq - 1;
+        }
         if header.client_seq != *head + 1 {
             let (client, found) = (header.client, header.client_seq);
             return Err(Fault::ClientSeq { index, client, wanted: *head + 1, found });

@@ -88,6 +88,21 @@ fn a_gap_a_repeat_or_a_leaf_of_elsewhere_is_a_fault() {
 }
 
 #[test]
+fn a_client_that_comes_from_another_log_goes_on_where_it_left_that() {
+    let mut follower = fresh();
+    let part = |index, client_seq, part| {
+        let side = Some(Side::Arrived(leaf::ClientArrived { part, parts: 2, ..Default::default() }));
+        let body = Some(Body::ClientMoved(leaf::ClientMoved { side }));
+        leaf::Leaf { log_id: LOG.into(), index, client: "a".into(), client_seq, body, ..Default::default() }.encode_to_vec()
+    };
+    follower.push(0, &part(0, 41, 0)).unwrap();
+    assert!(matches!(follower.push(1, &part(1, 43, 1)), Err(Fault::ClientSeq { wanted: 42, found: 43, .. })));
+    follower.push(1, &part(1, 42, 1)).unwrap();
+    follower.push(2, &leaf_bytes(2, "a", 43)).unwrap();
+    assert!(matches!(follower.push(3, &part(3, 40, 0)), Err(Fault::ClientSeq { .. })), "never back");
+}
+
+#[test]
 fn a_log_that_went_back_or_ran_ahead_is_a_fault() {
     let (leaves, tree) = log(6);
     let mut follower = fresh();

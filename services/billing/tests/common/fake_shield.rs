@@ -123,7 +123,7 @@ impl SyncShieldService for FakeShield {
         if min_size > *signed {
             return Err(Reason::PositionOutOfRange.status("the log is shorter"));
         }
-        Ok(Response::new(GetCheckpointResponse { checkpoint: log.signed(*signed), size: *signed }))
+        Ok(Response::new(GetCheckpointResponse { checkpoint: log.signed(*signed), size: *signed, rotations: log.rotations.clone() }))
     }
 
     async fn get_proof(&self, request: Request<GetProofRequest>) -> Answer<GetProofResponse> {
@@ -141,6 +141,9 @@ impl SyncShieldService for FakeShield {
             bodies.filter(|(header, _)| header.client == item.client).find(|(_, body)| wanted(body)).map(|(header, _)| header.index)
         };
         let (index, lost) = match item.body.unwrap() {
+            Item::ClosePeriod(_) if known(&log, &|body| matches!(body, Body::ClientMoved(_))).is_some() => {
+                return Err(Reason::ClientMoved.status("the client went to log kiki.test/log-2"));
+            }
             Item::ClosePeriod(close) => {
                 let same = |body: &Body| matches!(body, Body::PeriodClosed(c) if c.month == close.month);
                 let micros = |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| t.seconds * 1_000_000).unwrap();

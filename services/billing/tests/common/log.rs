@@ -30,6 +30,8 @@ pub struct Log {
     pub tree: Tree,
     /// What it signs with.
     pub key: SigningKey,
+    /// Every change of it.
+    pub rotations: String,
     clients: BTreeMap<String, Client>,
 }
 
@@ -45,7 +47,7 @@ impl Log {
     /// An empty log.
     pub fn new() -> Self {
         let key = SigningKey::new(LOG, &[7; 32]).unwrap();
-        Self { leaves: Vec::new(), tree: Tree::new(), key, clients: BTreeMap::new() }
+        Self { leaves: Vec::new(), tree: Tree::new(), key, rotations: String::new(), clients: BTreeMap::new() }
     }
 
     /// The public key.
@@ -56,6 +58,19 @@ impl Log {
     /// A signed checkpoint of a size.
     pub fn signed(&self, size: u64) -> String {
         Checkpoint { origin: LOG.into(), size, root: self.tree.root_at(size).unwrap() }.sign(&self.key).unwrap()
+    }
+
+    /// Signs with another key from here on; both sign the checkpoint over the change.
+    pub fn rotate(&mut self, seed: u8) {
+        let new = SigningKey::new(LOG, &[seed; 32]).unwrap();
+        let keys = (self.public().to_string(), new.verifying_key().to_string());
+        let body = leaf::KeyRotated { old_key: keys.0, new_key: keys.1, actor: "ada".into(), reason: "yearly".into() };
+        let index = self.append(leaf::OPERATOR, Body::KeyRotated(body));
+        let checkpoint = Checkpoint { origin: LOG.into(), size: self.size(), root: self.tree.root() };
+        let note = checkpoint.sign_by_both(&self.key, &new).unwrap();
+        let hashes = self.tree.inclusion_proof(index, self.size()).unwrap();
+        self.rotations += &kiki::rotation::proof(index, &self.leaves[index as usize], hashes, &note);
+        self.key = new;
     }
 
     /// Leaves so far.

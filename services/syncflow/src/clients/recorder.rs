@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kiki::leaf;
 use kiki::pb::syncshield::v1 as pb;
+use kiki::status::{self, Reason};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -114,11 +115,18 @@ impl Recorder {
             }
             let (batch, items) = self.batch();
             source_seq += 1;
-            let request = pb::RecordRequest { source: source.clone(), source_seq, items };
+            let mut request = pb::RecordRequest { source: source.clone(), source_seq, items };
             let mut backoff = Backoff::new();
             loop {
                 let failed = match tokio::time::timeout(RPC_TIMEOUT, shield.record(request.clone())).await {
                     Ok(Ok(_)) => break,
+                    Ok(Err(status)) if leave_out_moved(&mut request.items, &status) => {
+                        if request.items.is_empty() {
+                            source_seq -= 1; // nothing was recorded under it
+                            break;
+                        }
+                        continue;
+                    }
                     Ok(Err(status)) => status.message().to_owned(),
                     Err(_) => "no answer for 5 s".to_owned(),
                 };
@@ -144,6 +152,16 @@ impl Recorder {
         drop(queue);
         (count as u64, items(entries))
     }
+}
+
+/// Leaves out the decisions of a client that went to another log since: they cost nothing, and here nobody takes them. The
+/// others must not wait for them. Says whether there were any.
+fn leave_out_moved(items: &mut Vec<pb::RecordItem>, refused: &tonic::Status) -> bool {
+    let Some(client) = status::fact(refused, "client").filter(|_| Reason::ClientMoved.is(refused)) else { return false };
+    let before = items.len();
+    items.retain(|item| item.client != client);
+    tracing::warn!(client, refused = refused.message(), "decisions of a client that moved are not recorded");
+    items.len() < before
 }
 
 /// One item for each client, campaign and policy, in the order of their names, and more where a leaf would be too long.
@@ -183,6 +201,16 @@ mod tests {
             policy_digest: [1; 32],
             decision: leaf::Decision { sequence, model: "m".repeat(63), ..Default::default() },
         }
+    }
+
+    #[test]
+    fn decisions_of_a_client_that_moved_hold_up_no_others() {
+        let mut items = items(vec![entry("a", 0), Entry { client: "other".into(), ..entry("a", 1) }]);
+        let moved = Reason::ClientMoved.status_with("acme went", &[("client", "acme")]);
+        assert!(!leave_out_moved(&mut items, &Reason::LogUnavailable.status_with("full", &[("client", "acme")])));
+        assert!(leave_out_moved(&mut items, &moved));
+        assert_eq!(items.iter().map(|item| item.client.as_str()).collect::<Vec<_>>(), ["other"]);
+        assert!(!leave_out_moved(&mut items, &moved), "it is not refused for ever");
     }
 
     #[test]

@@ -139,6 +139,11 @@ impl Ledger {
         self.now = now.max(self.state.recorded_at);
     }
 
+    /// The log that it writes.
+    pub(super) fn log_id(&self) -> &str {
+        &self.log_id
+    }
+
     /// Now, as the next leaf will have it.
     #[must_use]
     pub fn now(&self) -> UnixMicros {
@@ -175,7 +180,7 @@ impl Ledger {
     }
 
     pub(super) fn append(&mut self, client: &str, source: (&str, u64), body: Body) -> Result<Recorded, Refusal> {
-        let client_seq = self.state.clients.get(client).map_or(0, |c| c.seq) + 1;
+        let client_seq = self.state.next_seq(client, &body);
         let index = self.state.size;
         let mut leaf = leaf::Leaf {
             log_id: self.log_id.clone(),
@@ -441,6 +446,7 @@ impl Ledger {
     fn check_item(&self, path: &str, client: &str, item: &Item, sourced: bool) -> Result<(), Refusal> {
         let known = self.state.clients.get(client);
         let state = known.ok_or_else(|| Refusal::NotFound { what: "client", id: client.to_owned() })?;
+        self.state.check_here(client)?;
         match item {
             Item::Decisions(_) if !sourced => Err(Refusal::field(format!("{path}.decisions"), "come in a batch with a source")),
             Item::Decisions(batch) => {
@@ -460,6 +466,9 @@ impl Ledger {
         let bounds = document::check_period(path, period)?;
         if !state.terms.contains_key(&period.currency) {
             return Err(Refusal::NotFound { what: "terms in currency", id: period.currency.clone() });
+        }
+        if let Some(came) = &state.came {
+            return Err(Refusal::CameFrom { log_id: came.log_id.clone() });
         }
         if self.now < bounds.1 {
             return Err(Refusal::PeriodOpen { end_micros: bounds.1.0, now_micros: self.now.0 });
@@ -558,7 +567,7 @@ impl Ledger {
 /// Whether a leaf changes what bidders' replicas are made of.
 #[must_use]
 pub fn changes_catalog(body: &Body) -> bool {
-    matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_) | Body::PolicyStage(_))
+    matches!(body, Body::Campaign(_) | Body::Terms(_) | Body::Policy(_) | Body::PolicyStage(_) | Body::ClientMoved(_))
 }
 
 /// A number has one document, and a closing one invoice.

@@ -76,6 +76,30 @@ pub enum Refusal {
         /// The key.
         key: String,
     },
+    /// The client is in another log now.
+    #[error("client {client} went to log {to_log_id}")]
+    Moved {
+        /// The client.
+        client: String,
+        /// The log that it is in.
+        to_log_id: String,
+    },
+    /// The client was in another log before.
+    #[error("the client came from log {log_id}; an invoice needs all of its leaves in one log, so no period of it is closed here")]
+    CameFrom {
+        /// That log.
+        log_id: String,
+    },
+    /// Something of the client may still be spent.
+    #[error("client {client} has {leases} live leases and {slots} open slots; it goes when there are none")]
+    Unfinished {
+        /// The client.
+        client: String,
+        /// Leases that live.
+        leases: usize,
+        /// Slots below a mark that are open.
+        slots: usize,
+    },
     /// The period has not ended.
     #[error("the period ends at {end_micros} us since 1970, and it is {now_micros}")]
     PeriodOpen {

@@ -13,6 +13,8 @@ use kiki::money::Micros;
 use serde::{Deserialize, Serialize};
 
 use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS, SlotState};
+use super::keys::Keys;
+use super::moving::{Arriving, Came, Left};
 use super::policy::Policies;
 use super::refusal::Refusal;
 use super::scopes::{Limits, Raised, Scope};
@@ -35,6 +37,10 @@ pub struct State {
     pub sources: BTreeMap<String, Source>,
     /// The policies, and which is in force.
     pub policies: Policies,
+    /// Clients of other logs of which not every part has come.
+    pub arriving: BTreeMap<String, Arriving>,
+    /// The keys that signed the log, where the first was replaced.
+    pub keys: Keys,
 }
 
 /// A sender's last batch.
@@ -73,6 +79,10 @@ pub struct ClientState {
     pub raised: BTreeMap<(Scope, i32, bool), Raised>,
     /// Corrections by their keys.
     pub adjustments: BTreeMap<String, Stored>,
+    /// It is in another log now.
+    pub left: Option<Left>,
+    /// It was in another log before.
+    pub came: Option<Came>,
 }
 
 /// A client's running totals in one currency.
@@ -116,6 +126,7 @@ impl State {
     /// # Errors
     /// `NotFound`.
     pub fn campaign(&self, client: &str, campaign: &str) -> Result<&CampaignState, Refusal> {
+        self.check_here(client)?;
         let found = self.clients.get(client).and_then(|client| client.campaigns.get(campaign));
         found.ok_or_else(|| Refusal::NotFound { what: "campaign", id: format!("{client}/{campaign}") })
     }
@@ -132,8 +143,12 @@ impl State {
     /// # Errors
     /// The rule that it breaks; the state is then unchanged.
     pub fn apply(&mut self, head: &leaf::Leaf, body: &Body) -> Result<(), Refusal> {
-        let now = self.check_head(head)?;
+        let now = self.check_head(head, body)?;
+        let arrival = self.check_move(now, head, body)?;
         self.check_body(now, &head.client, body)?;
+        if let Body::KeyRotated(change) = body {
+            self.keys.check(&head.log_id, &head.client, change)?;
+        }
         // Nothing below refuses: every condition was checked above.
         self.size += 1;
         self.recorded_at = now;
@@ -146,8 +161,15 @@ impl State {
         if let Body::PolicyStage(step) = body {
             self.policies.stage(step);
         }
+        if let Body::KeyRotated(change) = body {
+            self.keys.put(head.index, head.client_seq, change);
+        }
         if let Body::LeaseGranted(granted) = body {
             self.last_lease_id = granted.lease_id;
+        }
+        if let Body::ClientMoved(moved) = body {
+            self.take_in_move(head, arrival, moved);
+            return Ok(());
         }
         let client = self.clients.entry(head.client.clone()).or_default();
         client.seq += 1;
@@ -155,8 +177,8 @@ impl State {
         Ok(())
     }
 
-    fn check_head(&self, head: &leaf::Leaf) -> Result<UnixMicros, Refusal> {
-        let seq = self.clients.get(&head.client).map_or(0, |client| client.seq) + 1;
+    fn check_head(&self, head: &leaf::Leaf, body: &Body) -> Result<UnixMicros, Refusal> {
+        let seq = self.next_seq(&head.client, body);
         let now = UnixMicros::from_pb(head.recorded_at.as_ref()).ok_or_else(|| Refusal::field("recorded_at", "absent or out of range"))?;
         if head.index != self.size {
             Err(Refusal::OutOfOrder(format!("index is {}, and {} leaves stand before it", head.index, self.size)))
@@ -314,7 +336,7 @@ impl ClientState {
     fn take_in(&mut self, now: UnixMicros, head: &leaf::Leaf, body: &Body) {
         let stored = |digest: &[u8]| Stored { index: head.index, client_seq: head.client_seq, digest: digest.to_vec() };
         match body {
-            Body::Decisions(_) | Body::Policy(_) | Body::PolicyStage(_) => {}
+            Body::Decisions(_) | Body::Policy(_) | Body::PolicyStage(_) | Body::KeyRotated(_) | Body::ClientMoved(_) => {}
             Body::LeaseGranted(b) => {
                 if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
                     campaign.grant(now, b);

@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::domain::budget::{CampaignState, Lease};
 use crate::domain::document;
 use crate::domain::ledger::{Item, MAX_ITEMS, Recorded, SlotOutcome};
+use crate::domain::moving::ELSEWHERE;
 use crate::error::Error;
 use crate::store::Log;
 
@@ -160,7 +161,8 @@ fn outcome(purchase: pb::Purchase) -> leaf::Outcome {
 
 pub(super) fn recorded(log_id: &str, recorded: Recorded) -> pb::RecordResult {
     pb::RecordResult {
-        position: Some(leaf::Position { log_id: log_id.to_owned(), index: recorded.index }),
+        // Of a client that moved here, what it recorded before stands in another log.
+        position: (recorded.index != ELSEWHERE).then(|| leaf::Position { log_id: log_id.to_owned(), index: recorded.index }),
         client_seq: recorded.client_seq,
         duplicate: recorded.duplicate,
         attributed_campaign: recorded.attributed_campaign,

@@ -36,7 +36,7 @@ impl Catalog {
     pub fn of(state: &State) -> Self {
         let decode = |bytes: &[u8]| <leaf::Campaign as prost::Message>::decode(bytes).ok();
         let mut campaigns = Vec::new();
-        for (client, of) in &state.clients {
+        for (client, of) in state.clients.iter().filter(|(_, of)| of.left.is_none()) {
             for campaign in of.campaigns.values() {
                 let Some(document) = decode(&campaign.document) else { continue };
                 let horizon_days = state.terms(client, &document.currency).map_or(0, |terms| terms.horizon_days);

@@ -10,14 +10,16 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use kiki::framed::Frames;
 use kiki::tlog::checkpoint::Checkpoint;
-use kiki::tlog::note::{Note, Signature, SigningKey};
+use kiki::tlog::note::{Note, Signature};
 use kiki::tlog::{Hash, leaf_hash};
 use tokio::sync::oneshot;
 
 use super::catalog::Catalog;
 use super::engine::{Appended, Engine};
+use super::rotate::Keys;
 use super::writer::Request;
 use super::{Inner, Paths, Signed, open_checkpoint, signed};
+use crate::domain::keys::Change;
 use crate::error::Error;
 
 /// Leaves from which hashing on a second thread, while the batch is on its way to the disk, pays for the thread.
@@ -47,13 +49,30 @@ impl Batch {
 
 /// A wish to the signer.
 pub(super) enum After {
-    Sign { min_size: u64, reply: oneshot::Sender<Result<Signed, Error>> },
-    Cosign { size: u64, signature: Signature, reply: oneshot::Sender<Result<(), Error>> },
+    Sign {
+        min_size: u64,
+        reply: oneshot::Sender<Result<Signed, Error>>,
+    },
+    Cosign {
+        size: u64,
+        signature: Signature,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// A new key beside the one that signs, which is `old`; its public half.
+    PrepareKey {
+        old: String,
+        reply: oneshot::Sender<Result<String, Error>>,
+    },
+    /// The new key in the place of the old one, where the leaf that says so is durable.
+    FinishRotation {
+        change: Change,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
 }
 
 pub(super) struct Committer {
     pub(super) engine: Box<dyn Engine>,
-    pub(super) key: SigningKey,
+    pub(super) keys: Keys,
     pub(super) paths: Paths,
     pub(super) inner: Arc<Inner>,
 }
@@ -129,6 +148,8 @@ impl Committer {
             match wish {
                 After::Sign { min_size, reply } => drop(reply.send(self.sign(min_size))),
                 After::Cosign { size, signature, reply } => drop(reply.send(self.cosign(size, &signature))),
+                After::PrepareKey { old, reply } => drop(reply.send(self.prepare_key(&old))),
+                After::FinishRotation { change, reply } => drop(reply.send(self.finish_rotation(&change))),
             }
         }
     }
@@ -153,7 +174,7 @@ impl Committer {
             }
             // First of all, so that nothing that was ever handed out can be forgotten.
             signed::write(&*self.inner.disk, self.paths.signed_size(), &checkpoint)?;
-            let note = checkpoint.sign(&self.key)?;
+            let note = self.keys.sign(&checkpoint)?;
             if self.engine.put_checkpoint(size, &note, newest.as_ref().map(|signed| &*signed.note))? {
                 let signed = Signed { size, note: note.into() };
                 self.inner.signed.store(Some(Arc::new(signed.clone())));
@@ -167,7 +188,7 @@ impl Committer {
     /// Takes over the checkpoint that another replica put.
     fn adopt(&mut self) -> Result<(), Error> {
         let kept = self.engine.checkpoint()?.ok_or_else(|| Error::Database("its newest checkpoint is gone".into()))?;
-        let checkpoint = open_checkpoint(&kept, self.key.verifying_key())?;
+        let checkpoint = open_checkpoint(&kept, self.keys.current.verifying_key())?;
         let ours = self.inner.tree.read().root_at(checkpoint.size).ok();
         if ours.is_some_and(|root| root != checkpoint.root) {
             return Err(self.inner.fail(&Error::Damaged(format!("another root was signed at {} leaves", checkpoint.size))));

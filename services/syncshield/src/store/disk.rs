@@ -45,6 +45,14 @@ pub trait Disk: Send + Sync {
     /// The file system's.
     fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>>;
 
+    /// As [`Disk::create`], readable by its owner alone from the first byte.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn create_secret(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
+        self.create(path)
+    }
+
     /// Gives a file another's name, at once.
     ///
     /// # Errors
@@ -112,6 +120,11 @@ impl Disk for Files {
         Ok(Box::new(File::create(path)?))
     }
 
+    fn create_secret(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        Ok(Box::new(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         std::fs::rename(from, to)
     }
@@ -142,10 +155,19 @@ impl DiskFile for File {
 /// Replaces a small file so that after a crash the old or the new one stands there, whole.
 pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     let next = path.with_extension("new");
-    let mut file = disk.create(&next)?;
+    put(disk, disk.create(&next)?, bytes, &next, path)
+}
+
+/// As [`replace`], readable by its owner alone.
+pub(crate) fn replace_secret(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
+    let next = path.with_extension("new");
+    put(disk, disk.create_secret(&next)?, bytes, &next, path)
+}
+
+fn put(disk: &dyn Disk, mut file: Box<dyn DiskFile>, bytes: &[u8], next: &Path, path: &Path) -> Result<()> {
     file.write(bytes)?;
     file.sync()?;
-    disk.rename(&next, path)?;
+    disk.rename(next, path)?;
     path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kiki::framed::Frames;
 use kiki::tlog::{Checkpoint, leaf_hash, multiproof_root};
 use syncshield::Error;
+use syncshield::domain::refusal::Refusal;
 use syncshield::store::disk::Files;
 use syncshield::store::engine::{Appended, Engine, Opened};
 use syncshield::store::files::{SegmentLog, lock};
@@ -16,7 +17,7 @@ use super::world::{World, ask, campaign};
 
 type Case = (&'static str, fn(World) -> Pin<Box<dyn Future<Output = ()>>>);
 
-pub(crate) const ALL: [Case; 11] = [
+pub(crate) const ALL: [Case; 13] = [
     ("a batch is appended only at the expected size", |w| Box::pin(compare_and_set(w))),
     ("an empty batch compares and writes nothing", |w| Box::pin(empty_batch(w))),
     ("a checkpoint is replaced only by who knows the one that stands", |w| Box::pin(checkpoint_replaced(w))),
@@ -28,6 +29,8 @@ pub(crate) const ALL: [Case; 11] = [
     ("the leaves of one request stand together", |w| Box::pin(together(w))),
     ("a checkpoint covers what was acknowledged, and a proof leads to it", |w| Box::pin(proof(w))),
     ("a log with records and without its key is refused, and so is another key", |w| Box::pin(keys(w))),
+    ("a key is changed in a folder, and refused where several have it", |w| Box::pin(another_key(w))),
+    ("a client that left is refused, and its leaving is answered alike after a restart", |w| Box::pin(left(w))),
 ];
 
 /// The store below the log, which may then not be open.
@@ -134,6 +137,40 @@ async fn restart(world: World) {
     assert_eq!(put(&log).await, 11);
     log.close().await;
     assert_eq!(world.strict_fold().await.0.size, 12);
+}
+
+async fn another_key(world: World) {
+    let log = world.open().unwrap();
+    put(&log).await;
+    let old = std::fs::read_to_string(world.paths().public_key()).unwrap().trim().to_owned();
+    let rotated = log.rotate_key(old.clone(), "ada".into(), "yearly".into()).await;
+    let shared = matches!(world.store, Store::Postgres(_));
+    assert_eq!(rotated.is_err(), shared, "{rotated:?}");
+    put(&log).await;
+    log.close().await;
+    let log = world.open().unwrap();
+    put(&log).await;
+    log.close().await;
+    let now = std::fs::read_to_string(world.paths().public_key()).unwrap().trim().to_owned();
+    assert_eq!((now == old, world.strict_fold().await.0.keys.changes().len()), (shared, usize::from(!shared)));
+}
+
+async fn left(world: World) {
+    let log = world.open().unwrap();
+    put(&log).await;
+    let first = log.run(|ledger| ledger.export_client("acme", "test.local/another")).await.unwrap();
+    log.close().await;
+    let log = world.open().unwrap();
+    let again = log.run(|ledger| ledger.export_client("acme", "test.local/another")).await.unwrap();
+    assert_eq!(first, again);
+    let (proof, key) = log.prove(first.index).await.unwrap();
+    let proof: kiki::tlog::portable::PortableProof = proof.parse().unwrap();
+    assert!(proof.verify(&world.log_id, &key.parse().unwrap()).is_ok());
+    let refused = log.run(|ledger| ledger.lease(&ask("key", 1))).await.unwrap_err();
+    assert!(matches!(&refused, Error::Refused(Refusal::Moved { to_log_id, .. }) if to_log_id == "test.local/another"), "{refused}");
+    assert!(log.catalog().borrow().campaigns.is_empty(), "nobody bids for it here");
+    log.close().await;
+    assert_eq!(world.strict_fold().await.0.size, 2);
 }
 
 async fn one_key(world: World) {

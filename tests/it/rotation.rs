@@ -1,0 +1,166 @@
+//! A log changes its key while it runs: the command, a witness, and the verifiers that know only the first key.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kiki::clock::Clock;
+use kiki::leaf;
+use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::pb::syncshield::v1::{GetCheckpointRequest, PutPolicyRequest};
+use kiki::runtime::{Listeners, channel};
+use kiki::status::Reason;
+use kiki::tlog::note::{Note, SigningKey, VerifyingKey, Witness};
+use kiki_cli::audit::{self, Prove, To};
+use kiki_cli::operate::{RotateKey, rotate_key};
+use kiki_cli::witness::Server;
+use tokio_util::sync::CancellationToken;
+
+use crate::python_client::python;
+use crate::witness::call;
+
+const LOG: &str = "kiki.local/log-1";
+/// How long a cosignature may take: witnesses are asked again 5 s after a refusal.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Shield = SyncShieldServiceClient<tonic::transport::Channel>;
+
+fn public(dir: &Path) -> VerifyingKey {
+    std::fs::read_to_string(dir.join("log.pub")).unwrap().trim().parse().unwrap()
+}
+
+async fn grow(shield: &mut Shield) {
+    let bid_caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 1 }];
+    let policy = Some(leaf::Policy { bid_caps, ..Default::default() });
+    shield.put_policy(PutPolicyRequest { policy, ..Default::default() }).await.unwrap();
+}
+
+async fn newest(shield: &mut Shield) -> Note {
+    let signed = shield.get_checkpoint(GetCheckpointRequest { min_size: 0 }).await.unwrap().into_inner();
+    Note::parse(signed.checkpoint.as_bytes()).unwrap()
+}
+
+/// The first checkpoint that this witness and this key signed.
+async fn cosigned(shield: &mut Shield, witness: &Witness, key: &VerifyingKey) -> Note {
+    let seen = async {
+        loop {
+            let note = newest(shield).await;
+            if note.verify(&[key]).is_ok() && witness.cosigned_at(&note).unwrap().is_some() {
+                return note;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap()
+}
+
+/// A witness of these keys at an address; it ends with the token.
+async fn run_witness(
+    folder: &Path,
+    keys: &[&VerifyingKey],
+    at: &str,
+    stop: CancellationToken,
+) -> (String, Witness, tokio::task::JoinHandle<()>) {
+    let logs = keys.iter().map(|key| (LOG.to_owned(), (*key).clone())).collect();
+    let server = Server::open(folder, "w/1", logs, Clock::System).unwrap();
+    let listener = tokio::net::TcpListener::bind(at).await.unwrap();
+    let (at, key, router) = (listener.local_addr().unwrap().to_string(), server.witness().clone(), server.router());
+    drop(server);
+    let served = async move { axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.unwrap() };
+    (at, key, tokio::spawn(served))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_changed_its_key_is_cosigned_and_verified_under_the_first() {
+    let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    syncshield::store::Log::open(&syncshield::store::Paths::new(dir.path()), LOG, Clock::System).unwrap().close().await;
+    let first = public(dir.path());
+    let stop = CancellationToken::new();
+    let (at, by, witnessing) = run_witness(folder.path(), &[&first], "127.0.0.1:0", stop.clone()).await;
+    let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+    let (url, http) = (format!("http://{}", listeners.grpc.local_addr().unwrap()), listeners.http.local_addr().unwrap().to_string());
+    let shutdown = CancellationToken::new();
+    let witnesses = vec![format!("http://{at}+{by}").parse().unwrap()];
+    let config = syncshield::Config { witnesses, ..syncshield::Config::new(dir.path(), LOG) };
+    let served = tokio::spawn(syncshield::serve(listeners, config, Clock::System, shutdown.clone()));
+    let mut shield = SyncShieldServiceClient::new(channel(&url).unwrap());
+    grow(&mut shield).await;
+    shield.get_checkpoint(GetCheckpointRequest { min_size: 1 }).await.unwrap();
+    cosigned(&mut shield, &by, &first).await;
+    let old = newest(&mut shield).await;
+
+    let (actor, reason) = ("ada".to_owned(), "yearly".to_owned());
+    let rotate = RotateKey { shield: url, log_key: first.to_string(), actor, reason };
+    rotate_key(&rotate).await.unwrap();
+    rotate_key(&rotate).await.unwrap();
+    let second = public(dir.path());
+    assert_ne!(first, second);
+    let refused = rotate_key(&RotateKey { log_key: SigningKey::new(LOG, &[9; 32]).unwrap().verifying_key().to_string(), ..rotate }).await;
+    assert!(refused.unwrap_err().to_string().contains("is to be replaced"));
+    let by_both = newest(&mut shield).await;
+    assert!(by_both.verify(&[&second]).is_ok() && by_both.verify(&[&first]).is_ok());
+
+    // The witness knows the first key alone, and cosigns nothing that the new one signed, until it is told of it.
+    stop.cancel();
+    witnessing.await.unwrap();
+    let _again = run_witness(folder.path(), &[&second], &at, CancellationToken::new()).await;
+    grow(&mut shield).await;
+    shield.get_checkpoint(GetCheckpointRequest { min_size: 3 }).await.unwrap();
+    let note = cosigned(&mut shield, &by, &second).await;
+    assert!(note.verify(&[&first]).is_err(), "the new key signs alone");
+    let (status, _, served_rotations) = call(&http, "GET", "/rotations", "").await;
+    let kept = std::fs::read_to_string(dir.path().join("log.rotations")).unwrap();
+    assert_eq!((status, served_rotations), (200, kept));
+    shutdown.cancel();
+    served.await.unwrap().unwrap();
+    verify_offline(dir.path(), &first, &old);
+}
+
+/// What a reader does who has the files and the first key.
+fn verify_offline(dir: &Path, first: &VerifyingKey, old: &Note) {
+    let report = syncshield::audit::verify(dir, first).unwrap();
+    assert_eq!(report.kinds["changes of key"], 1);
+    let proof = dir.join("proof");
+    audit::prove(&Prove { dir: dir.to_owned(), index: 0, to: To { log_key: Some(first.to_string()), out: Some(proof.clone()) } }).unwrap();
+    let rotations = dir.join("log.rotations");
+    let check = |rotations| audit::check(&audit::Check { log_key: first.to_string(), rotations, file: proof.clone() });
+    check(Some(rotations.clone())).unwrap();
+    assert!(check(None).is_err(), "the first key signs no more");
+
+    let Some(python) = python() else { return };
+    std::fs::write(dir.join("old"), old.to_string()).unwrap();
+    let verify = |key: &str, more: &[&str]| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verify_log.py");
+        let args = ["--key", key, "--log", "tiles", "--index", "0", "--old", "old", "--proof", "proof"];
+        let output = Command::new(&python).arg(script).args(args).args(more).current_dir(dir).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (good, text) = verify(&first.to_string(), &["--rotations", "log.rotations"]);
+    assert!(good && text.contains("1 changes, each signed by both keys"), "{text}");
+    println!("{text}");
+    let (good, text) = verify(&first.to_string(), &[]);
+    assert!(!good && text.contains("is not signed by"), "{text}");
+    let honest = std::fs::read_to_string(&rotations).unwrap();
+    let mut lines: Vec<&str> = honest.trim_end().split('\n').collect();
+    lines.remove(lines.len() - 2); // the first key's signature
+    std::fs::write(&rotations, lines.join("\n") + "\n").unwrap();
+    let (good, text) = verify(&first.to_string(), &["--rotations", "log.rotations"]);
+    assert!(!good && text.contains("is not signed by"), "{text}");
+    let error = syncshield::audit::verify(dir, first).unwrap_err();
+    assert!(error.problem.contains("none of the note's"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_operator_changes_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listeners.grpc.local_addr().unwrap());
+    tokio::spawn(syncshield::serve(listeners, syncshield::Config::new(dir.path(), LOG), Clock::System, CancellationToken::new()));
+    let mut admin = kiki::pb::syncshield::v1::sync_shield_admin_service_client::SyncShieldAdminServiceClient::new(channel(&url).unwrap());
+    for role in ["service", "tenant"] {
+        let mut request = tonic::Request::new(kiki::pb::syncshield::v1::RotateKeyRequest::default());
+        request.metadata_mut().insert(kiki::caller::ROLE, role.parse().unwrap());
+        request.metadata_mut().insert(kiki::caller::CLIENT, "acme".parse().unwrap());
+        assert!(Reason::NotYours.is(&admin.rotate_key(request).await.unwrap_err()));
+    }
+}
