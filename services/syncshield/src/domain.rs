@@ -7,6 +7,7 @@ pub mod adjust;
 pub mod budget;
 pub mod document;
 pub mod ledger;
+pub mod outage;
 pub mod policy;
 pub mod reconcile;
 pub mod refusal;

@@ -171,7 +171,7 @@ fn a_lowered_limit_overcommits_and_stops_grants() {
     ledger.lease(&ask("a", "c", "meta", "h", 500)).unwrap();
     let (_, version) = ledger.put_limits("acme", leaf::Limits { limit_total_micros: 100, ..limits("c", "meta") }).unwrap();
     assert_eq!(version, 1);
-    let at = At { now: ledger.now(), day: UnixMicros(0), commitments: true };
+    let at = At { now: ledger.now(), day: UnixMicros(0), commitments: true, outage: None };
     let standings = ledger.state.clients["acme"].standings(at, "c", |_| true);
     assert_eq!(standings.iter().map(|s| s.available()).collect::<Vec<_>>(), [500_000, -400_000]);
     assert!(matches!(ledger.lease(&ask("b", "c", "meta", "h", 1)), Err(Refusal::Exhausted { limit: "platform's total", .. })));
