@@ -163,7 +163,7 @@ fn it_counts_in_a_window_with_all_that_was_charged_on_it() {
         zone: "UTC".into(),
         ..Default::default()
     };
-    before.put_limits("acme", limits).unwrap();
+    before.put_limits("acme", limits, None).unwrap();
     let id = before.lease(&ask("a", "c", "h", 800)).unwrap().lease_id;
     let time = Some(UnixMicros(NOON).into());
     let what = leaf::Settlement { max_nanos: 60_000, price_nanos: 50_000, bid_at: time, noticed_at: time, ..Default::default() };

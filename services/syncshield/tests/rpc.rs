@@ -144,7 +144,7 @@ async fn limits_corrections_and_reports_are_records_that_the_audit_checks() {
         paused,
         ..Default::default()
     };
-    let put = |limits| PutLimitsRequest { client: "acme".into(), limits: Some(limits) };
+    let put = |limits| PutLimitsRequest { client: "acme".into(), limits: Some(limits), ..Default::default() };
     assert_eq!(client.put_limits(put(limits(400_000, false))).await.unwrap().into_inner().version, 1);
     assert!(Reason::FieldInvalid.is(&client.lease(lease("a")).await.unwrap_err()), "without a platform");
     let on_meta = |key: &str| LeaseRequest { platform: "meta".into(), mark_nanos: 300_000_000, ..lease(key) };

@@ -307,7 +307,7 @@ impl SyncShieldService for Shield {
         let ask = request.into_inner();
         let settled_nanos = Some(i128::from(self.state.lock().settled_nanos).into());
         let budget = shield::Budget { client: ask.client, campaign: ask.campaign, settled_nanos, ..Default::default() };
-        Ok(Response::new(shield::GetBudgetResponse { budget: Some(budget) }))
+        Ok(Response::new(shield::GetBudgetResponse { budget: Some(budget), limits: vec![] }))
     }
 
     type WatchPolicyStream = Stream_<shield::WatchPolicyResponse>;

@@ -78,6 +78,25 @@ pub struct Limits {
     pub paused: bool,
 }
 
+impl Limits {
+    /// As the log has them.
+    #[must_use]
+    pub fn leaf(&self, scope: &Scope) -> leaf::Limits {
+        leaf::Limits {
+            campaign: scope.campaign.clone(),
+            platform: scope.platform.clone(),
+            currency: scope.currency.clone(),
+            version: self.version,
+            limit_total_micros: self.total.get(),
+            limit_daily_micros: self.daily.get(),
+            limit_window_micros: self.window.get(),
+            window_seconds: self.window_seconds,
+            zone: self.zone.clone(),
+            paused: self.paused,
+        }
+    }
+}
+
 /// One limit, and what stands against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {

@@ -14,7 +14,7 @@ use crate::domain::document;
 use crate::domain::ledger::Ledger;
 use crate::domain::reconcile::{Charged, MAX_LEASES, Reconciled, Report};
 use crate::domain::refusal::Refusal;
-use crate::domain::scopes::{DEFAULT_WINDOW_SECONDS, Standing};
+use crate::domain::scopes::{DEFAULT_WINDOW_SECONDS, Scope, Standing};
 
 /// An answer about a campaign's money.
 pub(super) struct View {
@@ -41,6 +41,15 @@ pub(super) fn view(ledger: &Ledger, client: &str, campaign: &str, lease: Option<
         ..budget(state, now, day)
     };
     Ok(View { grant, counts: Some(counts(state)), budget: Some(budget) })
+}
+
+/// The budget with the limits that were put for its scopes.
+pub(super) fn get(ledger: &Ledger, client: &str, campaign: &str) -> Result<pb::GetBudgetResponse, Refusal> {
+    let budget = view(ledger, client, campaign, None)?.budget;
+    let currency = &ledger.state.campaign(client, campaign)?.currency;
+    let ours = |scope: &Scope| (scope.campaign.is_empty() || scope.campaign == campaign) && scope.currency == *currency;
+    let limits = ledger.state.clients[client].limits.iter().filter(|(scope, _)| ours(scope));
+    Ok(pb::GetBudgetResponse { budget, limits: limits.map(|(scope, limits)| limits.leaf(scope)).collect() })
 }
 
 fn budget(state: &CampaignState, now: UnixMicros, day: UnixMicros) -> pb::Budget {
