@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::budget::{CampaignState, Span};
 use crate::domain::document;
 use crate::domain::ledger::Ledger;
-use crate::domain::scopes::{DEFAULT_WINDOW_SECONDS};
+use crate::domain::scopes::DEFAULT_WINDOW_SECONDS;
 use crate::store::Log;
 
 /// How often they are read from the fold: it takes the writer a look at every lease.

@@ -190,7 +190,8 @@ impl Sim {
             return self.again.remove(0);
         }
         let campaign = self.rng.below(CAMPAIGNS) as usize;
-        match self.rng.below(24) {
+        match self.rng.below(28) {
+            24..28 => self.draw_treasury(campaign),
             0 => {
                 let (total, daily) = (1 + self.rng.below(9_000) as i64, self.rng.below(4_000) as i64);
                 Op::Limits { campaign, total, daily: if self.rng.one_in(2) { 0 } else { daily }, paused: self.rng.one_in(6) }
@@ -228,6 +229,21 @@ impl Sim {
                 Op::Decisions { source, seq: *sent }
             }
             _ => Op::Purchase { event: self.rng.below(40) },
+        }
+    }
+
+    /// What operators do to budgets, besides campaigns' own limits.
+    fn draw_treasury(&mut self, campaign: usize) -> Op {
+        match self.rng.below(4) {
+            0 => {
+                let total = if self.rng.one_in(4) { 0 } else { 1 + self.rng.below(12_000) as i64 };
+                Op::Bound { campaign: self.rng.one_in(2).then_some(campaign), total, paused: self.rng.one_in(6) }
+            }
+            1 => Op::Adjust { key: self.rng.below(12) },
+            _ => {
+                let charged = self.rng.one_in(2).then(|| (self.lease(), self.rng.below(4) as u32, self.rng.below(200_000) as i64));
+                Op::Reconcile { campaign, charged }
+            }
         }
     }
 
@@ -469,7 +485,7 @@ fn compare(state: &State, now: i64, model: &Model) -> Checked {
         let found = state.campaign(CLIENT, &campaign(index)).map_err(|e| e.to_string())?;
         let day = now - now.rem_euclid(DAY);
         let available = found.available(UnixMicros(now), UnixMicros(day)).nanos;
-        let due = (model.charged(index, None), model.held(index, None, now), model.available(index, now), limits.version);
+        let due = (model.charged(index, None), model.held(index, None, now), model.own_available(index, now), limits.version);
         let is = (found.settled_nanos, found.committed(UnixMicros(now), None), available, found.version);
         check!(is == due, "campaign {index} at {now}: (charged, held, available, version) are {is:?}, due {due:?}");
         for (id, lease) in model.leases.iter().filter(|(_, lease)| lease.campaign == index) {
