@@ -14,6 +14,8 @@ pub(crate) struct Lease {
     pub epoch: u64,
     pub returned: bool,
     pub slots: u32,
+    /// A report closed what was open.
+    pub reconciled: bool,
     /// Closed slots: what was held for each, and what it cost; a void slot has no cost.
     pub closed: BTreeMap<u32, (i128, Option<i128>)>,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Model {
     bounds: BTreeMap<Option<usize>, Bound>,
     /// Corrections by key.
     corrections: BTreeSet<u64>,
+    /// Leases that ended after the first and by the second instant are kept for their holders until the third.
+    pub outage: Option<(i64, i64, i64)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -64,6 +68,15 @@ impl Lease {
         let done = !self.lives(now) && self.closed_holds().0 >= self.mark.0;
         if done { 0 } else { (most - self.closed_holds().1).max(0) }
     }
+
+    fn may_come_back(&self, now: i64) -> bool {
+        !self.lives(now) && !self.returned && !self.reconciled && now < self.day + DAY && self.closed_holds().0 < self.slots
+    }
+
+    /// What it holds again when it comes back.
+    fn comes_back_with(&self, now: i64) -> i128 {
+        (self.amount - self.closed_holds().1).max(0) - self.holds(now)
+    }
 }
 
 impl Model {
@@ -84,15 +97,27 @@ impl Model {
         of.map(|lease| lease.holds(now)).sum()
     }
 
-    /// Of all limits that bind a campaign.
-    pub(crate) fn available(&self, campaign: usize, now: i64) -> i128 {
-        let spent = |index| self.charged(index, None) + self.held(index, None, now);
+    /// Of all limits that bind a campaign; for a grant, without what is kept for holders.
+    pub(crate) fn available(&self, campaign: usize, now: i64, grant: bool) -> i128 {
+        let spent = |index| self.charged(index, None) + self.held(index, None, now) + if grant { self.kept(index, now) } else { 0 };
         let bounds = self.bounds.iter().filter(|(of, bound)| of.is_none_or(|of| of == campaign) && bound.total > 0);
         let left = bounds.map(|(of, bound)| match of {
             Some(index) => bound.total - spent(*index),
             None => bound.total - (0..self.campaigns.len()).map(spent).sum::<i128>(),
         });
-        left.min().map_or(i128::MAX, |left| left).min(self.own_available(campaign, now))
+        let kept = if grant { self.kept(campaign, now) } else { 0 };
+        left.min().unwrap_or(i128::MAX).min(self.own_available(campaign, now) - kept)
+    }
+
+    fn is_kept(&self, lease: &Lease, now: i64) -> bool {
+        let within = |(after, until, keeps)| after < lease.expires && lease.expires <= until && now < keeps;
+        self.outage.is_some_and(within) && lease.may_come_back(now)
+    }
+
+    /// What nobody is granted: its holders may come back.
+    fn kept(&self, campaign: usize, now: i64) -> i128 {
+        let kept = self.leases.values().filter(|lease| lease.campaign == campaign && self.is_kept(lease, now));
+        kept.map(|lease| lease.comes_back_with(now)).sum()
     }
 
     fn paused(&self, campaign: usize) -> bool {
@@ -134,17 +159,7 @@ impl Model {
             Op::Lease { campaign, key, amount, least, mark, reservation } => {
                 self.lease(now, campaign, key, (amount, least), mark, reservation)
             }
-            Op::Renew { lease: id, epoch } => {
-                let paused = self.leases.get(&id).is_some_and(|lease| self.paused(lease.campaign));
-                match self.leases.get_mut(&id) {
-                    Some(lease) if lease.lives(now) && lease.epoch == epoch && !paused => {
-                        lease.epoch += 1;
-                        lease.expires = lease.expires.max((now + TTL).min(lease.day + DAY));
-                        Did::Renewed(lease.epoch, lease.expires)
-                    }
-                    _ => Did::Refused,
-                }
-            }
+            Op::Renew { lease: id, epoch } => self.renew(now, id, epoch),
             Op::Mark { lease: id, epoch, mark } => {
                 let paused = self.leases.get(&id).is_some_and(|lease| self.paused(lease.campaign));
                 match self.leases.get_mut(&id) {
@@ -198,7 +213,7 @@ impl Model {
         if let Some(lease) = self.keys.get(&(campaign, key)) {
             return Did::Granted { lease: *lease, duplicate: true };
         }
-        let available = self.available(campaign, now);
+        let available = self.available(campaign, now, true);
         if self.paused(campaign) || i128::from(ask.1) * 1_000 > available {
             return Did::Refused;
         }
@@ -217,6 +232,21 @@ impl Model {
         self.leases.insert(id, Lease { campaign, amount, expires, day, mark, epoch: 1, slots, ..Lease::default() });
         self.keys.insert((campaign, key), id);
         Did::Granted { lease: id, duplicate: false }
+    }
+
+    fn renew(&mut self, now: i64, id: u64, epoch: u64) -> Did {
+        let Some(lease) = self.leases.get(&id) else { return Did::Refused };
+        let fits = if lease.lives(now) {
+            true
+        } else {
+            self.is_kept(lease, now) && lease.comes_back_with(now) <= self.available(lease.campaign, now, false)
+        };
+        if !fits || lease.epoch != epoch || self.paused(lease.campaign) {
+            return Did::Refused;
+        }
+        let expires = lease.expires.max((now + TTL).min(lease.day + DAY));
+        self.leases.insert(id, Lease { epoch: epoch + 1, expires, ..lease.clone() });
+        Did::Renewed(epoch + 1, expires)
     }
 
     /// No more is taken back than was charged, in all and on the day.
@@ -255,6 +285,7 @@ impl Model {
             }
             for slot in 0..lease.mark.0 {
                 if let std::collections::btree_map::Entry::Vacant(open) = lease.closed.entry(slot) {
+                    lease.reconciled = true;
                     open.insert((std::mem::take(&mut held), None)); // how it is divided shows nowhere
                     voided += 1;
                 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::tlog::{Checkpoint, Hash, Tree, leaf_hash, note::SigningKey};
@@ -17,7 +18,7 @@ use syncshield::{Error, audit};
 
 use crate::disk::{End, Fault, SimDisk};
 use crate::model::Model;
-use crate::op::{CLIENT, DAY, Did, Op, START, ask, campaign};
+use crate::op::{CLIENT, DAY, Did, Op, START, TTL, ask, campaign};
 use crate::rng::{Rng, Trace};
 
 pub(crate) const LOG: &str = "sim.local/log";
@@ -38,6 +39,8 @@ pub(crate) struct Stats {
     pub crashes: u64,
     pub points: u64,
     pub full: u64,
+    /// Leases that came back after a start.
+    pub back: u64,
 }
 
 /// A script of one seed.
@@ -323,10 +326,12 @@ impl Sim {
 
     fn hold_against_model(&mut self, attempt: Attempt) -> Checked {
         let Attempt { op, now, did, .. } = attempt;
+        let ended = self.model.leases.get(&op.lease()).is_some_and(|lease| !lease.lives(now));
+        self.stats.back += u64::from(ended && matches!(did, Did::Renewed(..)));
         let due = self.model.take(now, &op);
         check!(did == due, "{op:?} at {now} was answered with {did:?}, due was {due:?}");
         if let (Op::Lease { campaign, .. }, Did::Granted { duplicate: false, .. }) = (&op, &did) {
-            let left = self.model.available(*campaign, now);
+            let left = self.model.available(*campaign, now, true);
             check!(left >= 0, "{op:?} took {} nanos above a limit", -left);
         }
         Ok(())
@@ -390,6 +395,7 @@ impl Sim {
         let kept = self.leaves(self.acknowledged)?;
         check!(kept == acknowledged, "acknowledged leaves are not what they were");
         self.settle_the_unknown()?;
+        self.wait_for_holders()?;
         self.hold_state_against_model()
     }
 
@@ -410,6 +416,30 @@ impl Sim {
             }
         }
         Err("the log does not start after a hundred times".into())
+    }
+
+    /// As a start does it. The model hears of it however the disk answers.
+    fn wait_for_holders(&mut self) -> Checked {
+        let Some((log, hand)) = &mut self.open else { return Err("not open".into()) };
+        let (log, outage) = (log.clone(), Arc::new(Mutex::new(None)));
+        let told = outage.clone();
+        let asked = async move {
+            log.run(move |ledger| {
+                ledger.wait_for_holders(Duration::from_micros(TTL as u64));
+                *told.lock() = ledger.outage();
+                Ok(())
+            })
+            .await
+        };
+        let mut answer: Pin<Box<dyn Future<Output = _>>> = Box::pin(asked);
+        check!(poll(&mut answer).is_none(), "an answer before its turn");
+        hand.turn();
+        self.model.outage = outage.lock().map(|o| (o.after.0, o.until.0, o.keeps_until.0));
+        match poll(&mut answer) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => self.revive(),
+            None => Err("no answer".into()),
+        }
     }
 
     /// What was never acknowledged is there from its first request to one of them, each whole, or it is not there.
