@@ -117,7 +117,9 @@ pub(super) async fn adjust(shield: &mut Shield, adjust: Adjust, as_json: bool) -
     let index = done.position.map_or(0, |position| position.index);
     if as_json {
         let amount = kiki::money::decimal(adjust.amount.into(), 9);
-        return Ok(json!({ "key": key, "leaf": index, "amount": amount, "currency": budget.currency, "duplicate": done.duplicate }).to_string());
+        return Ok(
+            json!({ "key": key, "leaf": index, "amount": amount, "currency": budget.currency, "duplicate": done.duplicate }).to_string()
+        );
     }
     let what = if done.duplicate { "was recorded before" } else { "recorded" };
     Ok(format!("{} {what} as leaf {index}, under the key {key}", out::amount(adjust.amount.into(), &budget.currency)))
