@@ -1,9 +1,6 @@
 //! `kiki budget` against a real `kiki up`: a treasurer's month in a few commands.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf;
@@ -11,36 +8,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::*;
 use serde_json::{Value, json};
 
-/// A platform of its own, killed at the end.
-struct Up {
-    child: Child,
-    shield: String,
-    dir: tempfile::TempDir,
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn up(more: &[&str]) -> Up {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiki"));
-    command.args(["up", "--ports", "auto", "--lease-ttl-secs", "1", "--data"]).arg(dir.path().join("data")).args(more);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut shield = None;
-    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-        if let Some(rest) = line.strip_prefix("syncshield") {
-            shield = rest.split_whitespace().next().map(|at| format!("http://{at}"));
-        }
-        if line == "ready" {
-            break;
-        }
-    }
-    Up { child, shield: shield.unwrap(), dir }
-}
+use crate::{Up, up};
 
 impl Up {
     fn budget(&self, args: &[&str]) -> Output {
