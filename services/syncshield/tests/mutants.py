@@ -19,7 +19,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SHIELD = "services/syncshield/src"
 LIST = pathlib.Path(__file__).with_suffix(".json")
-TESTS = ["--test", "sim", "--test", "ledger", "--test", "store", "--test", "outage"]
+TESTS = ["--test", "sim", "--test", "ledger", "--test", "store", "--test", "outage", "--test", "tiles"]
 
 # Each: its name, the file below src, a text that stands there once, and what stands there instead; both by lines.
 # tests/mutants.rs keeps the texts up to date.

@@ -11,14 +11,15 @@ use kiki::money::{Micros, NANOS_PER_MICRO, Nanos};
 
 use super::burn::Taken;
 
-/// A mark is moved by an eighth of the lease: a crash then leaves at most that much held for nothing,
-/// and a lease costs at most nine writes to the log.
+/// A mark is moved by an eighth of the lease, or by room for 32 bids where that is more: a crash then leaves at most that
+/// much held for nothing, and a lease costs at most nine writes to the log, a small one two or three.
 const MARKS: i128 = 8;
+const BIDS_A_MARK: i128 = 32;
 /// Slots of the first mark: an eighth of the 65,536 that the log gives a lease.
 const OPENING_SLOTS: u32 = 8_192;
 /// No lease takes more of a budget: when it runs out, at most so much a holder is out of the others' reach.
 const LEASES_A_BUDGET: i64 = 16;
-/// Room for so many bids, at eight marks a lease one call for six of them: what a campaign costs before its rate is known.
+/// Room for so many bids: what a campaign holds before its rate is known, and while it is quiet.
 const BIDS_A_LEASE: i128 = 64;
 /// 9,000 million of a currency: below what 64 bits of nanos hold, so that a mark always fits.
 const MAX_LEASE_MICROS: i64 = 9_000_000_000_000_000;
@@ -200,11 +201,11 @@ impl Lease {
         explained
     }
 
-    /// Where the mark should go so that a slot of `max` fits: an eighth of the lease further, within the lease.
+    /// Where the mark should go so that a slot of `max` fits: a step further, within the lease.
     #[must_use]
     pub fn next_mark(&self, max: Nanos) -> Mark {
         let (grant, used) = (&self.grant, self.used);
-        let chunk = (grant.amount.nanos() / MARKS).max(max.wide());
+        let chunk = (grant.amount.nanos() / MARKS).max(max.wide() * BIDS_A_MARK);
         let nanos = (i128::from(used.nanos) + chunk).min(grant.amount.nanos()).max(i128::from(grant.mark.nanos));
         let slots = grant.slots.div_ceil(MARKS as u32);
         let sequence = used.sequence.saturating_add(slots).min(grant.slots).max(grant.mark.sequence);
@@ -239,7 +240,7 @@ pub fn least_to_ask(price: Nanos) -> Micros {
 /// The mark to begin a lease of that amount with. Its slots are the log's to bound.
 #[must_use]
 pub fn opening_mark(amount: Micros, price: Nanos) -> Mark {
-    let nanos = (amount.nanos() / MARKS).max(price.wide());
+    let nanos = (amount.nanos() / MARKS).max(price.wide() * BIDS_A_MARK).min(amount.nanos());
     Mark { sequence: OPENING_SLOTS, nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
 }
 
@@ -275,8 +276,10 @@ mod tests {
         assert_eq!(lease.take(Nanos::new(900), NOW).unwrap().sequence, 0);
         assert_eq!(lease.take(Nanos::new(1_100), NOW).unwrap().sequence, 1);
         assert_eq!(lease.take(Nanos::new(1), NOW), Err(Refused::NeedsMark));
+        assert_eq!(lease.next_mark(Nanos::new(100)), Mark { sequence: 15, nanos: 5_200 }, "room for 32 bids");
+        assert_eq!(lease.next_mark(Nanos::new(1)), Mark { sequence: 15, nanos: 3_250 }, "an eighth of the lease");
         let next = lease.next_mark(Nanos::new(5_000));
-        assert_eq!(next, Mark { sequence: 15, nanos: 7_000 });
+        assert_eq!(next, Mark { sequence: 15, nanos: 10_000 }, "not above the lease");
         lease.marked(next);
         assert_eq!(lease.take(Nanos::new(5_000), NOW).unwrap().sequence, 2);
         assert_eq!(lease.used(), Mark { sequence: 3, nanos: 7_000 });
