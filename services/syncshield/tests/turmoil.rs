@@ -45,7 +45,7 @@ const START: i64 = 1_770_000_000_000_000;
 const HOLDERS: u64 = 3;
 /// Leases of each holder, each marked, settled and recorded.
 const ROUNDS: u64 = 12;
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 /// I/O points among which the disk's faults lie.
 const FAULTY: u64 = 400;
 
