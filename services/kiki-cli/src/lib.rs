@@ -1,9 +1,10 @@
-//! The command `kiki`: up, replay, bench, audit, invoice.
+//! The command `kiki`: up, replay, bench, audit, budget, invoice, policy.
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
 pub mod audit;
 pub mod bench;
+pub mod budget;
 pub mod close;
 pub mod error;
 mod http;

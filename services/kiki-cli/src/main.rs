@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, invoice, policy, replay, up};
+use kiki_cli::{bench, budget, invoice, policy, replay, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,6 +27,8 @@ enum Command {
     Bench(bench::Args),
     /// Closes a month of a running platform; `verify` checks invoices offline.
     Invoice(invoice::Args),
+    /// Budgets: shows, limits, pauses, corrects and reconciles them.
+    Budget(budget::Args),
     /// Guardrails: puts and stages them, and explains decisions.
     Policy(policy::Args),
     /// Checks, proves and reads a log offline.
@@ -41,6 +43,7 @@ async fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
+        Command::Budget(args) => budget::run(args).await,
         Command::Policy(args) => policy::run(args).await,
         Command::Audit(args) => invoice::run_audit(&args).await,
     };

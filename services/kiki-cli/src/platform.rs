@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::runtime::Listeners;
+use syncshield::witness::WitnessAt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +67,10 @@ pub struct PlatformConfig {
     pub settle_on_win: Vec<String>,
     /// Name of SyncFlow's instance; random where there is none.
     pub holder: Option<String>,
+    /// File of the log's last signed size; in the data folder where there is none.
+    pub signed_size: Option<PathBuf>,
+    /// Witnesses that cosign the log's checkpoints.
+    pub witnesses: Vec<WitnessAt>,
 }
 
 impl PlatformConfig {
@@ -79,6 +84,8 @@ impl PlatformConfig {
             platforms: Vec::new(),
             settle_on_win: Vec::new(),
             holder: None,
+            signed_size: None,
+            witnesses: Vec::new(),
         }
     }
 }
@@ -143,7 +150,12 @@ impl Platform {
         let clock = config.clock.clone();
         let mut services = Services::new();
 
-        let settings = syncshield::Config { lease_ttl_secs: config.lease_ttl_secs, ..syncshield::Config::new(&config.data, LOG_ID) };
+        let settings = syncshield::Config {
+            lease_ttl_secs: config.lease_ttl_secs,
+            signed_size: config.signed_size.clone(),
+            witnesses: config.witnesses.clone(),
+            ..syncshield::Config::new(&config.data, LOG_ID)
+        };
         services.spawn(SHIELD, |stop| syncshield::serve(shield, settings, clock.clone(), stop));
         // It makes the log's key, which Billing reads.
         services.ready(SHIELD, &endpoints.shield).await?;

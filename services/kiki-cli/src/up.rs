@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use syncshield::witness::WitnessAt;
+
 use crate::error::{Doing as _, Failure};
 use crate::out;
 use crate::platform::{Platform, PlatformConfig, Ports};
@@ -24,6 +26,12 @@ pub struct Args {
     /// An exchange that settles on the win notice. May be repeated.
     #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
     pub settle_on_win: Vec<String>,
+    /// File of the log's last signed size; default: `signed-size` in the data folder. Best on another disk.
+    #[arg(long, env = "KIKI_SIGNED_SIZE")]
+    pub signed_size: Option<PathBuf>,
+    /// A witness that cosigns the log's checkpoints, as `http://host:port+<its vkey>`. May be repeated.
+    #[arg(long = "witness", env = "KIKI_WITNESSES", value_delimiter = ',')]
+    pub witnesses: Vec<WitnessAt>,
 }
 
 /// Starts the platform, says where it is, and stays until SIGINT or SIGTERM.
@@ -36,6 +44,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         lease_ttl_secs: args.lease_ttl_secs,
         platforms: args.platforms,
         settle_on_win: args.settle_on_win,
+        signed_size: args.signed_size,
+        witnesses: args.witnesses,
         ..PlatformConfig::new(args.data)
     };
     let data = config.data.display().to_string();

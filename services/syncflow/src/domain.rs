@@ -2,6 +2,7 @@
 
 pub mod auction;
 pub mod breaker;
+pub mod burn;
 pub mod click;
 pub mod creative;
 pub mod lease;

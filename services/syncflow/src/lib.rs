@@ -97,11 +97,15 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let (replicas, recorder) = (Replicas::new(), Recorder::new());
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
     let source = format!("{holder:.46}.{boot}");
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(predicting),
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
         tokio::spawn(recorder.clone().run(shield.clone(), source, stop.clone(), FLUSH)),
     ];
+    // On virtual time what happens depends on the order of bids alone, and a task ticks in real time.
+    if matches!(clock, Clock::System) {
+        tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));
+    }
     let receipts = ReceiptKeys::new(&config.receipt_key, &[]);
     let pseudonyms = Pseudonyms::new(&config.pseudonym_key);
     let notices = Notices {

@@ -9,6 +9,7 @@ pub mod document;
 pub mod keys;
 pub mod ledger;
 pub mod moving;
+pub mod outage;
 pub mod policy;
 pub mod reconcile;
 pub mod refusal;

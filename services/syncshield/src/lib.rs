@@ -50,6 +50,12 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let (opened, log_id) = (paths.clone(), config.log_id.clone());
     let open = move || store::Log::open_in(&store, &opened, &log_id, clock);
     let log = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Stopped)??;
+    let lease_ttl = Duration::from_secs(config.lease_ttl_secs);
+    log.run(move |ledger| {
+        ledger.wait_for_holders(lease_ttl);
+        Ok(())
+    })
+    .await?;
     let metrics = Metrics::new();
     let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
     metrics.add(Ok(log.shadow().metric()));

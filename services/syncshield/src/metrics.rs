@@ -1,7 +1,9 @@
 //! Budgets as metrics: what was spent where, what is out on leases, what is overcommitted, which limits were alerted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kiki::clock::UnixMicros;
 use kiki::runtime::Metrics;
 use prometheus::{IntGaugeVec, Opts};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::budget::{CampaignState, Span};
 use crate::domain::document;
 use crate::domain::ledger::Ledger;
-use crate::domain::scopes::{At, DEFAULT_WINDOW_SECONDS};
+use crate::domain::scopes::DEFAULT_WINDOW_SECONDS;
 use crate::store::Log;
 
 /// How often they are read from the fold: it takes the writer a look at every lease.
@@ -21,6 +23,7 @@ pub(crate) struct Budgets {
     spent: IntGaugeVec,
     window: IntGaugeVec,
     float: IntGaugeVec,
+    kept: IntGaugeVec,
     overcommitted: IntGaugeVec,
     alerted: IntGaugeVec,
 }
@@ -34,6 +37,7 @@ struct Samples {
     spent: Vec<Sample>,
     window: Vec<Sample>,
     float: Vec<Sample>,
+    kept: Vec<Sample>,
     overcommitted: Vec<Sample>,
     alerted: Vec<Sample>,
 }
@@ -45,7 +49,8 @@ impl Budgets {
         Self {
             spent: gauges("syncshield_spent_micros", "charged, micros of the campaign's currency", &limit[..3]),
             window: gauges("syncshield_spent_window_micros", "charged on leases of the last ten minutes, micros", &limit[..3]),
-            float: gauges("syncshield_float_micros", "set aside by live leases and not charged: the worst case, micros", &limit[..2]),
+            float: gauges("syncshield_float_micros", "set aside by live leases and not charged: the worst case, micros", &limit[..3]),
+            kept: gauges("syncshield_kept_micros", "kept after a start for leases that ended before it, micros", &limit[..2]),
             overcommitted: gauges("syncshield_overcommitted", "1 where a limit of the campaign's scopes is overcommitted", &limit[..2]),
             alerted: gauges("syncshield_budget_alert_percent", "the highest threshold of the limit that was alerted, percent", &limit),
         }
@@ -61,6 +66,7 @@ impl Budgets {
                 (&self.spent, samples.spent),
                 (&self.window, samples.window),
                 (&self.float, samples.float),
+                (&self.kept, samples.kept),
                 (&self.overcommitted, samples.overcommitted),
                 (&self.alerted, samples.alerted),
             ] {
@@ -90,6 +96,16 @@ fn samples(ledger: &Ledger) -> Samples {
     samples
 }
 
+/// What live leases may still spend, by platform; 0 where they have ended since.
+fn float(campaign: &CampaignState, now: UnixMicros) -> BTreeMap<&str, i128> {
+    let mut float = BTreeMap::new();
+    for lease in campaign.leases.values() {
+        let of = if lease.lives(now) { lease.committed(now) } else { 0 };
+        *float.entry(lease.platform.as_str()).or_default() += of;
+    }
+    float
+}
+
 fn sample_campaign(ledger: &Ledger, client: &str, id: &str, campaign: &CampaignState, samples: &mut Samples) {
     let now = ledger.now();
     let label = || vec![client.to_owned(), id.to_owned()];
@@ -99,9 +115,11 @@ fn sample_campaign(ledger: &Ledger, client: &str, id: &str, campaign: &CampaignS
         samples.spent.push((labels(), settled(Span::Total)));
         samples.window.push((labels(), settled(Span::Window(DEFAULT_WINDOW_SECONDS))));
     }
-    let float = campaign.leases.values().filter(|lease| lease.lives(now)).map(|lease| lease.committed(now)).sum();
-    samples.float.push((label(), micros(float)));
+    for (platform, float) in float(campaign, now) {
+        samples.float.push((label().into_iter().chain([platform.to_owned()]).collect(), micros(float)));
+    }
+    samples.kept.push((label(), micros(ledger.kept(campaign))));
     let Ok((day, _)) = document::local_day(&campaign.zone, now) else { return };
-    let standings = ledger.state.clients[client].standings(At { now, day, commitments: true }, id, |_| true);
+    let standings = ledger.state.clients[client].standings(ledger.at(day), id, |_| true);
     samples.overcommitted.push((label(), standings.iter().any(|s| s.available() < 0).into()));
 }

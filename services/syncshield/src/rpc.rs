@@ -182,8 +182,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         let caller = Caller::of(&request);
         let r = request.into_inner();
         caller.act_for(&r.client)?;
-        let view = self.log.run(move |ledger| view(ledger, &r.client, &r.campaign, None)).await?;
-        Ok(Response::new(pb::GetBudgetResponse { budget: view.budget }))
+        Ok(Response::new(self.log.run(move |ledger| budgets::get(ledger, &r.client, &r.campaign)).await?))
     }
 
     async fn record(&self, request: Request<pb::RecordRequest>) -> Answer<pb::RecordResponse> {
@@ -296,7 +295,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         let r = request.into_inner();
         caller.act_for(&r.client)?;
         let limits = r.limits.ok_or_else(|| status::field("limits", "is missing"))?;
-        let (recorded, version) = self.log.run(move |ledger| ledger.put_limits(&r.client, limits)).await?;
+        let (recorded, version) = self.log.run(move |ledger| ledger.put_limits(&r.client, limits, r.expected_version)).await?;
         Ok(Response::new(pb::PutLimitsResponse { position: self.at(recorded.index), version }))
     }
 

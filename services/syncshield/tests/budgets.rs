@@ -111,8 +111,8 @@ fn bodies(ledger: &mut Ledger) -> Vec<Body> {
 #[test]
 fn a_grant_is_held_against_every_scope_that_it_falls_in() {
     let mut ledger = ledger(1_000);
-    ledger.put_limits("acme", leaf::Limits { limit_total_micros: 1_200, ..limits("", "") }).unwrap();
-    ledger.put_limits("acme", leaf::Limits { limit_total_micros: 300, ..limits("c", "meta") }).unwrap();
+    ledger.put_limits("acme", leaf::Limits { limit_total_micros: 1_200, ..limits("", "") }, None).unwrap();
+    ledger.put_limits("acme", leaf::Limits { limit_total_micros: 300, ..limits("c", "meta") }, None).unwrap();
     assert_eq!(amount(ledger.lease(&ask("a", "c", "meta", "h", 900)).unwrap()), 300, "the platform's limit");
     assert_eq!(amount(ledger.lease(&ask("b", "c", "google", "h", 900)).unwrap()), 700, "the campaign's own");
     assert_eq!(amount(ledger.lease(&ask("d", "d", "meta", "h", 900)).unwrap()), 200, "the client's");
@@ -125,8 +125,8 @@ fn a_grant_is_held_against_every_scope_that_it_falls_in() {
 fn a_daily_limit_of_the_client_ends_with_its_day() {
     let mut ledger = ledger(1_000);
     let daily = leaf::Limits { limit_daily_micros: 100, ..limits("", "") };
-    assert!(ledger.put_limits("acme", leaf::Limits { zone: "UTC".into(), ..daily.clone() }).is_err(), "campaigns have other days");
-    ledger.put_limits("acme", daily).unwrap();
+    assert!(ledger.put_limits("acme", leaf::Limits { zone: "UTC".into(), ..daily.clone() }, None).is_err(), "campaigns have other days");
+    ledger.put_limits("acme", daily, None).unwrap();
     assert_eq!(amount(ledger.lease(&ask("a", "c", "meta", "h", 60)).unwrap()), 60);
     assert_eq!(amount(ledger.lease(&ask("b", "d", "meta", "h", 60)).unwrap()), 40);
     assert!(ledger.put_campaign("acme", leaf::Campaign { zone: "UTC".into(), ..campaign("c", 1, 0) }).is_err());
@@ -137,7 +137,7 @@ fn a_daily_limit_of_the_client_ends_with_its_day() {
 #[test]
 fn a_window_counts_a_lease_until_the_window_after_its_end() {
     let mut ledger = ledger(1_000);
-    ledger.put_limits("acme", leaf::Limits { limit_window_micros: 100, ..limits("c", "") }).unwrap();
+    ledger.put_limits("acme", leaf::Limits { limit_window_micros: 100, ..limits("c", "") }, None).unwrap();
     let id = ledger.lease(&ask("a", "c", "meta", "h", 100)).unwrap().lease_id;
     mark(&mut ledger, "c", id, 1, 80_000).unwrap();
     assert_eq!(settle(&mut ledger, "c", id, 0, 80_000, 70_000), SlotOutcome::Applied);
@@ -155,12 +155,12 @@ fn a_paused_scope_grants_renews_and_marks_nothing_and_settles_all() {
         let mut ledger = ledger(1_000);
         let id = ledger.lease(&ask("a", "c", "meta", "h", 100)).unwrap().lease_id;
         mark(&mut ledger, "c", id, 1, 50_000).unwrap();
-        ledger.put_limits("acme", leaf::Limits { paused: true, ..scope.clone() }).unwrap();
+        ledger.put_limits("acme", leaf::Limits { paused: true, ..scope.clone() }, None).unwrap();
         assert!(matches!(ledger.lease(&ask("b", "c", "meta", "h", 1)), Err(Refusal::Inactive { .. })));
         assert!(matches!(ledger.renew("acme", "c", id, 1, TTL), Err(Refusal::Inactive { .. })));
         assert!(matches!(mark(&mut ledger, "c", id, 2, 60_000), Err(Refusal::Inactive { .. })));
         assert_eq!(settle(&mut ledger, "c", id, 0, 50_000, 50_000), SlotOutcome::Applied);
-        ledger.put_limits("acme", scope).unwrap();
+        ledger.put_limits("acme", scope, None).unwrap();
         assert!(ledger.renew("acme", "c", id, 1, TTL).is_ok());
     }
 }
@@ -169,9 +169,9 @@ fn a_paused_scope_grants_renews_and_marks_nothing_and_settles_all() {
 fn a_lowered_limit_overcommits_and_stops_grants() {
     let mut ledger = ledger(1_000);
     ledger.lease(&ask("a", "c", "meta", "h", 500)).unwrap();
-    let (_, version) = ledger.put_limits("acme", leaf::Limits { limit_total_micros: 100, ..limits("c", "meta") }).unwrap();
+    let (_, version) = ledger.put_limits("acme", leaf::Limits { limit_total_micros: 100, ..limits("c", "meta") }, None).unwrap();
     assert_eq!(version, 1);
-    let at = At { now: ledger.now(), day: UnixMicros(0), commitments: true };
+    let at = At { now: ledger.now(), day: UnixMicros(0), commitments: true, outage: None };
     let standings = ledger.state.clients["acme"].standings(at, "c", |_| true);
     assert_eq!(standings.iter().map(|s| s.available()).collect::<Vec<_>>(), [500_000, -400_000]);
     assert!(matches!(ledger.lease(&ask("b", "c", "meta", "h", 1)), Err(Refusal::Exhausted { limit: "platform's total", .. })));
@@ -355,7 +355,7 @@ impl World {
                     paused,
                     ..limits(scopes[scope].0, scopes[scope].1)
                 };
-                self.ledger.put_limits("acme", set).unwrap();
+                self.ledger.put_limits("acme", set, None).unwrap();
             }
             Op::Campaign { campaign: id, total, daily } => {
                 self.ledger.put_campaign("acme", campaign(CAMPAIGNS[id], total, daily)).unwrap();

@@ -27,15 +27,19 @@ struct Shield {
 }
 
 async fn shield() -> Shield {
-    let dir = tempfile::tempdir().unwrap();
+    let mut shield = shield_in(tempfile::tempdir().unwrap(), NOON).await;
+    set_up(&mut shield.client).await;
+    shield
+}
+
+async fn shield_in(dir: tempfile::TempDir, now: i64) -> Shield {
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
     let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
-    let clock = VirtualClock::at(UnixMicros(NOON));
+    let clock = VirtualClock::at(UnixMicros(now));
     let shutdown = CancellationToken::new();
     let config = syncshield::Config::new(dir.path(), "test.local/log");
     let served = tokio::spawn(syncshield::serve(listeners, config, Clock::Virtual(clock.clone()), shutdown.clone()));
-    let mut client = SyncShieldServiceClient::new(channel(&format!("http://{grpc}")).unwrap());
-    set_up(&mut client).await;
+    let client = SyncShieldServiceClient::new(channel(&format!("http://{grpc}")).unwrap());
     Shield { client, http: http.to_string(), clock, shutdown, served, _dir: dir }
 }
 
@@ -105,6 +109,31 @@ async fn a_lease_is_marked_settled_renewed_and_returned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_a_holder_renews_the_lease_that_ran_out_meanwhile() {
+    let Shield { mut client, clock, shutdown, served, _dir: dir, .. } = shield().await;
+    let lease_id = client.lease(lease("a")).await.unwrap().into_inner().grant.unwrap().lease_id;
+    shutdown.cancel();
+    served.await.unwrap().unwrap();
+    drop((client, clock));
+
+    let Shield { mut client, clock, http, _dir, .. } = shield_in(dir, NOON + 600_000_000).await;
+    let ask = GetBudgetRequest { client: "acme".into(), campaign: "c".into() };
+    let budget = client.get_budget(ask.clone()).await.unwrap().into_inner().budget.unwrap();
+    let nanos = |n: Option<leaf::Int128>| n.map(|n| i128::from(&n));
+    assert_eq!((nanos(budget.kept_nanos), nanos(budget.available_nanos)), (Some(600_000_000 - 2_000), Some(400_000_000)));
+    assert_eq!(UnixMicros::from_pb(budget.keeps_until.as_ref()), Some(UnixMicros(NOON + 660_000_000)));
+    until_metric(&http, r#"syncshield_kept_micros{campaign="c",client="acme"} 599998"#).await;
+    let taken = client.lease(LeaseRequest { holder: "other".into(), ..lease("b") }).await.unwrap().into_inner().grant.unwrap();
+    assert_eq!(taken.amount_micros, 400_000, "what nobody held");
+    let renew = RenewRequest { client: "acme".into(), campaign: "c".into(), lease_id, epoch: 1 };
+    assert_eq!(client.renew(renew).await.unwrap().into_inner().grant.unwrap().epoch, 2);
+
+    clock.advance_to(UnixMicros(NOON + 661_000_000));
+    let budget = client.get_budget(ask).await.unwrap().into_inner().budget.unwrap();
+    assert_eq!((nanos(budget.kept_nanos), budget.keeps_until), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_corrections_and_reports_are_records_that_the_audit_checks() {
     let Shield { mut client, clock, http, shutdown, served, _dir: dir } = shield().await;
     let limits = |limit_total_micros, paused| leaf::Limits {
@@ -115,7 +144,7 @@ async fn limits_corrections_and_reports_are_records_that_the_audit_checks() {
         paused,
         ..Default::default()
     };
-    let put = |limits| PutLimitsRequest { client: "acme".into(), limits: Some(limits) };
+    let put = |limits| PutLimitsRequest { client: "acme".into(), limits: Some(limits), ..Default::default() };
     assert_eq!(client.put_limits(put(limits(400_000, false))).await.unwrap().into_inner().version, 1);
     assert!(Reason::FieldInvalid.is(&client.lease(lease("a")).await.unwrap_err()), "without a platform");
     let on_meta = |key: &str| LeaseRequest { platform: "meta".into(), mark_nanos: 300_000_000, ..lease(key) };
@@ -171,16 +200,9 @@ async fn limits_corrections_and_reports_are_records_that_the_audit_checks() {
     assert_eq!((budget.platforms.len(), budget.platforms[0].platform.as_str(), budget.holders), (1, "meta", 1));
     let spent = r#"syncshield_spent_micros{campaign="c",client="acme",platform="meta"} 200000"#;
     let alerted = r#"limit="total",platform="meta"} 70"#;
-    for _ in 0..300 {
-        let text = get(&http, "/metrics");
-        if text.contains(spent) && text.contains(alerted) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // until the gauges are read again
-    }
-    let text = get(&http, "/metrics");
-    assert!(text.contains(spent) && text.contains(alerted), "{text}");
-    assert!(text.contains(r#"syncshield_float_micros{campaign="c",client="acme"} 0"#), "{text}");
+    until_metric(&http, spent).await;
+    let text = until_metric(&http, alerted).await;
+    assert!(text.contains(r#"syncshield_float_micros{campaign="c",client="acme",platform="meta"} 0"#), "{text}");
     shutdown.cancel();
     served.await.unwrap().unwrap();
     let key = std::fs::read_to_string(dir.path().join("log.pub")).unwrap().trim().parse().unwrap();
@@ -188,6 +210,18 @@ async fn limits_corrections_and_reports_are_records_that_the_audit_checks() {
     assert_eq!(audit.settled.into_values().collect::<Vec<_>>(), [200_000_000]);
     let kinds = ["limits", "spend adjustments", "budget alerts", "void batches"].map(|kind| audit.kinds[kind]);
     assert_eq!(kinds, [2, 2, 2, 1], "each version of a limit is alerted");
+}
+
+/// Waits until the gauges say so.
+async fn until_metric(http: &str, line: &str) -> String {
+    for _ in 0..300 {
+        let text = get(http, "/metrics");
+        if text.contains(line) {
+            return text;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // they are read anew every two seconds
+    }
+    panic!("{line} is not among {}", get(http, "/metrics"));
 }
 
 fn get(address: &str, path: &str) -> String {

@@ -1,7 +1,8 @@
-//! The real gRPC service and real clients on a simulated network: partitions, and a machine that loses its power.
+//! The real gRPC service and real clients on a simulated network: partitions, a machine that loses its power, a disk whose
+//! syncs take their time and fail.
 //!
-//! Holders send each request again until they hear an answer. In the end every request has had one effect, and the log
-//! passes its audit. Network, time and disk are simulated, and the faults are drawn from seeds; the service is the one
+//! Holders send each request again until they hear an answer, and some of them once more when they have gone on: requests
+//! come twice, late and out of order. In the end every request has had one effect, and the log passes its audit. Network, time and disk are simulated, and the faults are drawn from seeds; the service is the one
 //! that ships. Two runs of a seed are alike but not the same: the HTTP stack draws lots of its own.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use disk::{End, SimDisk};
+use disk::{End, Fault, SimDisk};
 use hyper_util::rt::TokioIo;
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf;
@@ -31,6 +32,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::*;
 use kiki::tlog::note::SigningKey;
 use rng::Rng;
+use syncshield::Error;
 use syncshield::audit::{self, Report};
 use syncshield::store::{Log, Paths};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -43,7 +45,9 @@ const START: i64 = 1_770_000_000_000_000;
 const HOLDERS: u64 = 3;
 /// Leases of each holder, each marked, settled and recorded.
 const ROUNDS: u64 = 12;
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 40;
+/// I/O points among which the disk's faults lie.
+const FAULTY: u64 = 400;
 
 type Client = SyncShieldServiceClient<Channel>;
 
@@ -78,7 +82,7 @@ fn key() -> SigningKey {
 }
 
 /// The machine that SyncShield runs on, from its start to its loss of power.
-async fn shield(disk: SimDisk) -> turmoil::Result {
+async fn shield(disk: SimDisk, mut rng: Rng) -> turmoil::Result {
     let clock = VirtualClock::at(UnixMicros(START));
     let ticking = clock.clone();
     tokio::spawn(async move {
@@ -87,8 +91,20 @@ async fn shield(disk: SimDisk) -> turmoil::Result {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    let (log, hand) = Log::open_by_hand(Arc::new(disk), &Paths::new(Path::new("/sim")), key(), Clock::Virtual(clock))?;
-    tokio::spawn(hand.run());
+    let opened = Log::open_by_hand(Arc::new(disk), &Paths::new(Path::new("/sim")), key(), Clock::Virtual(clock));
+    let (log, mut hand) = match opened {
+        // The disk fails: nothing starts until the machine does.
+        Err(Error::Io(_)) => std::future::pending().await,
+        opened => opened?,
+    };
+    tokio::spawn(async move {
+        loop {
+            // Most commits are quick. Some stay behind, as if the disk took its time, and all behind them wait.
+            let slow = rng.one_in(20);
+            tokio::time::sleep(Duration::from_millis(if slow { 20 + rng.below(400) } else { 2 })).await;
+            if rng.one_in(2) { hand.turn_ahead() } else { hand.turn() }
+        }
+    });
     let config = syncshield::Config::new("/sim", LOG);
     let routes = syncshield::routes(&log, &config, CancellationToken::new());
     let listener = turmoil::net::TcpListener::bind("0.0.0.0:50053").await?;
@@ -118,11 +134,22 @@ fn client() -> Client {
 /// Asks until there is an answer, over a new connection each time that there was none.
 async fn until_answered<T, F>(again: &AtomicU64, mut ask: impl FnMut(Client) -> F) -> T
 where
-    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>> + 'static,
 {
     loop {
         match tokio::time::timeout(Duration::from_millis(500), ask(client())).await {
-            Ok(Ok(answer)) => return answer.into_inner(),
+            Ok(Ok(answer)) => {
+                // Every fourth request comes once more, behind some that were sent after it.
+                let sent = again.load(SeqCst) + turmoil::sim_elapsed().unwrap_or_default().as_micros() as u64;
+                if sent.is_multiple_of(4) {
+                    let late = ask(client());
+                    tokio::task::spawn_local(async move {
+                        tokio::time::sleep(Duration::from_millis(sent % 1_000)).await;
+                        drop(late.await);
+                    });
+                }
+                return answer.into_inner();
+            }
             Ok(Err(status)) => assert!(!refuses(&status), "{status}"),
             Err(_) => {}
         }
@@ -207,12 +234,16 @@ struct Outcome {
 }
 
 fn run(seed: u64) -> Outcome {
-    let (disk, mut rng, again) = (SimDisk::new(seed, BTreeMap::new()), Rng::new(seed), Arc::new(AtomicU64::new(0)));
+    let (disk, mut rng, again) = (SimDisk::new(seed, faults(seed)), Rng::new(seed), Arc::new(AtomicU64::new(0)));
     let mut sim = turmoil::Builder::new().rng_seed(seed).simulation_duration(Duration::from_secs(600)).build();
     let machine = disk.clone();
-    sim.host("shield", move || shield(machine.clone()));
+    sim.host("shield", move || shield(machine.clone(), Rng::new(!seed)));
     sim.client("operator", operator(again.clone()));
-    sim.run().unwrap();
+    while !sim.step().unwrap() {
+        if rng.one_in(400) {
+            restart(&mut sim, &disk, &mut rng);
+        }
+    }
     for number in 0..HOLDERS {
         sim.client(format!("holder-{number}"), holder(number, again.clone()));
     }
@@ -226,23 +257,39 @@ fn run(seed: u64) -> Outcome {
             }
             2..12 => sim.repair("shield", holder.as_str()),
             12 => {
-                sim.crash("shield");
-                disk.restart(if rng.one_in(2) { End::PowerLoss } else { End::Kill });
-                sim.bounce("shield");
+                restart(&mut sim, &disk, &mut rng);
                 crashes += 1;
             }
             _ => {}
         }
     }
+    assert!(disk.points() > FAULTY, "seed {seed} did not come to all of its faults");
     sim.crash("shield");
     disk.restart(End::PowerLoss);
     Outcome { report: sign_and_audit(disk), again: again.load(SeqCst), cuts, crashes }
 }
 
+fn restart(sim: &mut turmoil::Sim<'_>, disk: &SimDisk, rng: &mut Rng) {
+    sim.crash("shield");
+    disk.restart(if rng.one_in(2) { End::PowerLoss } else { End::Kill });
+    sim.bounce("shield");
+}
+
+/// A quarter of the seeds has a disk without faults. In the others a sync, write or rename fails, or the machine ends in
+/// the middle of it, now and then at the start of its life.
+fn faults(seed: u64) -> BTreeMap<u64, Fault> {
+    let mut rng = Rng::new(seed ^ 0xfa17);
+    let many = if seed.is_multiple_of(4) { 0 } else { 6 };
+    (0..many).map(|_| (rng.below(FAULTY), if rng.one_in(3) { Fault::Crash } else { Fault::Fail })).collect()
+}
+
 fn sign_and_audit(disk: SimDisk) -> Report {
     let paths = Paths::new(Path::new("/sim"));
     let clock = Clock::Virtual(VirtualClock::at(UnixMicros(START)));
-    let (log, mut hand) = Log::open_by_hand(Arc::new(disk.clone()), &paths, key(), clock).unwrap();
+    let open = || Log::open_by_hand(Arc::new(disk.clone()), &paths, key(), clock.clone());
+    // What is left of the faults may be met here.
+    let (log, mut hand) =
+        std::iter::repeat_with(open).find_map(|opened| opened.inspect_err(|_| disk.restart(End::PowerLoss)).ok()).unwrap();
     let mut closed = Box::pin(async move { log.close().await });
     assert!(closed.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
     hand.turn();

@@ -13,15 +13,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kiki::clock::UnixMicros;
+use kiki::clock::{Clock, UnixMicros};
 use kiki::money::{Micros, NANOS_PER_MICRO, Nanos};
 use kiki::pb::syncshield::v1 as pb;
 use kiki::status::Reason;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::Shield;
 use crate::domain::auction::Counts;
+use crate::domain::burn::Burn;
 use crate::domain::lease::{Grant, Lease, Mark, Refused, Slot, amount_to_ask, least_to_ask, opening_mark};
 use crate::domain::targeting::Campaign;
 use crate::error::unreachable;
@@ -35,6 +37,9 @@ const MAX_STEPS: usize = 8;
 const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
 /// How long a paused budget is not asked about again.
 const PAUSED_FOR: Duration = Duration::from_secs(5);
+
+/// How often leases are looked after: often, against the half minute after which one that lives a minute is idle.
+const TEND_EVERY: Duration = Duration::from_secs(5);
 
 /// What `Budget.burn_nanos` is the sum of.
 const BURN_WINDOW: Duration = Duration::from_secs(600);
@@ -84,6 +89,8 @@ struct Held {
     /// The lease's return, from before it was sent until it is answered.
     returning: Option<pb::ReturnRequest>,
     asked: Option<pb::LeaseRequest>,
+    /// How fast bids use leases up here.
+    burn: Burn,
     exhausted: Option<Exhausted>,
     /// Since when the budget is paused, and how that was said.
     paused: Option<(UnixMicros, String)>,
@@ -155,12 +162,16 @@ impl Leases {
             {
                 return Err(NoSlot::Unavailable(why.clone()));
             }
-            let returning = held.returning.is_some();
+            let (returning, mut burn) = (held.returning.is_some(), held.burn);
             let step = match &mut held.lease {
                 None if exhausted => return Err(NoSlot::Budget),
                 None => Step::Lease,
                 Some(_) if returning => Step::Return,
-                Some(lease) if lease.ageing(now) && !lease.expired(now) => Step::Renew,
+                Some(lease) if lease.may_come_back(now) => Step::Renew,
+                Some(lease) if lease.ageing(now) && !lease.expired(now) => {
+                    burn.note(lease.taken(), now);
+                    if lease.oversized(account.amount(campaign, price, burn)) { Step::Return } else { Step::Renew }
+                }
                 Some(lease) => match lease.take(price, now) {
                     Ok(slot) => return Ok(slot),
                     Err(Refused::NeedsMark) => Step::Mark,
@@ -180,13 +191,19 @@ impl Leases {
             Step::Lease => self.lease(account, held, want).await,
             Step::Mark => self.mark(held, want).await,
             Step::Renew => self.renew(account, held, want).await,
-            Step::Return => self.give_back(&want.campaign.client, &want.campaign.id, held).await,
+            Step::Return => {
+                if let (Some(lease), None) = (&held.lease, &held.returning) {
+                    held.burn.note(lease.taken(), want.now);
+                }
+                self.give_back(&want.campaign.client, &want.campaign.id, held).await
+            }
         }
     }
 
     async fn lease(&self, account: &Account, held: &mut Held, want: &Want) -> Result<(), NoSlot> {
         let freed = account.shared.freed.load(Ordering::Acquire);
-        let request = held.asked.get_or_insert_with(|| self.ask(account, want)).clone();
+        let burn = held.burn;
+        let request = held.asked.get_or_insert_with(|| self.ask(account, burn, want)).clone();
         let mut shield = self.shield.clone();
         let answer = match call(shield.lease(request)).await {
             Err(status) if passing(&status) => return Err(unavailable(&status)),
@@ -216,10 +233,10 @@ impl Leases {
         }
     }
 
-    fn ask(&self, account: &Account, want: &Want) -> pb::LeaseRequest {
+    fn ask(&self, account: &Account, burn: Burn, want: &Want) -> pb::LeaseRequest {
         let campaign = &want.campaign;
         let least = least_to_ask(want.price);
-        let amount = amount_to_ask(campaign.limit_total, campaign.limit_daily, want.price, *account.shared.burn.lock()).max(least);
+        let amount = account.amount(campaign, want.price, burn);
         let mark = opening_mark(amount, want.price);
         pb::LeaseRequest {
             key: format!("{}.{}", self.boot, self.next_key.fetch_add(1, Ordering::Relaxed)),
@@ -268,6 +285,7 @@ impl Leases {
                 let renewed = answer.grant.as_ref().and_then(grant);
                 self.learn(account, answer.counts, answer.budget.as_ref(), renewed.as_ref());
                 let renewed = renewed.ok_or_else(|| NoSlot::Unavailable("a renewal without its bounds".to_owned()))?;
+                held.burn.note(lease.taken(), want.now);
                 lease.renewed(renewed.epoch, renewed.expires_at, want.now);
             }
             Err(status) => self.refused(held, want, &status).await?,
@@ -308,6 +326,31 @@ impl Leases {
         Ok(())
     }
 
+    /// Gives back what no bid uses: leases that stand idle or have ended, and those whose return went unanswered. What was
+    /// marked of them and not used would stay held otherwise.
+    pub async fn tend(&self, now: UnixMicros) {
+        let accounts: Vec<_> = self.accounts.lock().iter().map(|(key, account)| (key.clone(), account.clone())).collect();
+        for ((client, campaign, _), account) in accounts {
+            let mut held = account.held.lock().await;
+            if held.returning.is_none() {
+                let Some(lease) = held.lease.as_ref().filter(|lease| lease.idle(now)) else { continue };
+                let taken = lease.taken();
+                held.burn.note(taken, now);
+            }
+            if let Err(why) = self.give_back(&client, &campaign, &mut held).await {
+                tracing::info!("an idle lease of {campaign} of {client} is not returned yet: {why:?}");
+            }
+        }
+    }
+
+    /// Tends the leases until `stop`.
+    pub async fn keep_tended(self: Arc<Self>, clock: Clock, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TEND_EVERY);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.tend(clock.now()).await;
+        }
+    }
+
     /// Gives every lease back; for the end of the process.
     pub async fn give_all_back(&self) {
         let accounts: Vec<_> = self.accounts.lock().iter().map(|(key, account)| (key.clone(), account.clone())).collect();
@@ -339,6 +382,12 @@ impl Leases {
 }
 
 impl Account {
+    /// How large a lease should be: by what this holder burns, or before that is known, by what others do.
+    fn amount(&self, campaign: &Campaign, price: Nanos, burn: Burn) -> Micros {
+        let burn = burn.in_a_life().unwrap_or_else(|| *self.shared.burn.lock());
+        amount_to_ask(campaign.limit_total, campaign.limit_daily, price, burn)
+    }
+
     fn is_exhausted(&self, held: &Held, campaign: &Campaign, price: Nanos, now: UnixMicros) -> bool {
         held.exhausted.as_ref().is_some_and(|exhausted| {
             price >= exhausted.least

@@ -9,13 +9,17 @@ use std::time::Duration;
 use kiki::clock::UnixMicros;
 use kiki::money::{Micros, NANOS_PER_MICRO, Nanos};
 
-/// A mark is moved by an eighth of the lease: a crash then leaves at most that much held for nothing,
-/// and a lease costs at most nine writes to the log.
+use super::burn::Taken;
+
+/// A mark is moved by an eighth of the lease, or by room for 32 bids where that is more: a crash then leaves at most that
+/// much held for nothing, and a lease costs at most nine writes to the log, a small one two or three.
 const MARKS: i128 = 8;
+const BIDS_A_MARK: i128 = 32;
 /// Slots of the first mark: an eighth of the 65,536 that the log gives a lease.
 const OPENING_SLOTS: u32 = 8_192;
-const LEASES_A_BUDGET: i64 = 64;
-const HOT_LEASES_A_BUDGET: i64 = 16;
+/// No lease takes more of a budget: when it runs out, at most so much a holder is out of the others' reach.
+const LEASES_A_BUDGET: i64 = 16;
+/// Room for so many bids: what a campaign holds before its rate is known, and while it is quiet.
 const BIDS_A_LEASE: i128 = 64;
 /// 9,000 million of a currency: below what 64 bits of nanos hold, so that a mark always fits.
 const MAX_LEASE_MICROS: i64 = 9_000_000_000_000_000;
@@ -81,6 +85,9 @@ pub struct Lease {
     used: Mark,
     skew: Duration,
     renewed_at: UnixMicros,
+    taken_at: UnixMicros,
+    /// What had been taken at the last renewal.
+    used_before: i64,
     /// A renewal was sent and its answer has not come: the log's epoch may be one further.
     maybe_renewed: bool,
 }
@@ -89,8 +96,8 @@ impl Lease {
     /// A lease of which nothing was taken yet. `skew`: by how much clocks here and at the log may differ.
     #[must_use]
     pub fn new(grant: Grant, skew: Duration) -> Self {
-        let renewed_at = grant.granted_at;
-        Self { grant, used: Mark::default(), skew, renewed_at, maybe_renewed: false }
+        let at = grant.granted_at;
+        Self { grant, used: Mark::default(), skew, renewed_at: at, taken_at: at, used_before: 0, maybe_renewed: false }
     }
 
     /// What was granted.
@@ -134,6 +141,7 @@ impl Lease {
             granted_at: self.grant.granted_at,
         };
         self.used.sequence += 1;
+        self.taken_at = self.taken_at.max(now);
         self.used.nanos = i64::try_from(sum).unwrap_or(i64::MAX); // a mark is an i64 and bounds the sum
         Ok(slot)
     }
@@ -141,16 +149,43 @@ impl Lease {
     /// Whether less than a third of its life is left, and renewing it is due.
     #[must_use]
     pub fn ageing(&self, now: UnixMicros) -> bool {
-        let life = self.grant.expires_at.since(self.renewed_at);
-        self.grant.expires_at < self.grant.day_end && self.grant.expires_at.since(now) * 3 < life
+        self.grant.expires_at < self.grant.day_end && self.grant.expires_at.since(now) * 3 < self.life()
     }
 
     /// The log has renewed it.
     pub fn renewed(&mut self, epoch: u64, expires_at: UnixMicros, now: UnixMicros) {
         self.grant.epoch = epoch;
         self.grant.expires_at = expires_at;
-        self.renewed_at = now;
+        (self.renewed_at, self.used_before) = (now, self.used.nanos);
         self.maybe_renewed = false;
+    }
+
+    /// What was taken since the last renewal.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        Taken { nanos: self.used.nanos - self.used_before, since: self.renewed_at, life: self.life() }
+    }
+
+    fn life(&self) -> Duration {
+        self.grant.expires_at.since(self.renewed_at)
+    }
+
+    /// Whether it has ended, or no slot was taken for half of its life: the budget has a better use for it.
+    #[must_use]
+    pub fn idle(&self, now: UnixMicros) -> bool {
+        self.expired(now) || now.since(self.taken_at) * 2 >= self.life()
+    }
+
+    /// Whether more than twice of it is left than one would ask for anew: a smaller one does.
+    #[must_use]
+    pub fn oversized(&self, ask: Micros) -> bool {
+        self.grant.amount.nanos() - i128::from(self.used.nanos) > 2 * ask.nanos()
+    }
+
+    /// Whether its end came while a renewal went unanswered: the log may have been down, and keep it for us.
+    #[must_use]
+    pub fn may_come_back(&self, now: UnixMicros) -> bool {
+        self.maybe_renewed && self.expired(now) && self.grant.expires_at < self.grant.day_end
     }
 
     /// A renewal is on its way: until its answer comes, whether the log has made it is not known.
@@ -166,11 +201,11 @@ impl Lease {
         explained
     }
 
-    /// Where the mark should go so that a slot of `max` fits: an eighth of the lease further, within the lease.
+    /// Where the mark should go so that a slot of `max` fits: a step further, within the lease.
     #[must_use]
     pub fn next_mark(&self, max: Nanos) -> Mark {
         let (grant, used) = (&self.grant, self.used);
-        let chunk = (grant.amount.nanos() / MARKS).max(max.wide());
+        let chunk = (grant.amount.nanos() / MARKS).max(max.wide() * BIDS_A_MARK);
         let nanos = (i128::from(used.nanos) + chunk).min(grant.amount.nanos()).max(i128::from(grant.mark.nanos));
         let slots = grant.slots.div_ceil(MARKS as u32);
         let sequence = used.sequence.saturating_add(slots).min(grant.slots).max(grant.mark.sequence);
@@ -184,15 +219,15 @@ impl Lease {
     }
 }
 
-/// How much to ask for: a 64th of the budget that binds, and room for 64 bids at this price, so that a lease neither
-/// locks up the budget nor costs a call for every few bids. A campaign that burns more in the life of a lease gets twice
-/// what it burns, up to a 16th.
+/// How much to ask for: twice what is burnt in the life of a lease, so that a hot campaign costs few calls, and no less than
+/// room for 64 bids at this price, so that a quiet one holds little; never more than a 16th of the budget that binds,
+/// unless a single bid takes more.
 #[must_use]
 pub fn amount_to_ask(limit_total: Micros, limit_daily: Micros, price: Nanos, burn: Micros) -> Micros {
     let limit = if limit_daily > Micros::ZERO { limit_total.min(limit_daily) } else { limit_total };
     let bids = i64::try_from(price.wide() * BIDS_A_LEASE / NANOS_PER_MICRO + 1).unwrap_or(i64::MAX);
-    let hot = burn.get().saturating_mul(2).min(limit.get() / HOT_LEASES_A_BUDGET);
-    Micros::new((limit.get() / LEASES_A_BUDGET).max(hot).max(bids).min(MAX_LEASE_MICROS))
+    let most = (limit.get() / LEASES_A_BUDGET).min(MAX_LEASE_MICROS);
+    Micros::new(burn.get().saturating_mul(2).max(bids).min(most)).max(least_to_ask(price))
 }
 
 /// The least that a bid of this price can use.
@@ -205,7 +240,7 @@ pub fn least_to_ask(price: Nanos) -> Micros {
 /// The mark to begin a lease of that amount with. Its slots are the log's to bound.
 #[must_use]
 pub fn opening_mark(amount: Micros, price: Nanos) -> Mark {
-    let nanos = (amount.nanos() / MARKS).max(price.wide());
+    let nanos = (amount.nanos() / MARKS).max(price.wide() * BIDS_A_MARK).min(amount.nanos());
     Mark { sequence: OPENING_SLOTS, nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
 }
 
@@ -241,8 +276,10 @@ mod tests {
         assert_eq!(lease.take(Nanos::new(900), NOW).unwrap().sequence, 0);
         assert_eq!(lease.take(Nanos::new(1_100), NOW).unwrap().sequence, 1);
         assert_eq!(lease.take(Nanos::new(1), NOW), Err(Refused::NeedsMark));
+        assert_eq!(lease.next_mark(Nanos::new(100)), Mark { sequence: 15, nanos: 5_200 }, "room for 32 bids");
+        assert_eq!(lease.next_mark(Nanos::new(1)), Mark { sequence: 15, nanos: 3_250 }, "an eighth of the lease");
         let next = lease.next_mark(Nanos::new(5_000));
-        assert_eq!(next, Mark { sequence: 15, nanos: 7_000 });
+        assert_eq!(next, Mark { sequence: 15, nanos: 10_000 }, "not above the lease");
         lease.marked(next);
         assert_eq!(lease.take(Nanos::new(5_000), NOW).unwrap().sequence, 2);
         assert_eq!(lease.used(), Mark { sequence: 3, nanos: 7_000 });
@@ -292,13 +329,14 @@ mod tests {
         let burning =
             |burn, total, daily, price| amount_to_ask(Micros::new(total), Micros::new(daily), Nanos::new(price), Micros::new(burn)).get();
         let ask = |total, daily, price| burning(0, total, daily, price);
-        assert_eq!(burning(40, 6_400, 0, 0), 100, "less than a 64th is burnt in a lease's life");
-        assert_eq!(burning(150, 6_400, 0, 0), 300);
-        assert_eq!(burning(i64::MAX, 6_400, 0, 0), 400, "a 16th at the most");
-        assert_eq!(ask(6_400, 0, 0), 100);
-        assert_eq!(ask(6_400, 640, 0), 10);
-        assert_eq!(ask(6_400, 0, 1_000_000), 64_001);
-        assert_eq!(ask(i64::MAX, 0, i64::MAX), MAX_LEASE_MICROS);
+        assert_eq!(burning(40, 6_400, 0, 1_000), 80, "twice what is burnt");
+        assert_eq!(burning(10, 6_400, 0, 1_000), 65, "room for 64 bids and what rounding takes");
+        assert_eq!(burning(i64::MAX, 6_400, 0, 1_000), 400, "a 16th at the most");
+        assert_eq!(ask(6_400, 640, 1_000), 40, "of the limit that binds");
+        assert_eq!(ask(6_400, 0, 1_000_000), 1_000, "or what one bid takes");
+        assert_eq!(ask(6_400, 0, 0), 1);
+        assert_eq!(burning(i64::MAX, i64::MAX, 0, i64::MAX), i64::MAX / 1_000 + 1);
+        assert_eq!(burning(i64::MAX, i64::MAX, 0, 1), MAX_LEASE_MICROS);
         assert_eq!(least_to_ask(Nanos::new(1)), Micros::new(1));
         assert_eq!(least_to_ask(Nanos::new(1_001)), Micros::new(2));
         assert_eq!(opening_mark(Micros::new(80), Nanos::new(1)).nanos, 10_000);

@@ -72,6 +72,10 @@ pub struct State {
     pub lose_renewals: u32,
     /// The next so many marks, renewals and returns are refused by a full queue.
     pub overloaded: u32,
+    /// The next so many renewals find nobody there.
+    pub away: u32,
+    /// After a start: ended leases are renewed.
+    pub keeps_ended: bool,
     pub returns: Vec<shield::ReturnRequest>,
     keys: BTreeMap<String, u64>,
 }
@@ -205,8 +209,10 @@ impl SyncShieldService for Shield {
         if state.paused {
             return Err(Reason::CampaignInactive.status("campaign spring is paused with its client"));
         }
+        lost(&mut state.away)?;
         state.renewals += 1;
-        let lease = unexpired(&mut state, ask.lease_id, ask.epoch, self.clock.now())?;
+        let now = if state.keeps_ended { UnixMicros(0) } else { self.clock.now() };
+        let lease = unexpired(&mut state, ask.lease_id, ask.epoch, now)?;
         lease.epoch += 1;
         lease.expires_at = self.clock.now().plus(self.ttl);
         let grant = self.grant(ask.client, ask.campaign, ask.lease_id, &lease.clone());
@@ -301,7 +307,7 @@ impl SyncShieldService for Shield {
         let ask = request.into_inner();
         let settled_nanos = Some(i128::from(self.state.lock().settled_nanos).into());
         let budget = shield::Budget { client: ask.client, campaign: ask.campaign, settled_nanos, ..Default::default() };
-        Ok(Response::new(shield::GetBudgetResponse { budget: Some(budget) }))
+        Ok(Response::new(shield::GetBudgetResponse { budget: Some(budget), limits: vec![] }))
     }
 
     type WatchPolicyStream = Stream_<shield::WatchPolicyResponse>;

@@ -4,6 +4,7 @@
 mod bids;
 mod budgets;
 mod fakes;
+mod leases;
 mod notices;
 mod predictions;
 mod streams;

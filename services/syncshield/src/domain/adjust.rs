@@ -72,14 +72,18 @@ impl State {
 }
 
 impl Ledger {
-    /// Puts the next version of a scope's limits.
+    /// Puts the next version of a scope's limits; behind the version that is expected, where one is.
     ///
     /// # Errors
-    /// A field out of its limits, no such campaign, or a daily limit over campaigns with other days.
-    pub fn put_limits(&mut self, client: &str, mut limits: leaf::Limits) -> Result<(Recorded, u64), Refusal> {
+    /// A field out of its limits, no such campaign, another version in force, or a daily limit over campaigns with other days.
+    pub fn put_limits(&mut self, client: &str, mut limits: leaf::Limits, expected: Option<u64>) -> Result<(Recorded, u64), Refusal> {
         let of = self.state.clients.get(client).ok_or_else(|| Refusal::NotFound { what: "client", id: client.to_owned() })?;
         let scope = scope_of(&limits);
-        limits.version = of.limits_of(&scope).map_or(0, |limits| limits.version) + 1;
+        let before = of.limits_of(&scope).map_or(0, |limits| limits.version);
+        if let Some(expected) = expected.filter(|expected| *expected != before) {
+            return Err(Refusal::OutOfOrder(format!("limits version {expected} was expected, and {before} is in force")));
+        }
+        limits.version = before + 1;
         if limits.window_seconds == 0 && limits.limit_window_micros > 0 {
             limits.window_seconds = DEFAULT_WINDOW_SECONDS;
         }

@@ -62,6 +62,8 @@ pub struct Lease {
     pub platform: String,
     /// What was charged on it.
     pub settled_nanos: i128,
+    /// A platform's report has closed what was open of it.
+    pub reconciled: bool,
     /// When it was given back.
     returned_at: Option<UnixMicros>,
     /// A bit for each closed slot, and one for each that was charged.
@@ -103,6 +105,7 @@ impl Lease {
             closed_nanos: 0,
             platform: leaf.platform.clone(),
             settled_nanos: 0,
+            reconciled: false,
             returned_at: None,
             closed: Vec::new(),
             charged: Vec::new(),

@@ -14,6 +14,7 @@ use prost::Message as _;
 
 use super::budget::{CampaignState, Lease, MAX_LEASE_MICROS, MAX_SLOTS, SlotState};
 use super::document;
+use super::outage::Outage;
 use super::refusal::Refusal;
 use super::scopes::DEFAULT_WINDOW_SECONDS;
 use super::state::{ClientState, State, Stored, Totals, check_epoch};
@@ -35,6 +36,7 @@ pub struct Ledger {
     /// Leaves of whole requests, encoded.
     pending: Frames,
     catalog_changed: bool,
+    pub(super) outage: Option<Outage>,
 }
 
 /// A lease or reservation that is asked for.
@@ -131,7 +133,13 @@ impl Ledger {
     /// A ledger over what was folded so far.
     #[must_use]
     pub fn new(log_id: String, state: State) -> Self {
-        Self { now: state.recorded_at, state, log_id, open: Vec::new(), pending: Frames::default(), catalog_changed: false }
+        Self { now: state.recorded_at, state, log_id, open: Vec::new(), pending: Frames::default(), catalog_changed: false, outage: None }
+    }
+
+    /// Starts anew from a state, and waits for the same holders.
+    #[must_use]
+    pub fn anew(&self, state: State) -> Self {
+        Self { outage: self.outage, ..Self::new(self.log_id.clone(), state) }
     }
 
     /// Moves "now" on; it never goes back.
@@ -250,7 +258,7 @@ impl Ledger {
         let document = leaf::Campaign::decode(campaign.document.as_slice()).map_err(|e| Refusal::field("campaign", e))?;
         let (day_start, day_end) = document::local_day(&document.zone, self.now)?;
         self.state.check_running(&ask.client, &ask.campaign, &ask.platform)?;
-        let available = self.state.available(self.now, &ask.client, &ask.campaign, &ask.platform, day_start)?;
+        let available = self.state.available(self.at(day_start), &ask.client, &ask.campaign, &ask.platform)?;
         if ask.least.nanos() > available.nanos {
             let (available_nanos, limit) = (available.nanos, available.limit);
             return Err(Refusal::Exhausted { campaign: ask.campaign.clone(), limit, available_nanos, least_nanos: ask.least.nanos() });
@@ -285,8 +293,7 @@ impl Ledger {
     /// # Errors
     /// It has ended, or the epoch is not its own.
     pub fn renew(&mut self, client: &str, campaign: &str, lease_id: u64, epoch: u64, ttl: Duration) -> Result<Lease, Refusal> {
-        let lease = self.state.live_lease(self.now, client, campaign, lease_id)?;
-        check_epoch(lease_id, lease.epoch, epoch)?;
+        let lease = self.renewable(client, campaign, lease_id, epoch)?;
         self.check_active(client, campaign)?;
         let expires_at = self.now.plus(ttl).min(lease.day_end).max(lease.expires_at);
         let renewed = leaf::LeaseRenewed { lease_id, epoch: epoch + 1, expires_at: Some(expires_at.into()), campaign: campaign.to_owned() };

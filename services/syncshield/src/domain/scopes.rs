@@ -10,6 +10,7 @@ use kiki::money::Micros;
 use serde::{Deserialize, Serialize};
 
 use super::budget::{Available, CampaignState, Span};
+use super::outage::Outage;
 use super::refusal::Refusal;
 use super::state::{ClientState, State};
 
@@ -77,6 +78,25 @@ pub struct Limits {
     pub paused: bool,
 }
 
+impl Limits {
+    /// As the log has them.
+    #[must_use]
+    pub fn leaf(&self, scope: &Scope) -> leaf::Limits {
+        leaf::Limits {
+            campaign: scope.campaign.clone(),
+            platform: scope.platform.clone(),
+            currency: scope.currency.clone(),
+            version: self.version,
+            limit_total_micros: self.total.get(),
+            limit_daily_micros: self.daily.get(),
+            limit_window_micros: self.window.get(),
+            window_seconds: self.window_seconds,
+            zone: self.zone.clone(),
+            paused: self.paused,
+        }
+    }
+}
+
 /// One limit, and what stands against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
@@ -84,6 +104,8 @@ pub struct Standing {
     pub scope: Scope,
     /// Which.
     pub kind: Kind,
+    /// Over what it sums.
+    pub span: Span,
     /// It is the campaign document's own.
     pub own: bool,
     /// Version of the leaf that set it.
@@ -136,12 +158,15 @@ pub struct At {
     pub day: UnixMicros,
     /// Whether what leases commit is wanted: it takes a look at each of them.
     pub commitments: bool,
+    /// Leases that it keeps for their holders count as live.
+    pub outage: Option<Outage>,
 }
 
 impl At {
     fn spent(self, campaign: &CampaignState, platform: Option<&str>, span: Span) -> (i128, i128) {
         let committed = if self.commitments { campaign.committed_in(self.now, platform, span) } else { 0 };
-        (campaign.settled_in(self.now, platform, span), committed)
+        let kept = self.outage.map_or(0, |outage| campaign.kept_in(self.now, platform, span, outage));
+        (campaign.settled_in(self.now, platform, span), committed + kept)
     }
 }
 
@@ -165,7 +190,7 @@ impl ClientState {
         let of = |limit, span| {
             let (settled, committed) = at.spent(campaign, None, span);
             let kind = if span == Span::Total { Kind::Total } else { Kind::Daily };
-            Standing { scope: own.clone(), kind, own: true, version: campaign.version, limit, settled, committed }
+            Standing { scope: own.clone(), kind, span, own: true, version: campaign.version, limit, settled, committed }
         };
         let mut standings = vec![of(campaign.limit_total, Span::Total)];
         if campaign.limit_daily > Micros::ZERO {
@@ -193,7 +218,7 @@ impl ClientState {
         for (kind, limit, span) in all.into_iter().filter(|(_, limit, _)| *limit > Micros::ZERO) {
             let spent = self.campaigns.iter().filter(|(id, c)| inside(id, c)).map(|(_, c)| at.spent(c, platform, span));
             let (settled, committed) = spent.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            to.push(Standing { scope: scope.clone(), kind, own: false, version: limits.version, limit, settled, committed });
+            to.push(Standing { scope: scope.clone(), kind, span, own: false, version: limits.version, limit, settled, committed });
         }
     }
 
@@ -262,13 +287,13 @@ impl State {
     ///
     /// # Errors
     /// No such campaign, or no platform named where there are limits by platform.
-    pub fn available(&self, now: UnixMicros, client: &str, campaign: &str, platform: &str, day: UnixMicros) -> Result<Available, Refusal> {
+    pub fn available(&self, at: At, client: &str, campaign: &str, platform: &str) -> Result<Available, Refusal> {
         self.campaign(client, campaign)?;
         let of = &self.clients[client];
         if platform.is_empty() && of.has_platform_limits(campaign) {
             return Err(Refusal::field("platform", format!("is empty, and campaign {campaign} has limits by platform")));
         }
-        let standings = of.standings(At { now, day, commitments: true }, campaign, |p| p == platform);
+        let standings = of.standings(at, campaign, |p| p == platform);
         let least = standings.iter().min_by_key(|standing| standing.available());
         Ok(least.map_or(Available { nanos: 0, limit: "total" }, |s| Available { nanos: s.available(), limit: s.name() }))
     }
@@ -329,7 +354,7 @@ impl State {
     pub fn due_alerts(&self, now: UnixMicros, client: &str, campaign: &str, day: UnixMicros) -> Vec<leaf::BudgetAlert> {
         let Some(of) = self.clients.get(client) else { return Vec::new() };
         let mut due = Vec::new();
-        for standing in of.standings(At { now, day, commitments: false }, campaign, |_| true) {
+        for standing in of.standings(At { now, day, commitments: false, outage: None }, campaign, |_| true) {
             let reached = standing.reached();
             for threshold_percent in THRESHOLDS.into_iter().filter(|threshold| *threshold <= reached) {
                 let alert = alert(&standing, threshold_percent, day);

@@ -17,7 +17,7 @@ use super::keys::Keys;
 use super::moving::{Arriving, Came, Left};
 use super::policy::Policies;
 use super::refusal::Refusal;
-use super::scopes::{Limits, Raised, Scope};
+use super::scopes::{At, Limits, Raised, Scope};
 
 /// Senders whose last batch is remembered; the one that has been silent longest is forgotten beyond that.
 const MAX_SOURCES: usize = 4_096;
@@ -194,12 +194,7 @@ impl State {
     fn check_body(&self, now: UnixMicros, client: &str, body: &Body) -> Result<(), Refusal> {
         match body {
             Body::LeaseGranted(b) => self.check_grant(now, client, b),
-            Body::LeaseRenewed(b) => {
-                let lease = self.live_lease(now, client, &b.campaign, b.lease_id)?;
-                self.check_running(client, &b.campaign, &lease.platform)?;
-                let next = b.epoch == lease.epoch + 1;
-                next.then_some(()).ok_or(Refusal::StaleEpoch { lease_id: b.lease_id, epoch: lease.epoch, given: b.epoch })
-            }
+            Body::LeaseRenewed(b) => self.check_renewal(now, client, b),
             Body::SpendMark(b) => {
                 let lease = self.live_lease(now, client, &b.campaign, b.lease_id)?;
                 check_epoch(b.lease_id, lease.epoch, b.epoch)?;
@@ -270,7 +265,8 @@ impl State {
             return Err(Refusal::field("amount_micros", format!("{} micros in {} slots", grant.amount_micros, grant.slots)));
         }
         let asked = Micros::new(grant.amount_micros).nanos();
-        let available = self.available(now, client, &grant.campaign, &grant.platform, day_start)?;
+        let at = At { now, day: day_start, commitments: true, outage: None };
+        let available = self.available(at, client, &grant.campaign, &grant.platform)?;
         if asked > available.nanos {
             let (available_nanos, limit) = (available.nanos, available.limit);
             return Err(Refusal::Exhausted { campaign: grant.campaign.clone(), limit, available_nanos, least_nanos: asked });
@@ -355,6 +351,8 @@ impl ClientState {
             }),
             Body::Settlements(b) => self.settle(b),
             Body::Voids(b) => {
+                let reported = b.voids.iter().any(|void| !void.evidence.is_empty());
+                self.with_lease(&b.campaign, b.lease_id, |lease| lease.reconciled |= reported);
                 if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
                     b.voids.iter().for_each(|void| campaign.close(b.lease_id, void.sequence, void.max_nanos, None));
                 }

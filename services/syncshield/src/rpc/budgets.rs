@@ -14,7 +14,7 @@ use crate::domain::document;
 use crate::domain::ledger::Ledger;
 use crate::domain::reconcile::{Charged, MAX_LEASES, Reconciled, Report};
 use crate::domain::refusal::Refusal;
-use crate::domain::scopes::{At, DEFAULT_WINDOW_SECONDS, Standing};
+use crate::domain::scopes::{DEFAULT_WINDOW_SECONDS, Scope, Standing};
 
 /// An answer about a campaign's money.
 pub(super) struct View {
@@ -27,7 +27,7 @@ pub(super) struct View {
 pub(super) fn view(ledger: &Ledger, client: &str, campaign: &str, lease: Option<(u64, &Lease)>) -> Result<View, Refusal> {
     let state = ledger.state.campaign(client, campaign)?;
     let (now, day) = (ledger.now(), document::local_day(&state.zone, ledger.now())?.0);
-    let standings = ledger.state.clients[client].standings(At { now, day, commitments: true }, campaign, |_| true);
+    let standings = ledger.state.clients[client].standings(ledger.at(day), campaign, |_| true);
     let grant = lease.map(|(id, lease)| grant(id, client, campaign, &state.currency, lease));
     let budget = pb::Budget {
         client: client.to_owned(),
@@ -36,9 +36,20 @@ pub(super) fn view(ledger: &Ledger, client: &str, campaign: &str, lease: Option<
         available_nanos: standings.iter().filter(|s| s.scope.platform.is_empty()).map(Standing::available).min().map(Into::into),
         overcommitted: standings.iter().any(|standing| standing.available() < 0),
         scopes: standings.iter().map(scope).collect(),
+        kept_nanos: ledger.outage().map(|_| ledger.kept(state).into()),
+        keeps_until: ledger.outage().map(|outage| outage.keeps_until.into()),
         ..budget(state, now, day)
     };
     Ok(View { grant, counts: Some(counts(state)), budget: Some(budget) })
+}
+
+/// The budget with the limits that were put for its scopes.
+pub(super) fn get(ledger: &Ledger, client: &str, campaign: &str) -> Result<pb::GetBudgetResponse, Refusal> {
+    let budget = view(ledger, client, campaign, None)?.budget;
+    let currency = &ledger.state.campaign(client, campaign)?.currency;
+    let ours = |scope: &Scope| (scope.campaign.is_empty() || scope.campaign == campaign) && scope.currency == *currency;
+    let limits = ledger.state.clients[client].limits.iter().filter(|(scope, _)| ours(scope));
+    Ok(pb::GetBudgetResponse { budget, limits: limits.map(|(scope, limits)| limits.leaf(scope)).collect() })
 }
 
 fn budget(state: &CampaignState, now: UnixMicros, day: UnixMicros) -> pb::Budget {

@@ -169,7 +169,7 @@ impl Writer {
     /// What was run since the disk was full is not in the log: the state is folded from what is durable.
     fn fold_anew(&mut self) -> Result<(), Error> {
         let state = fold(&*self.inner.disk, &self.paths, &self.inner.tree.read(), &*self.inner.reader)?;
-        self.ledger = Ledger::new(self.inner.log_id.clone(), state);
+        self.ledger = self.ledger.anew(state);
         self.inner.full.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -246,7 +246,7 @@ impl Writer {
     fn reload(&mut self) -> Result<(), Error> {
         let Some(mut base) = self.base.take() else { return Ok(()) };
         let read = self.catch_up(&mut base);
-        self.ledger = Ledger::new(self.inner.log_id.clone(), base.clone());
+        self.ledger = self.ledger.anew(base.clone());
         self.base = Some(base);
         self.stale = read.is_err();
         // A log that does not fold is damaged for good; one that cannot be read may come back.

@@ -178,7 +178,7 @@ impl Model {
         let Some(client) = state.clients.get("acme") else { return };
         let day = self.leases.values().next_back().map_or(UnixMicros(0), |lease| lease.day);
         for campaign in self.campaigns.keys() {
-            for standing in client.standings(At { now, day, commitments: true }, campaign, |_| true) {
+            for standing in client.standings(At { now, day, commitments: true, outage: None }, campaign, |_| true) {
                 let scope = (standing.scope.campaign.as_str(), standing.scope.platform.as_str());
                 let seconds = self.limits.get(&(scope.0.to_owned(), scope.1.to_owned())).map_or(0, |l| l.window_seconds.into());
                 let (settled, committed) = self.used(now, scope, standing.kind, day, seconds);

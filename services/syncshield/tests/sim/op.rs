@@ -1,11 +1,13 @@
 //! What holders and operators ask, how it is asked of the ledger, and how answers are compared.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
 use kiki::leaf;
 use kiki::money::Micros;
 use syncshield::domain::ledger::{Closing, Item, LeaseAsk, Ledger, SlotOutcome};
+use syncshield::domain::reconcile::{Charged, Report};
 use syncshield::domain::refusal::Refusal;
 
 pub(crate) const DAY: i64 = 86_400_000_000;
@@ -15,15 +17,70 @@ pub(crate) const CLIENT: &str = "acme";
 
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Limits { campaign: usize, total: i64, daily: i64, paused: bool },
-    Lease { campaign: usize, key: u64, amount: i64, least: i64, mark: (u32, i64), reservation: bool },
-    Renew { lease: u64, epoch: u64 },
-    Mark { lease: u64, epoch: u64, mark: (u32, i64) },
-    Return { lease: u64, epoch: u64, used: (u32, i64) },
-    Settle { lease: u64, slots: Vec<(u32, i64, i64)> },
-    Void { lease: u64, slots: Vec<(u32, i64)> },
-    Decisions { source: u64, seq: u64 },
-    Purchase { event: u64 },
+    Limits {
+        campaign: usize,
+        total: i64,
+        daily: i64,
+        paused: bool,
+    },
+    Lease {
+        campaign: usize,
+        key: u64,
+        amount: i64,
+        least: i64,
+        mark: (u32, i64),
+        reservation: bool,
+    },
+    Renew {
+        lease: u64,
+        epoch: u64,
+    },
+    Mark {
+        lease: u64,
+        epoch: u64,
+        mark: (u32, i64),
+    },
+    Return {
+        lease: u64,
+        epoch: u64,
+        used: (u32, i64),
+    },
+    Settle {
+        lease: u64,
+        slots: Vec<(u32, i64, i64)>,
+    },
+    Void {
+        lease: u64,
+        slots: Vec<(u32, i64)>,
+    },
+    Decisions {
+        source: u64,
+        seq: u64,
+    },
+    Purchase {
+        event: u64,
+    },
+    /// Limits of the client (none), or of a campaign; 0 for none.
+    Bound {
+        campaign: Option<usize>,
+        total: i64,
+        paused: bool,
+    },
+    /// A correction: all of it follows from its key.
+    Adjust {
+        key: u64,
+    },
+    /// A report up to now: one slot of one lease is charged, if that is of the campaign, and nothing else.
+    Reconcile {
+        campaign: usize,
+        charged: Option<(u64, u32, i64)>,
+    },
+}
+
+/// Campaign, nanos and instant of a correction.
+pub(crate) fn correction(key: u64) -> (usize, i64, i64) {
+    let nanos = if key.is_multiple_of(3) { 40_000 } else { -30_000 };
+    ((key % 2) as usize, nanos, START + (key % 4) as i64 * DAY)
 }
 
 /// An answer.
@@ -41,6 +98,11 @@ pub(crate) enum Did {
     Slots(String),
     Recorded {
         duplicate: bool,
+    },
+    Reconciled {
+        settled: u64,
+        voided: u64,
+        freed: i128,
     },
     Refused,
 }
@@ -113,6 +175,42 @@ fn run(ledger: &mut Ledger, op: &Op, of: String) -> Result<Did, Refusal> {
                 Closing { client: client.clone(), campaign: of.clone(), lease_id, what }
             };
             slot_answers(ledger.void(slots.iter().map(void).collect()))
+        }
+        Op::Bound { campaign: of, total, paused } => {
+            let campaign = of.map_or_else(String::new, campaign);
+            let limits = leaf::Limits {
+                campaign,
+                currency: "USD".into(),
+                limit_total_micros: total,
+                zone: "UTC".into(),
+                paused,
+                ..Default::default()
+            };
+            Did::Version(ledger.put_limits(CLIENT, limits, None)?.1)
+        }
+        Op::Adjust { key } => {
+            let (index, amount_nanos, at) = correction(key);
+            let kind = if amount_nanos < 0 { leaf::AdjustmentKind::InvalidTraffic } else { leaf::AdjustmentKind::Platform };
+            let adjustment = leaf::SpendAdjustment {
+                key: format!("a{key}"),
+                campaign: campaign(index),
+                currency: "USD".into(),
+                amount_nanos,
+                kind: kind.into(),
+                reason: "statement".into(),
+                evidence_sha256: vec![7; 32].into(),
+                accounted_at: Some(UnixMicros(at).into()),
+                ..Default::default()
+            };
+            Did::Recorded { duplicate: ledger.adjust(CLIENT, adjustment)?.duplicate }
+        }
+        Op::Reconcile { campaign: index, charged } => {
+            let (campaign, platform, evidence, reason) = (campaign(index), String::new(), vec![8; 32], "report".into());
+            let leases = charged.map(|(lease, slot, price)| (lease, Charged::Slots(BTreeMap::from([(slot, price)]))));
+            let until = ledger.now();
+            let report = Report { client, campaign, platform, until, leases: leases.into_iter().collect(), evidence, reason };
+            let done = ledger.reconcile(&report)?;
+            Did::Reconciled { settled: done.settled, voided: done.voided, freed: done.freed }
         }
         Op::Decisions { source, seq } => {
             let batch = |index| Item::Decisions(leaf::DecisionBatch { campaign: campaign(index), ..Default::default() });

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::tlog::{Checkpoint, Hash, Tree, leaf_hash, note::SigningKey};
@@ -17,7 +18,7 @@ use syncshield::{Error, audit};
 
 use crate::disk::{End, Fault, SimDisk};
 use crate::model::Model;
-use crate::op::{CLIENT, DAY, Did, Op, START, ask, campaign};
+use crate::op::{CLIENT, DAY, Did, Op, START, TTL, ask, campaign};
 use crate::rng::{Rng, Trace};
 
 pub(crate) const LOG: &str = "sim.local/log";
@@ -38,6 +39,8 @@ pub(crate) struct Stats {
     pub crashes: u64,
     pub points: u64,
     pub full: u64,
+    /// Leases that came back after a start.
+    pub back: u64,
 }
 
 /// A script of one seed.
@@ -190,7 +193,8 @@ impl Sim {
             return self.again.remove(0);
         }
         let campaign = self.rng.below(CAMPAIGNS) as usize;
-        match self.rng.below(24) {
+        match self.rng.below(28) {
+            24..28 => self.draw_treasury(campaign),
             0 => {
                 let (total, daily) = (1 + self.rng.below(9_000) as i64, self.rng.below(4_000) as i64);
                 Op::Limits { campaign, total, daily: if self.rng.one_in(2) { 0 } else { daily }, paused: self.rng.one_in(6) }
@@ -228,6 +232,21 @@ impl Sim {
                 Op::Decisions { source, seq: *sent }
             }
             _ => Op::Purchase { event: self.rng.below(40) },
+        }
+    }
+
+    /// What operators do to budgets, besides campaigns' own limits.
+    fn draw_treasury(&mut self, campaign: usize) -> Op {
+        match self.rng.below(4) {
+            0 => {
+                let total = if self.rng.one_in(4) { 0 } else { 1 + self.rng.below(12_000) as i64 };
+                Op::Bound { campaign: self.rng.one_in(2).then_some(campaign), total, paused: self.rng.one_in(6) }
+            }
+            1 => Op::Adjust { key: self.rng.below(12) },
+            _ => {
+                let charged = self.rng.one_in(2).then(|| (self.lease(), self.rng.below(4) as u32, self.rng.below(200_000) as i64));
+                Op::Reconcile { campaign, charged }
+            }
         }
     }
 
@@ -307,10 +326,12 @@ impl Sim {
 
     fn hold_against_model(&mut self, attempt: Attempt) -> Checked {
         let Attempt { op, now, did, .. } = attempt;
+        let ended = self.model.leases.get(&op.lease()).is_some_and(|lease| !lease.lives(now));
+        self.stats.back += u64::from(ended && matches!(did, Did::Renewed(..)));
         let due = self.model.take(now, &op);
         check!(did == due, "{op:?} at {now} was answered with {did:?}, due was {due:?}");
         if let (Op::Lease { campaign, .. }, Did::Granted { duplicate: false, .. }) = (&op, &did) {
-            let left = self.model.available(*campaign, now);
+            let left = self.model.available(*campaign, now, true);
             check!(left >= 0, "{op:?} took {} nanos above a limit", -left);
         }
         Ok(())
@@ -374,6 +395,7 @@ impl Sim {
         let kept = self.leaves(self.acknowledged)?;
         check!(kept == acknowledged, "acknowledged leaves are not what they were");
         self.settle_the_unknown()?;
+        self.wait_for_holders()?;
         self.hold_state_against_model()
     }
 
@@ -394,6 +416,30 @@ impl Sim {
             }
         }
         Err("the log does not start after a hundred times".into())
+    }
+
+    /// As a start does it. The model hears of it however the disk answers.
+    fn wait_for_holders(&mut self) -> Checked {
+        let Some((log, hand)) = &mut self.open else { return Err("not open".into()) };
+        let (log, outage) = (log.clone(), Arc::new(Mutex::new(None)));
+        let told = outage.clone();
+        let asked = async move {
+            log.run(move |ledger| {
+                ledger.wait_for_holders(Duration::from_micros(TTL as u64));
+                *told.lock() = ledger.outage();
+                Ok(())
+            })
+            .await
+        };
+        let mut answer: Pin<Box<dyn Future<Output = _>>> = Box::pin(asked);
+        check!(poll(&mut answer).is_none(), "an answer before its turn");
+        hand.turn();
+        self.model.outage = outage.lock().map(|o| (o.after.0, o.until.0, o.keeps_until.0));
+        match poll(&mut answer) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => self.revive(),
+            None => Err("no answer".into()),
+        }
     }
 
     /// What was never acknowledged is there from its first request to one of them, each whole, or it is not there.
@@ -469,7 +515,7 @@ fn compare(state: &State, now: i64, model: &Model) -> Checked {
         let found = state.campaign(CLIENT, &campaign(index)).map_err(|e| e.to_string())?;
         let day = now - now.rem_euclid(DAY);
         let available = found.available(UnixMicros(now), UnixMicros(day)).nanos;
-        let due = (model.charged(index, None), model.held(index, None, now), model.available(index, now), limits.version);
+        let due = (model.charged(index, None), model.held(index, None, now), model.own_available(index, now), limits.version);
         let is = (found.settled_nanos, found.committed(UnixMicros(now), None), available, found.version);
         check!(is == due, "campaign {index} at {now}: (charged, held, available, version) are {is:?}, due {due:?}");
         for (id, lease) in model.leases.iter().filter(|(_, lease)| lease.campaign == index) {

@@ -1,0 +1,50 @@
+//! The command against a real `kiki up`.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod budget;
+mod witness;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// A process of the command, killed at the end.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the command and reads what it says until it is ready.
+fn start(command: &mut Command) -> (Running, Vec<String>) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let said: Vec<String> = lines.take_while(|line| line != "ready").collect();
+    (Running(child), said)
+}
+
+/// A platform of its own.
+struct Up {
+    _running: Running,
+    /// SyncShield's addresses.
+    shield: String,
+    http: String,
+    dir: tempfile::TempDir,
+}
+
+fn up(more: &[&str]) -> Up {
+    up_in(tempfile::tempdir().unwrap(), more)
+}
+
+fn up_in(dir: tempfile::TempDir, more: &[&str]) -> Up {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiki"));
+    command.args(["up", "--ports", "auto", "--lease-ttl-secs", "1", "--data"]).arg(dir.path().join("data")).args(more);
+    let (running, said) = start(&mut command);
+    let row = said.iter().find(|line| line.starts_with("syncshield")).unwrap();
+    let [_, grpc, http] = row.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{row}") };
+    let (shield, http) = (format!("http://{grpc}"), http.trim_start_matches("http://").to_owned());
+    Up { _running: running, shield, http, dir }
+}

@@ -1,0 +1,157 @@
+//! How large leases are and what they cost in calls: by the rate at which bids use them up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiki::clock::{Clock, UnixMicros, VirtualClock};
+use kiki::leaf;
+use kiki::money::Nanos;
+use syncflow::clients::leases::{Leases, NoSlot};
+use syncflow::clients::shield as client;
+use syncflow::domain::targeting::Campaign;
+use syncflow::metrics::Metrics;
+
+use crate::fakes::{Shield, State};
+use crate::world::{START, campaign};
+
+/// One cent: a CPM of 10.
+const PRICE: Nanos = Nanos::new(10_000_000);
+
+/// Leases of one holder, on a budget of 640,000 bids.
+struct Holder {
+    shield: Shield,
+    leases: Arc<Leases>,
+    campaign: Arc<Campaign>,
+    clock: VirtualClock,
+    bids: u64,
+}
+
+impl Holder {
+    async fn new() -> Self {
+        let clock = VirtualClock::at(START);
+        let limit = 640_000 * PRICE.get();
+        let (shield, address) = Shield::start(Clock::Virtual(clock.clone()), Duration::from_secs(60), limit).await;
+        let metrics = Metrics::new(&kiki::runtime::Metrics::new());
+        let client = client(&address).unwrap();
+        let leases = Leases::new(client, "flow".into(), "boot".into(), Duration::from_secs(1), metrics);
+        let document = leaf::Campaign { limit_total_micros: limit / 1_000, ..campaign() };
+        let campaign = Arc::new(Campaign::compile("acme", &document, 90).unwrap());
+        Self { shield, leases, campaign, clock, bids: 0 }
+    }
+
+    async fn bid(&mut self, price: Nanos) -> Result<(), NoSlot> {
+        self.bids += 1;
+        self.leases.take(&self.campaign, "meta", price, self.clock.now()).await.map(drop)
+    }
+
+    /// Bids evenly over some seconds.
+    async fn bid_for(&mut self, seconds: u64, a_second: u64) {
+        for _ in 0..seconds * a_second {
+            self.bid(PRICE).await.unwrap();
+            self.wait(Duration::from_secs(1) / a_second as u32);
+        }
+    }
+
+    fn wait(&self, by: Duration) {
+        self.clock.advance_to(self.clock.now().plus(by));
+    }
+
+    fn now(&self) -> UnixMicros {
+        self.clock.now()
+    }
+
+    /// What live leases hold and is not used yet, in bids.
+    fn float(&self) -> i64 {
+        let state = self.shield.state.lock();
+        let live = state.leases.values().filter(|lease| !lease.returned);
+        live.map(|lease| lease.amount_nanos).sum::<i64>() / PRICE.get()
+    }
+
+    fn calls(&self) -> u64 {
+        calls(&self.shield.state.lock())
+    }
+}
+
+fn calls(state: &State) -> u64 {
+    state.grants + state.marks + state.renewals + state.returns.len() as u64
+}
+
+#[tokio::test]
+async fn a_hot_campaign_costs_few_calls_from_its_first_seconds_on() {
+    let mut holder = Holder::new().await;
+    holder.bid_for(60, 200).await;
+    let first = holder.calls();
+    holder.bid_for(240, 200).await;
+    let (rest, bids) = (holder.calls() - first, holder.bids);
+    assert!(first * 1_000 <= 12_000 * 4, "{first} calls for the first 12,000 bids");
+    assert!(rest * 2_000 <= bids - 12_000, "{rest} calls for {} bids: more than one for 2,000", bids - 12_000);
+}
+
+#[tokio::test]
+async fn a_campaign_that_cools_down_gives_up_its_large_lease_over_a_few_renewals() {
+    let mut holder = Holder::new().await;
+    holder.bid_for(60, 200).await;
+    assert!(holder.float() > 12_000, "{} bids", holder.float());
+    for _ in 0..60 {
+        holder.bid(PRICE).await.unwrap();
+        holder.wait(Duration::from_secs(5));
+    }
+    assert!(holder.float() < 1_000, "{} bids", holder.float());
+    assert!(holder.shield.state.lock().returns.len() < 12, "{} returns", holder.shield.state.lock().returns.len());
+}
+
+#[tokio::test]
+async fn an_idle_campaign_holds_next_to_nothing_and_then_nothing() {
+    let mut holder = Holder::new().await;
+    holder.bid(PRICE).await.unwrap();
+    assert_eq!(holder.float(), 64, "of 640,000 that the budget has");
+    holder.wait(Duration::from_secs(29));
+    holder.leases.tend(holder.now()).await;
+    assert_eq!(holder.float(), 64);
+    holder.wait(Duration::from_secs(1));
+    holder.leases.tend(holder.now()).await;
+    let state = holder.shield.state.lock();
+    assert!(state.leases[&1].returned);
+    assert_eq!(state.leases[&1].mark, (1, PRICE.get()), "what was marked and not used is free");
+}
+
+#[tokio::test]
+async fn a_return_without_an_answer_is_made_good_without_a_bid() {
+    let mut holder = Holder::new().await;
+    holder.bid(PRICE).await.unwrap();
+    holder.wait(Duration::from_secs(61));
+    holder.shield.state.lock().overloaded = 1;
+    for _ in 0..3 {
+        holder.leases.tend(holder.now()).await;
+    }
+    assert_eq!(holder.shield.state.lock().returns.len(), 2);
+    assert!(holder.shield.state.lock().leases[&1].returned);
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_while_syncshield_was_away_is_renewed() {
+    let mut holder = Holder::new().await;
+    holder.bid(PRICE).await.unwrap();
+    holder.wait(Duration::from_secs(45));
+    holder.shield.state.lock().away = 2;
+    assert!(matches!(holder.bid(PRICE).await, Err(NoSlot::Unavailable(_))), "the renewal is not answered");
+    holder.wait(Duration::from_secs(600));
+    assert!(matches!(holder.bid(PRICE).await, Err(NoSlot::Unavailable(_))));
+    holder.shield.state.lock().keeps_ended = true;
+    holder.bid(PRICE).await.unwrap();
+    let state = holder.shield.state.lock();
+    assert_eq!((state.grants, state.leases[&1].epoch, state.leases[&1].returned), (1, 2, false), "it goes on");
+}
+
+#[tokio::test]
+async fn a_lease_that_syncshield_did_not_keep_is_returned_and_replaced() {
+    let mut holder = Holder::new().await;
+    holder.bid(PRICE).await.unwrap();
+    holder.wait(Duration::from_secs(45));
+    holder.shield.state.lock().away = 1;
+    assert!(holder.bid(PRICE).await.is_err());
+    holder.wait(Duration::from_secs(600));
+    holder.bid(PRICE).await.unwrap();
+    let state = holder.shield.state.lock();
+    assert_eq!((state.grants, state.leases[&1].returned, state.leases[&1].mark.0), (2, true, 1));
+}
