@@ -14,5 +14,6 @@ pub mod leaf;
 pub mod money;
 pub mod pb;
 pub mod runtime;
+pub mod sealed;
 pub mod status;
 pub mod tlog;

@@ -13,7 +13,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use syncshield::store::{Paths, segments};
 
 use crate::error::{Doing as _, Failure};
-use crate::{invoice, out};
+use crate::{invoice, out, subject};
 
 /// Writes the proof that a record is in the log.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,6 +95,9 @@ pub struct Export {
     /// Only this client's.
     #[arg(long)]
     pub client: Option<String>,
+    /// Opens what was sealed with purchases, as `personal`, with the keys in the folder; says where it was erased.
+    #[arg(long)]
+    pub unseal: bool,
     /// File for the records; default: standard output.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -321,15 +324,28 @@ pub fn export(args: &Export) -> Result<(), Failure> {
 }
 
 fn export_to(args: &Export, mut to: impl Write) -> Result<(), Failure> {
+    let keys = args.unseal.then(|| subject::Opener::new(&args.dir)).transpose()?;
+    let personal = |record: &Record| keys.as_ref().map_or(Ok(None), |keys| keys.personal(&record.leaf));
     match args.format {
         Format::Jsonl => {
-            each(&args.dir, args.client.as_deref(), |record| writeln!(to, "{}", record.json()?).doing("writing"))?;
+            each(&args.dir, args.client.as_deref(), |record| {
+                let mut line = record.json()?;
+                if let Some(personal) = personal(&record)? {
+                    line.truncate(line.len() - 1); // before the closing brace
+                    line.push_str(&format!(",\"personal\":{personal}}}"));
+                }
+                writeln!(to, "{line}").doing("writing")
+            })?;
             to.flush().doing("writing")
         }
         Format::Csv => {
             let mut rows = csv::Writer::from_writer(to);
-            rows.write_record(COLUMNS).doing("writing")?;
-            each(&args.dir, args.client.as_deref(), |record| rows.write_record(record.row()?).doing("writing"))?;
+            let more = args.unseal.then_some("personal");
+            rows.write_record(COLUMNS.into_iter().chain(more)).doing("writing")?;
+            each(&args.dir, args.client.as_deref(), |record| {
+                let personal = personal(&record)?.map(|personal| personal.to_string()).unwrap_or_default();
+                rows.write_record(record.row()?.into_iter().chain(args.unseal.then_some(personal))).doing("writing")
+            })?;
             rows.flush().doing("writing")
         }
     }
@@ -347,7 +363,10 @@ fn each(dir: &Path, client: Option<&str>, mut each: impl FnMut(Record) -> Result
 /// Reads leaves by their descriptor, so that a record of any kind is shown whole.
 struct Records(MessageDescriptor);
 
-struct Record(DynamicMessage);
+struct Record {
+    message: DynamicMessage,
+    leaf: Vec<u8>,
+}
 
 impl Records {
     fn new() -> Result<Self, Failure> {
@@ -356,19 +375,20 @@ impl Records {
     }
 
     fn read(&self, leaf: &[u8]) -> Result<Record, Failure> {
-        DynamicMessage::decode(self.0.clone(), leaf).map(Record).doing("reading a leaf")
+        let message = DynamicMessage::decode(self.0.clone(), leaf).doing("reading a leaf")?;
+        Ok(Record { message, leaf: leaf.to_vec() })
     }
 }
 
 impl Record {
     fn json(&self) -> Result<String, Failure> {
-        serde_json::to_string(&self.0).doing("writing JSON")
+        serde_json::to_string(&self.message).doing("writing JSON")
     }
 
     /// A field of the header as text; empty where it is absent.
     fn text(&self, name: &str) -> String {
         use prost_reflect::Value;
-        match self.0.get_field_by_name(name).as_deref() {
+        match self.message.get_field_by_name(name).as_deref() {
             Some(Value::String(text)) => text.clone(),
             Some(Value::U64(number)) => number.to_string(),
             Some(Value::Message(message)) => {
@@ -379,7 +399,7 @@ impl Record {
     }
 
     fn row(&self) -> Result<[String; 8], Failure> {
-        let body = self.0.fields().find(|(field, _)| field.containing_oneof().is_some());
+        let body = self.message.fields().find(|(field, _)| field.containing_oneof().is_some());
         let (kind, body) = match body {
             Some((field, value)) => {
                 let json = value.as_message().map(serde_json::to_string).transpose().doing("writing JSON")?;

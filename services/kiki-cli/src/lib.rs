@@ -1,4 +1,4 @@
-//! The command `kiki`: up, replay, bench, audit, invoice.
+//! The command `kiki`: up, replay, bench, audit, invoice, policy, subject.
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
@@ -13,5 +13,6 @@ pub mod out;
 pub mod platform;
 pub mod policy;
 pub mod replay;
+pub mod subject;
 pub mod up;
 pub mod witness;

@@ -173,5 +173,6 @@ fn kind(body: &Body) -> &'static str {
         Body::SpendAdjustment(_) => "spend adjustments",
         Body::Limits(_) => "limits",
         Body::BudgetAlert(_) => "budget alerts",
+        Body::Erased(_) => "erasures",
     }
 }

@@ -6,6 +6,7 @@
 pub mod adjust;
 pub mod budget;
 pub mod document;
+pub mod erase;
 pub mod ledger;
 pub mod policy;
 pub mod reconcile;

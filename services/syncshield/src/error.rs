@@ -58,6 +58,12 @@ pub enum Error {
     /// A checkpoint that cannot be signed or read.
     #[error("{0}")]
     Checkpoint(#[from] tlog::checkpoint::Error),
+    /// The keys of personal data cannot be read or written.
+    #[error("subjects' keys: {0}")]
+    SubjectKeys(String),
+    /// Personal data that cannot be sealed or opened.
+    #[error("{0}")]
+    Sealed(#[from] kiki::sealed::Error),
     /// The file system or network.
     #[error("{0}")]
     Io(std::sync::Arc<std::io::Error>),
@@ -97,11 +103,14 @@ impl Error {
         match self {
             Self::Refused(refusal) => reason_of(refusal),
             Self::QueueFull(_) | Self::Contended(_) => Reason::Overloaded,
-            Self::Stopped | Self::Failed | Self::Full | Self::Database(_) => Reason::LogUnavailable,
+            Self::Stopped | Self::Failed | Self::Full | Self::Database(_) | Self::SubjectKeys(_) => Reason::LogUnavailable,
             Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
             Self::Damaged(_) | Self::Rewound(_) => Reason::LogInconsistent,
             Self::Key(_) | Self::Locked(_) | Self::Checkpoint(_) | Self::Io(_) => Reason::Internal,
+            Self::Sealed(kiki::sealed::Error::TooLong(_)) => Reason::FieldInvalid,
+            Self::Sealed(kiki::sealed::Error::Random(_)) => Reason::Internal,
+            Self::Sealed(_) => Reason::LogInconsistent,
         }
     }
 }

@@ -150,6 +150,7 @@ impl Pending {
             | Body::Evidence(_)
             | Body::Limits(_)
             | Body::BudgetAlert(_)
+            | Body::Erased(_)
             | Body::PolicyStage(_) => false,
         };
         let (length, hash) = (bytes.len(), tlog::leaf_hash(bytes));

@@ -73,6 +73,8 @@ pub struct ClientState {
     pub raised: BTreeMap<(Scope, i32, bool), Raised>,
     /// Corrections by their keys.
     pub adjustments: BTreeMap<String, Stored>,
+    /// Subjects' keys that were destroyed, by their ids: the indices of their records.
+    pub erased: BTreeMap<Vec<u8>, Stored>,
 }
 
 /// A client's running totals in one currency.
@@ -233,6 +235,7 @@ impl State {
             Body::Limits(b) => self.check_limits(client, b),
             Body::SpendAdjustment(b) => self.check_adjustment(now, client, b),
             Body::BudgetAlert(b) => self.check_alert(now, client, b),
+            Body::Erased(b) => self.check_erased(client, b),
             _ => Ok(()),
         }
     }
@@ -361,6 +364,9 @@ impl ClientState {
             }
             Body::Limits(b) => self.put_limits(b),
             Body::BudgetAlert(b) => self.raise(b),
+            Body::Erased(b) => {
+                self.erased.insert(b.key_id.to_vec(), stored(&[]));
+            }
             Body::SpendAdjustment(b) => {
                 self.adjustments.insert(b.key.clone(), stored(&super::adjust::digest(b)));
                 self.totals.entry(b.currency.clone()).or_default().settled_nanos += i128::from(b.amount_nanos);
