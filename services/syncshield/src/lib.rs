@@ -61,7 +61,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
         tokio::spawn(witness::keep_cosigned(log.clone(), at, shutdown.clone()));
     }
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
-    let subjects = Subjects::of(&config.data);
+    let subjects = subjects(&config);
     // Before anybody can ask: what a crash left of an erasure is recorded, or nothing starts.
     subjects.finish(&log).await?;
     let routes = routes_with(&log, subjects, &config, shutdown.clone());
@@ -95,7 +95,12 @@ async fn publish_the_last(publishing: tokio::task::JoinHandle<Publisher>) {
 /// The gRPC service over a log, for any listener.
 #[must_use]
 pub fn routes(log: &store::Log, config: &Config, shutdown: CancellationToken) -> tonic::service::Routes {
-    routes_with(log, Subjects::of(&config.data), config, shutdown)
+    routes_with(log, subjects(config), config, shutdown)
+}
+
+fn subjects(config: &Config) -> Subjects {
+    let store = config.store.clone().unwrap_or(store::Store::Files(None));
+    Subjects::of(&store, store.folder().unwrap_or(&config.data), &config.log_id)
 }
 
 fn routes_with(log: &store::Log, subjects: Subjects, config: &Config, shutdown: CancellationToken) -> tonic::service::Routes {

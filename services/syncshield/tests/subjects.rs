@@ -30,13 +30,7 @@ struct Shield {
 async fn start(data: &Path) -> Shield {
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
     let grpc = listeners.grpc.local_addr().unwrap();
-    let config = syncshield::Config {
-        data: data.to_owned(),
-        log_id: "test.local/log".into(),
-        lease_ttl_secs: 60,
-        signed_size: None,
-        witnesses: Vec::new(),
-    };
+    let config = syncshield::Config::new(data, "test.local/log");
     let clock = Clock::Virtual(VirtualClock::at(UnixMicros(NOON)));
     let shutdown = CancellationToken::new();
     let served = tokio::spawn(syncshield::serve(listeners, config, clock, shutdown.clone()));
