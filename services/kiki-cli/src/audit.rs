@@ -5,12 +5,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use kiki::clock::{Clock, UnixMicros};
 use kiki::framed::Scanner;
 use kiki::tlog::note::{Note, VerifyingKey, Witness};
 use kiki::tlog::portable::{Growth, PortableProof};
 use kiki::tlog::{Checkpoint, Hash, Tree, leaf_hash};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
-use syncshield::store::{Paths, segments};
+use syncshield::store::{Paths, prune, segments};
 
 use crate::error::{Doing as _, Failure};
 use crate::{invoice, out, subject};
@@ -103,6 +104,19 @@ pub struct Export {
     pub out: Option<PathBuf>,
 }
 
+/// Takes the leaves of the oldest segments out of a log that nobody serves. Their hashes stay.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Prune {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// What was recorded in the last so many days stays.
+    #[arg(long)]
+    pub keep_days: u32,
+    /// Folder that the segments go to. A segment that is put back is a part of the log again.
+    #[arg(long)]
+    pub to: PathBuf,
+}
+
 /// Forms of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -124,7 +138,7 @@ pub fn leaves(dir: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<(), Failure
     if files.is_empty() {
         return Err(Failure::new(format!("{} holds no log", dir.display())));
     }
-    let mut next = 0;
+    let mut next = pruned(dir)?.len() as u64;
     for (i, (first, path)) in files.iter().enumerate() {
         if *first != next {
             return Err(Failure::new(format!("leaf {next} is missing: {} starts at leaf {first}", path.display())));
@@ -142,8 +156,14 @@ pub fn leaves(dir: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<(), Failure
     Ok(())
 }
 
+/// The hashes of what was pruned, where something was: [`leaves`] begins behind it.
+fn pruned(dir: &Path) -> Result<Vec<Hash>, Failure> {
+    let folder = Paths::new(dir).log();
+    segments::pruned_hashes(&syncshield::store::disk::Files, &folder).doing(format_args!("reading {}", folder.display()))
+}
+
 fn tree(dir: &Path) -> Result<Tree, Failure> {
-    let mut tree = Tree::new();
+    let mut tree: Tree = pruned(dir)?.into_iter().collect();
     leaves(dir, |_, leaf| {
         tree.push(leaf_hash(leaf));
         Ok(())
@@ -192,7 +212,10 @@ pub fn cosigned(dir: &Path, witnesses: &[String], quorum: usize) -> Result<Vec<S
 /// A log that does not verify, or a record that no checkpoint covers.
 pub fn prove(args: &Prove) -> Result<(), Failure> {
     let key = invoice::key(args.to.log_key.as_deref(), &[&args.dir])?;
-    let (mut tree, mut extra) = (Tree::new(), Vec::new());
+    let (mut tree, mut extra): (Tree, _) = (pruned(&args.dir)?.into_iter().collect(), Vec::new());
+    if args.index < tree.size() {
+        return Err(Failure::new(format!("leaf {} was pruned; the log is kept from leaf {} on", args.index, tree.size())));
+    }
     leaves(&args.dir, |index, leaf| {
         tree.push(leaf_hash(leaf));
         if index == args.index {
@@ -225,6 +248,24 @@ fn write(to: &To, text: &str) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Runs `kiki audit prune`.
+///
+/// # Errors
+/// A log that is served or damaged, or a folder that cannot be written.
+pub async fn prune(args: &Prune) -> Result<(), Failure> {
+    let key = invoice::key(None, &[&args.dir])?;
+    std::fs::create_dir_all(&args.to).doing(format_args!("making {}", args.to.display()))?;
+    let before = UnixMicros(Clock::System.now().0 - i64::from(args.keep_days) * 86_400_000_000);
+    let report = prune::prune(&Paths::new(&args.dir), key.name(), before, &args.to).await.doing(args.dir.display())?;
+    let rows = [
+        ("pruned now", format!("{} segments, {} bytes", report.segments, out::grouped(report.bytes))),
+        ("kept from leaf", out::grouped(report.retained)),
+        ("because", report.stopped),
+    ];
+    out::say(out::table("prune", &rows));
+    Ok(())
 }
 
 /// Runs `kiki audit check`.
@@ -268,7 +309,7 @@ pub fn tail(args: &Tail) -> Result<(), Failure> {
 /// Two logs that part, and where.
 pub fn diff(args: &Diff) -> Result<(), Failure> {
     let hashes = |dir: &Path| {
-        let mut hashes: Vec<Hash> = Vec::new();
+        let mut hashes: Vec<Hash> = pruned(dir)?;
         leaves(dir, |_, leaf| {
             hashes.push(leaf_hash(leaf));
             Ok(())
@@ -276,8 +317,10 @@ pub fn diff(args: &Diff) -> Result<(), Failure> {
         Ok::<_, Failure>(hashes)
     };
     let (one, other) = (hashes(&args.one)?, hashes(&args.other)?);
+    let first = pruned(&args.one)?.len().max(pruned(&args.other)?.len());
     if let Some(at) = one.iter().zip(&other).position(|(a, b)| a != b) {
-        for dir in [&args.one, &args.other] {
+        // Where both have more of it than the hash.
+        for dir in [&args.one, &args.other].into_iter().filter(|_| at >= first) {
             out::say(format_args!("{}: {}", dir.display(), record_at(dir, at as u64)?));
         }
         return Err(Failure::new(format!("the logs part at leaf {at}")));

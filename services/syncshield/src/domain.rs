@@ -11,5 +11,6 @@ pub mod ledger;
 pub mod policy;
 pub mod reconcile;
 pub mod refusal;
+pub mod rollup;
 pub mod scopes;
 pub mod state;

@@ -37,6 +37,14 @@ pub enum Error {
         /// What there is.
         size: u64,
     },
+    /// Only the hash of the leaf is left.
+    #[error("leaf {asked} was pruned; the log is kept from leaf {retained} on")]
+    Pruned {
+        /// The index that was asked for.
+        asked: u64,
+        /// The first that is left.
+        retained: u64,
+    },
     /// No policy was put yet.
     #[error("no policy is in force")]
     NoPolicy,
@@ -104,7 +112,7 @@ impl Error {
             Self::Refused(refusal) => reason_of(refusal),
             Self::QueueFull(_) | Self::Contended(_) => Reason::Overloaded,
             Self::Stopped | Self::Failed | Self::Full | Self::Database(_) | Self::SubjectKeys(_) => Reason::LogUnavailable,
-            Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
+            Self::OutOfRange { .. } | Self::Pruned { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
             Self::Damaged(_) | Self::Rewound(_) => Reason::LogInconsistent,
             Self::Key(_) | Self::Locked(_) | Self::Checkpoint(_) | Self::Io(_) => Reason::Internal,

@@ -45,7 +45,7 @@ enum Keys {
         /// Read when it is first needed.
         keys: Arc<Mutex<Option<KeyFile>>>,
     },
-    Postgres(PostgresKeys),
+    Postgres(Box<PostgresKeys>),
 }
 
 impl Subjects {
@@ -54,7 +54,7 @@ impl Subjects {
     pub fn of(store: &Store, data: &Path, log_id: &str) -> Self {
         Self(match store {
             Store::Files(_) => Keys::File { path: path(data), keys: Arc::default() },
-            Store::Postgres(config) => Keys::Postgres(PostgresKeys::new(config, log_id)),
+            Store::Postgres(config) => Keys::Postgres(Box::new(PostgresKeys::new(config, log_id))),
         })
     }
 

@@ -151,6 +151,7 @@ impl Pending {
             | Body::Limits(_)
             | Body::BudgetAlert(_)
             | Body::Erased(_)
+            | Body::Rollup(_)
             | Body::PolicyStage(_) => false,
         };
         let (length, hash) = (bytes.len(), tlog::leaf_hash(bytes));

@@ -75,6 +75,8 @@ pub struct ClientState {
     pub adjustments: BTreeMap<String, Stored>,
     /// Subjects' keys that were destroyed, by their ids: the indices of their records.
     pub erased: BTreeMap<Vec<u8>, Stored>,
+    /// The leaves below this index have been summed in Rollup leaves.
+    pub rolled_up: u64,
 }
 
 /// A client's running totals in one currency.
@@ -90,6 +92,8 @@ pub struct Totals {
     pub outcome_micros: i128,
     /// In how many outcomes.
     pub outcomes: u64,
+    /// The `client_seq` of the last leaf that counts here.
+    pub last_seq: u64,
 }
 
 /// A closed month.
@@ -236,6 +240,7 @@ impl State {
             Body::SpendAdjustment(b) => self.check_adjustment(now, client, b),
             Body::BudgetAlert(b) => self.check_alert(now, client, b),
             Body::Erased(b) => self.check_erased(client, b),
+            Body::Rollup(b) => self.check_rollup(client, b),
             _ => Ok(()),
         }
     }
@@ -334,7 +339,7 @@ impl ClientState {
             Body::LeaseReturned(b) => self.with_lease(&b.campaign, b.lease_id, |lease| {
                 lease.give_back(now, b.sequence, b.amount_nanos.into());
             }),
-            Body::Settlements(b) => self.settle(b),
+            Body::Settlements(b) => self.settle(head, b),
             Body::Voids(b) => {
                 if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
                     b.voids.iter().for_each(|void| campaign.close(b.lease_id, void.sequence, void.max_nanos, None));
@@ -352,6 +357,7 @@ impl ClientState {
                 let totals = self.totals.entry(b.currency.clone()).or_default();
                 totals.outcome_micros += i128::from(b.value_micros);
                 totals.outcomes += 1;
+                totals.last_seq = head.client_seq;
             }
             Body::Terms(b) => {
                 self.terms.insert(b.currency.clone(), (b.version, prost::Message::encode_to_vec(b)));
@@ -364,12 +370,15 @@ impl ClientState {
             }
             Body::Limits(b) => self.put_limits(b),
             Body::BudgetAlert(b) => self.raise(b),
+            Body::Rollup(b) => self.rolled_up = b.last,
             Body::Erased(b) => {
                 self.erased.insert(b.key_id.to_vec(), stored(&[]));
             }
             Body::SpendAdjustment(b) => {
                 self.adjustments.insert(b.key.clone(), stored(&super::adjust::digest(b)));
-                self.totals.entry(b.currency.clone()).or_default().settled_nanos += i128::from(b.amount_nanos);
+                let totals = self.totals.entry(b.currency.clone()).or_default();
+                totals.settled_nanos += i128::from(b.amount_nanos);
+                totals.last_seq = head.client_seq;
                 if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
                     campaign.adjust(b);
                 }
@@ -384,9 +393,10 @@ impl ClientState {
         }
     }
 
-    fn settle(&mut self, batch: &leaf::SettlementBatch) {
+    fn settle(&mut self, head: &leaf::Leaf, batch: &leaf::SettlementBatch) {
         self.attribution.settled(batch);
         let totals = self.totals.entry(batch.currency.clone()).or_default();
+        totals.last_seq = head.client_seq;
         for settlement in &batch.settlements {
             totals.settled_nanos += i128::from(settlement.price_nanos);
             totals.settlements += 1;

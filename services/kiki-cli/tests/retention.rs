@@ -1,4 +1,4 @@
-//! Personal data from outside: reported to SyncFlow, exported, shown and erased by the command.
+//! What is kept, from outside: personal data reported to SyncFlow, exported, shown and erased; old segments pruned.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -81,4 +81,19 @@ async fn what_was_reported_is_shown_exported_and_erased() {
     let rows = export(dir.path(), &["--unseal", "--format", "csv"]);
     assert!(rows.lines().next().unwrap().ends_with(",body,personal") && rows.contains(r#""{""erased"":true}""#), "{rows}");
     platform.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_pruned_while_nobody_serves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, cold) = (dir.path().join("data"), dir.path().join("cold"));
+    let platform = Platform::start(PlatformConfig { ports: Ports::Auto, ..PlatformConfig::new(&data) }).await.unwrap();
+    let prune = ["audit", "prune", data.to_str().unwrap(), "--keep-days", "30", "--to", cold.to_str().unwrap()];
+    let refused = Command::new(env!("CARGO_BIN_EXE_kiki")).args(prune).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("another process holds"), "{said}");
+    report(&platform).await;
+    platform.stop().await.unwrap();
+    let said = kiki(&prune);
+    assert!(said.contains("0 segments") && said.contains("what is left is one segment"), "{said}");
 }
