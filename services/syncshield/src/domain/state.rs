@@ -374,15 +374,7 @@ impl ClientState {
             Body::Erased(b) => {
                 self.erased.insert(b.key_id.to_vec(), stored(&[]));
             }
-            Body::SpendAdjustment(b) => {
-                self.adjustments.insert(b.key.clone(), stored(&super::adjust::digest(b)));
-                let totals = self.totals.entry(b.currency.clone()).or_default();
-                totals.settled_nanos += i128::from(b.amount_nanos);
-                totals.last_seq = head.client_seq;
-                if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
-                    campaign.adjust(b);
-                }
-            }
+            Body::SpendAdjustment(b) => self.adjust(head, b),
             Body::Invoice(b) => {
                 self.invoiced.insert(b.period_closed_seq, b.number.clone());
                 self.invoices.insert(b.number.clone(), stored(&b.document_sha256));
@@ -390,6 +382,17 @@ impl ClientState {
             Body::Evidence(b) => {
                 self.evidence.insert(b.document_sha256.to_vec(), stored(&b.document_sha256));
             }
+        }
+    }
+
+    fn adjust(&mut self, head: &leaf::Leaf, adjustment: &leaf::SpendAdjustment) {
+        let stored = Stored { index: head.index, client_seq: head.client_seq, digest: super::adjust::digest(adjustment).to_vec() };
+        self.adjustments.insert(adjustment.key.clone(), stored);
+        let totals = self.totals.entry(adjustment.currency.clone()).or_default();
+        totals.settled_nanos += i128::from(adjustment.amount_nanos);
+        totals.last_seq = head.client_seq;
+        if let Some(campaign) = self.campaigns.get_mut(&adjustment.campaign) {
+            campaign.adjust(adjustment);
         }
     }
 
