@@ -15,5 +15,6 @@ pub mod money;
 pub mod pb;
 pub mod rotation;
 pub mod runtime;
+pub mod sealed;
 pub mod status;
 pub mod tlog;

@@ -111,6 +111,7 @@ fn purchase(event_id: &str, receipt: &str, at: i64) -> ReportConversionsRequest 
         value_micros: 40_000_000,
         occurred_at: Some(UnixMicros(at).into()),
         receipt: receipt.into(),
+        ..Default::default()
     };
     ReportConversionsRequest { conversions: vec![conversion] }
 }

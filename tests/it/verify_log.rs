@@ -133,7 +133,14 @@ async fn an_export_has_every_record_in_both_forms() {
     log(dir.path()).await;
     let export = |format, client: Option<&str>| {
         let out = dir.path().join("export");
-        audit::export(&Export { dir: dir.path().to_owned(), format, client: client.map(str::to_owned), out: Some(out.clone()) }).unwrap();
+        audit::export(&Export {
+            dir: dir.path().to_owned(),
+            format,
+            client: client.map(str::to_owned),
+            out: Some(out.clone()),
+            unseal: false,
+        })
+        .unwrap();
         std::fs::read_to_string(out).unwrap()
     };
     let lines = export(Format::Jsonl, None);

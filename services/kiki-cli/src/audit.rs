@@ -5,15 +5,16 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use kiki::clock::{Clock, UnixMicros};
 use kiki::framed::Scanner;
 use kiki::tlog::note::{Note, VerifyingKey, Witness};
 use kiki::tlog::portable::{Growth, PortableProof};
 use kiki::tlog::{Checkpoint, Hash, Tree, leaf_hash};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
-use syncshield::store::{Paths, segments};
+use syncshield::store::{Paths, prune, segments};
 
 use crate::error::{Doing as _, Failure};
-use crate::{invoice, out};
+use crate::{invoice, out, subject};
 
 /// Writes the proof that a record is in the log.
 #[derive(Debug, Clone, clap::Args)]
@@ -98,9 +99,25 @@ pub struct Export {
     /// Only this client's.
     #[arg(long)]
     pub client: Option<String>,
+    /// Opens what was sealed with purchases, as `personal`, with the keys in the folder; says where it was erased.
+    #[arg(long)]
+    pub unseal: bool,
     /// File for the records; default: standard output.
     #[arg(long)]
     pub out: Option<PathBuf>,
+}
+
+/// Takes the leaves of the oldest segments out of a log that nobody serves. Their hashes stay.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Prune {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// What was recorded in the last so many days stays.
+    #[arg(long)]
+    pub keep_days: u32,
+    /// Folder that the segments go to. A segment that is put back is a part of the log again.
+    #[arg(long)]
+    pub to: PathBuf,
 }
 
 /// Forms of an export.
@@ -124,7 +141,7 @@ pub fn leaves(dir: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<(), Failure
     if files.is_empty() {
         return Err(Failure::new(format!("{} holds no log", dir.display())));
     }
-    let mut next = 0;
+    let mut next = pruned(dir)?.len() as u64;
     for (i, (first, path)) in files.iter().enumerate() {
         if *first != next {
             return Err(Failure::new(format!("leaf {next} is missing: {} starts at leaf {first}", path.display())));
@@ -142,8 +159,14 @@ pub fn leaves(dir: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<(), Failure
     Ok(())
 }
 
+/// The hashes of what was pruned, where something was: [`leaves`] begins behind it.
+fn pruned(dir: &Path) -> Result<Vec<Hash>, Failure> {
+    let folder = Paths::new(dir).log();
+    segments::pruned_hashes(&syncshield::store::disk::Files, &folder).doing(format_args!("reading {}", folder.display()))
+}
+
 fn tree(dir: &Path) -> Result<Tree, Failure> {
-    let mut tree = Tree::new();
+    let mut tree: Tree = pruned(dir)?.into_iter().collect();
     leaves(dir, |_, leaf| {
         tree.push(leaf_hash(leaf));
         Ok(())
@@ -201,7 +224,10 @@ pub fn cosigned(dir: &Path, witnesses: &[String], quorum: usize) -> Result<Vec<S
 /// A log that does not verify, or a record that no checkpoint covers.
 pub fn prove(args: &Prove) -> Result<(), Failure> {
     let key = invoice::key(args.to.log_key.as_deref(), &[&args.dir])?;
-    let (mut tree, mut extra) = (Tree::new(), Vec::new());
+    let (mut tree, mut extra): (Tree, _) = (pruned(&args.dir)?.into_iter().collect(), Vec::new());
+    if args.index < tree.size() {
+        return Err(Failure::new(format!("leaf {} was pruned; the log is kept from leaf {} on", args.index, tree.size())));
+    }
     leaves(&args.dir, |index, leaf| {
         tree.push(leaf_hash(leaf));
         if index == args.index {
@@ -234,6 +260,24 @@ fn write(to: &To, text: &str) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Runs `kiki audit prune`.
+///
+/// # Errors
+/// A log that is served or damaged, or a folder that cannot be written.
+pub async fn prune(args: &Prune) -> Result<(), Failure> {
+    let key = invoice::key(None, &[&args.dir])?;
+    std::fs::create_dir_all(&args.to).doing(format_args!("making {}", args.to.display()))?;
+    let before = UnixMicros(Clock::System.now().0 - i64::from(args.keep_days) * 86_400_000_000);
+    let report = prune::prune(&Paths::new(&args.dir), key.name(), before, &args.to).await.doing(args.dir.display())?;
+    let rows = [
+        ("pruned now", format!("{} segments, {} bytes", report.segments, out::grouped(report.bytes))),
+        ("kept from leaf", out::grouped(report.retained)),
+        ("because", report.stopped),
+    ];
+    out::say(out::table("prune", &rows));
+    Ok(())
 }
 
 /// Runs `kiki audit check`.
@@ -277,7 +321,7 @@ pub fn tail(args: &Tail) -> Result<(), Failure> {
 /// Two logs that part, and where.
 pub fn diff(args: &Diff) -> Result<(), Failure> {
     let hashes = |dir: &Path| {
-        let mut hashes: Vec<Hash> = Vec::new();
+        let mut hashes: Vec<Hash> = pruned(dir)?;
         leaves(dir, |_, leaf| {
             hashes.push(leaf_hash(leaf));
             Ok(())
@@ -285,8 +329,10 @@ pub fn diff(args: &Diff) -> Result<(), Failure> {
         Ok::<_, Failure>(hashes)
     };
     let (one, other) = (hashes(&args.one)?, hashes(&args.other)?);
+    let first = pruned(&args.one)?.len().max(pruned(&args.other)?.len());
     if let Some(at) = one.iter().zip(&other).position(|(a, b)| a != b) {
-        for dir in [&args.one, &args.other] {
+        // Where both have more of it than the hash.
+        for dir in [&args.one, &args.other].into_iter().filter(|_| at >= first) {
             out::say(format_args!("{}: {}", dir.display(), record_at(dir, at as u64)?));
         }
         return Err(Failure::new(format!("the logs part at leaf {at}")));
@@ -333,15 +379,28 @@ pub fn export(args: &Export) -> Result<(), Failure> {
 }
 
 fn export_to(args: &Export, mut to: impl Write) -> Result<(), Failure> {
+    let keys = args.unseal.then(|| subject::Opener::new(&args.dir)).transpose()?;
+    let personal = |record: &Record| keys.as_ref().map_or(Ok(None), |keys| keys.personal(&record.leaf));
     match args.format {
         Format::Jsonl => {
-            each(&args.dir, args.client.as_deref(), |record| writeln!(to, "{}", record.json()?).doing("writing"))?;
+            each(&args.dir, args.client.as_deref(), |record| {
+                let mut line = record.json()?;
+                if let Some(personal) = personal(&record)? {
+                    line.truncate(line.len() - 1); // before the closing brace
+                    line.push_str(&format!(",\"personal\":{personal}}}"));
+                }
+                writeln!(to, "{line}").doing("writing")
+            })?;
             to.flush().doing("writing")
         }
         Format::Csv => {
             let mut rows = csv::Writer::from_writer(to);
-            rows.write_record(COLUMNS).doing("writing")?;
-            each(&args.dir, args.client.as_deref(), |record| rows.write_record(record.row()?).doing("writing"))?;
+            let more = args.unseal.then_some("personal");
+            rows.write_record(COLUMNS.into_iter().chain(more)).doing("writing")?;
+            each(&args.dir, args.client.as_deref(), |record| {
+                let personal = personal(&record)?.map(|personal| personal.to_string()).unwrap_or_default();
+                rows.write_record(record.row()?.into_iter().chain(args.unseal.then_some(personal))).doing("writing")
+            })?;
             rows.flush().doing("writing")
         }
     }
@@ -359,7 +418,10 @@ fn each(dir: &Path, client: Option<&str>, mut each: impl FnMut(Record) -> Result
 /// Reads leaves by their descriptor, so that a record of any kind is shown whole.
 struct Records(MessageDescriptor);
 
-struct Record(DynamicMessage);
+struct Record {
+    message: DynamicMessage,
+    leaf: Vec<u8>,
+}
 
 impl Records {
     fn new() -> Result<Self, Failure> {
@@ -368,19 +430,20 @@ impl Records {
     }
 
     fn read(&self, leaf: &[u8]) -> Result<Record, Failure> {
-        DynamicMessage::decode(self.0.clone(), leaf).map(Record).doing("reading a leaf")
+        let message = DynamicMessage::decode(self.0.clone(), leaf).doing("reading a leaf")?;
+        Ok(Record { message, leaf: leaf.to_vec() })
     }
 }
 
 impl Record {
     fn json(&self) -> Result<String, Failure> {
-        serde_json::to_string(&self.0).doing("writing JSON")
+        serde_json::to_string(&self.message).doing("writing JSON")
     }
 
     /// A field of the header as text; empty where it is absent.
     fn text(&self, name: &str) -> String {
         use prost_reflect::Value;
-        match self.0.get_field_by_name(name).as_deref() {
+        match self.message.get_field_by_name(name).as_deref() {
             Some(Value::String(text)) => text.clone(),
             Some(Value::U64(number)) => number.to_string(),
             Some(Value::Message(message)) => {
@@ -391,7 +454,7 @@ impl Record {
     }
 
     fn row(&self) -> Result<[String; 8], Failure> {
-        let body = self.0.fields().find(|(field, _)| field.containing_oneof().is_some());
+        let body = self.message.fields().find(|(field, _)| field.containing_oneof().is_some());
         let (kind, body) = match body {
             Some((field, value)) => {
                 let json = value.as_message().map(serde_json::to_string).transpose().doing("writing JSON")?;

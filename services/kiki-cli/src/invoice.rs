@@ -68,6 +68,7 @@ enum AuditCommand {
     Diff(audit::Diff),
     /// Writes the records as JSON lines or CSV.
     Export(audit::Export),
+    Prune(audit::Prune),
     /// What a policy would have refused of the recorded decisions.
     ReplayPolicy(crate::policy::replay::Args),
     /// Has the log signed by a new key; both sign the change.
@@ -169,6 +170,7 @@ pub async fn run_audit(args: &AuditArgs) -> Result<(), Failure> {
         AuditCommand::Tail(args) => audit::tail(args),
         AuditCommand::Diff(args) => audit::diff(args),
         AuditCommand::Export(args) => audit::export(args),
+        AuditCommand::Prune(args) => audit::prune(args).await,
         AuditCommand::ReplayPolicy(replay) => crate::policy::replay::run(replay),
         AuditCommand::RotateKey(args) => crate::operate::rotate_key(args).await,
         AuditCommand::MoveClient(args) => crate::operate::move_client(args).await,
@@ -186,6 +188,9 @@ fn verify_log(verify: &VerifyLog) -> Result<(), Failure> {
         ("signed", format!("{} under root {}", out::grouped(report.signed), report.root)),
     ];
     rows.extend(report.arrived.iter().map(|(client, key)| ("arrived", format!("{client} as {key} says"))));
+    if report.pruned > 0 {
+        rows.push(("not read", format!("the first {}: pruned, their hashes hold", out::grouped(report.pruned))));
+    }
     rows.extend(cosigned.into_iter().map(|line| ("cosigned", line)));
     rows.extend(report.kinds.iter().map(|(kind, count)| (*kind, out::grouped(*count))));
     let settled: Vec<String> = report

@@ -1,4 +1,4 @@
-//! The command `kiki`: up, replay, bench, audit, budget, invoice, policy.
+//! The command `kiki`: up, replay, bench, audit, budget, invoice, policy, subject.
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
@@ -15,5 +15,6 @@ pub mod out;
 pub mod platform;
 pub mod policy;
 pub mod replay;
+pub mod subject;
 pub mod up;
 pub mod witness;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, budget, invoice, policy, replay, up};
+use kiki_cli::{bench, budget, invoice, policy, replay, subject, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +31,8 @@ enum Command {
     Budget(budget::Args),
     /// Guardrails: puts and stages them, and explains decisions.
     Policy(policy::Args),
+    /// Personal data of a client's customers: opens it, and erases them.
+    Subject(subject::Args),
     /// Checks, proves and reads a log offline.
     Audit(invoice::AuditArgs),
 }
@@ -45,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Invoice(args) => invoice::run(args).await,
         Command::Budget(args) => budget::run(args).await,
         Command::Policy(args) => policy::run(args).await,
+        Command::Subject(args) => subject::run(args).await,
         Command::Audit(args) => invoice::run_audit(&args).await,
     };
     match result {

@@ -83,6 +83,8 @@ pub struct Purchase {
     pub occurred_at: prost_types::Timestamp,
     /// The receipt that came with it, or nothing.
     pub receipt: String,
+    /// What the advertiser wants back in an audit, or nothing.
+    pub personal: bytes::Bytes,
 }
 
 /// Takes notices and conversions.
@@ -227,6 +229,7 @@ impl Notices {
             value_micros: purchase.value_micros,
             receipt_lease_id: slot.0,
             receipt_sequence: slot.1,
+            personal: purchase.personal,
         });
         Ok(shield::RecordItem { client: purchase.client, body: Some(body) })
     }

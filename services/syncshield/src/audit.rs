@@ -12,12 +12,12 @@ use kiki::leaf::{self, client_moved::Side, leaf::Body};
 use kiki::rotation;
 use kiki::tlog::checkpoint::Checkpoint;
 use kiki::tlog::note::VerifyingKey;
-use kiki::tlog::{Tree, leaf_hash};
+use kiki::tlog::{Hash, Tree, leaf_hash};
 
 use crate::domain::state::State;
 use crate::store::disk::{Disk, Files};
 use crate::store::rotate::read_rotations;
-use crate::store::{Paths, segments};
+use crate::store::{Paths, segments, snapshot};
 
 /// What a good log holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Report {
     pub log_id: String,
     /// All leaves.
     pub leaves: u64,
+    /// Of how many there are the hashes alone: the first ones.
+    pub pruned: u64,
     /// How many of them are signed.
     pub signed: u64,
     /// Root of the signed ones, hex.
@@ -71,6 +73,7 @@ pub fn verify_on(disk: &dyn Disk, data: &Path, key: &VerifyingKey) -> Result<Rep
     let newest = rotation::newest(&rotations, key).map_err(|e| finding("log.rotations", e))?;
     let checkpoint = Checkpoint::open(&note, newest.name(), &newest).map_err(|e| finding("checkpoint", e))?;
     let mut audit = Audit { log_id: key.name().to_owned(), ..Default::default() };
+    audit.begin_pruned(disk, &paths)?;
     let files = segments::list(disk, &paths.log()).map_err(|e| finding("log", e))?;
     for (i, (first, path)) in files.iter().enumerate() {
         if *first != audit.tree.size() {
@@ -93,6 +96,8 @@ pub fn verify_on(disk: &dyn Disk, data: &Path, key: &VerifyingKey) -> Result<Rep
 
 #[derive(Default)]
 struct Audit {
+    /// Of a pruned log.
+    opening: Option<Opening>,
     log_id: String,
     tree: Tree,
     state: State,
@@ -101,11 +106,76 @@ struct Audit {
     report: Report,
 }
 
+/// The fold that a pruned log begins with.
+struct Opening {
+    /// What a record must say of it.
+    rollup: leaf::Rollup,
+    /// The root of the leaves that it folds, as it says.
+    root: Hash,
+    /// A record said it.
+    said: bool,
+}
+
 impl Audit {
+    /// Of what was pruned there are the hashes, and the fold as it was then. That is believed only where a Rollup leaf says so,
+    /// which stands among those that are left.
+    fn begin_pruned(&mut self, disk: &dyn Disk, paths: &Paths) -> Result<(), Finding> {
+        let hashes = segments::pruned_hashes(disk, &paths.log()).map_err(|e| finding("log", e))?;
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        self.tree = hashes.into_iter().collect();
+        let (pruned, place) = (self.tree.size(), paths.opening());
+        let opening = snapshot::read_unchecked(disk, &place).filter(|(state, _)| state.size >= pruned);
+        let problem = || finding(place.display(), format!("is not the fold of the {pruned} leaves that were pruned"));
+        let (state, root) = opening.ok_or_else(problem)?;
+        let (digest, state_version) = snapshot::digest(&state).map_err(|e| finding(place.display(), e))?;
+        let rollup = leaf::Rollup { last: state.size, state_sha256: digest.to_vec().into(), state_version, ..Default::default() };
+        self.opening = Some(Opening { rollup, root, said: false });
+        (self.state, self.report.pruned) = (state, pruned);
+        self.check_opening().map_err(|problem| finding(place.display(), problem))
+    }
+
+    /// The opening fold is that of the leaves ahead of it, as soon as there are as many.
+    fn check_opening(&self) -> Result<(), String> {
+        match &self.opening {
+            Some(opening) if opening.rollup.last == self.tree.size() && opening.root != self.tree.root() => {
+                Err(format!("the opening fold is not that of the {} leaves ahead of it", opening.rollup.last))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A Rollup of what was pruned stands for it in the sums.
+    fn take_rollup(&mut self, client: &str, rollup: &leaf::Rollup) -> Result<(), String> {
+        let Some(Opening { rollup: opening, said, .. }) = &mut self.opening else { return Ok(()) };
+        if rollup.last > opening.last {
+            return Ok(());
+        }
+        if rollup.last == opening.last {
+            if (&rollup.state_sha256, rollup.state_version) != (&opening.state_sha256, opening.state_version) {
+                return Err(format!("says that the fold of the {} leaves that were pruned is another", rollup.last));
+            }
+            *said = true;
+        }
+        for row in &rollup.rows {
+            let key = (client.to_owned(), row.campaign.clone(), row.currency.clone());
+            if !row.campaign.is_empty() {
+                *self.report.settled.entry(key).or_default() += row.settled_nanos.as_ref().map_or(0, i128::from);
+            }
+        }
+        Ok(())
+    }
+
     fn take_in(&mut self, payload: &[u8]) -> Result<(), String> {
         let (head, body) = leaf::decode(payload).map_err(|e| e.to_string())?;
         if head.log_id != self.log_id {
             return Err(format!("is of log {:?}, not {:?}", head.log_id, self.log_id));
+        }
+        if head.index < self.state.size && head.index == self.tree.size() {
+            // A crash came while segments were pruned: the opening fold has this one already.
+            self.tree.push(leaf_hash(payload));
+            return self.check_opening();
         }
         self.check_conversion(&head, &body)?;
         self.due = self.conversion_due(&head, &body);
@@ -120,6 +190,9 @@ impl Audit {
         if let Body::Settlements(batch) = &body {
             let key = (head.client.clone(), batch.campaign.clone(), batch.currency.clone());
             *self.report.settled.entry(key).or_default() += batch.settlements.iter().map(|s| i128::from(s.price_nanos)).sum::<i128>();
+        }
+        if let Body::Rollup(rollup) = &body {
+            self.take_rollup(&head.client, rollup)?;
         }
         if let Body::SpendAdjustment(adjustment) = &body {
             let key = (head.client.clone(), adjustment.campaign.clone(), adjustment.currency.clone());
@@ -188,6 +261,9 @@ impl Audit {
         if self.tree.root_at(checkpoint.size).map_err(|e| finding("checkpoint", e))? != checkpoint.root {
             return Err(finding(format!("leaves 0 to {}", checkpoint.size), "are not those that were signed: another root"));
         }
+        if let Some(Opening { rollup: opening, said: false, .. }) = &self.opening {
+            return Err(finding("opening", format!("no record says that it is the fold of the {} leaves that were pruned", opening.last)));
+        }
         self.report.log_id = self.log_id;
         self.report.leaves = leaves;
         self.report.signed = checkpoint.size;
@@ -219,5 +295,7 @@ fn kind(body: &Body) -> &'static str {
         Body::BudgetAlert(_) => "budget alerts",
         Body::KeyRotated(_) => "changes of key",
         Body::ClientMoved(_) => "clients moved",
+        Body::Erased(_) => "erasures",
+        Body::Rollup(_) => "rollups",
     }
 }

@@ -6,6 +6,7 @@
 pub mod adjust;
 pub mod budget;
 pub mod document;
+pub mod erase;
 pub mod keys;
 pub mod ledger;
 pub mod moving;
@@ -13,5 +14,6 @@ pub mod outage;
 pub mod policy;
 pub mod reconcile;
 pub mod refusal;
+pub mod rollup;
 pub mod scopes;
 pub mod state;

@@ -37,6 +37,14 @@ pub enum Error {
         /// What there is.
         size: u64,
     },
+    /// Only the hash of the leaf is left.
+    #[error("leaf {asked} was pruned; the log is kept from leaf {retained} on")]
+    Pruned {
+        /// The index that was asked for.
+        asked: u64,
+        /// The first that is left.
+        retained: u64,
+    },
     /// No policy was put yet.
     #[error("no policy is in force")]
     NoPolicy,
@@ -58,6 +66,12 @@ pub enum Error {
     /// A checkpoint that cannot be signed or read.
     #[error("{0}")]
     Checkpoint(#[from] tlog::checkpoint::Error),
+    /// The keys of personal data cannot be read or written.
+    #[error("subjects' keys: {0}")]
+    SubjectKeys(String),
+    /// Personal data that cannot be sealed or opened.
+    #[error("{0}")]
+    Sealed(#[from] kiki::sealed::Error),
     /// The file system or network.
     #[error("{0}")]
     Io(std::sync::Arc<std::io::Error>),
@@ -99,11 +113,14 @@ impl Error {
         match self {
             Self::Refused(refusal) => reason_of(refusal),
             Self::QueueFull(_) | Self::Contended(_) => Reason::Overloaded,
-            Self::Stopped | Self::Failed | Self::Full | Self::Database(_) => Reason::LogUnavailable,
-            Self::OutOfRange { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
+            Self::Stopped | Self::Failed | Self::Full | Self::Database(_) | Self::SubjectKeys(_) => Reason::LogUnavailable,
+            Self::OutOfRange { .. } | Self::Pruned { .. } | Self::Proof(_) => Reason::PositionOutOfRange,
             Self::NoPolicy => Reason::NotReady,
             Self::Damaged(_) | Self::Rewound(_) => Reason::LogInconsistent,
             Self::Key(_) | Self::Locked(_) | Self::Checkpoint(_) | Self::Io(_) => Reason::Internal,
+            Self::Sealed(kiki::sealed::Error::TooLong(_)) => Reason::FieldInvalid,
+            Self::Sealed(kiki::sealed::Error::Random(_)) => Reason::Internal,
+            Self::Sealed(_) => Reason::LogInconsistent,
         }
     }
 }

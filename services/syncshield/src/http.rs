@@ -14,6 +14,7 @@ use kiki::pb::syncshield::v1 as pb;
 use kiki::tlog::tile::{Kind, Tile};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::rpc::check;
 use crate::store::Log;
 
@@ -124,7 +125,7 @@ async fn tile(State(log): State<Log>, Path(path): Path<String>, headers: HeaderM
             let kept = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
             (kept, bytes).into_response()
         }
-        Ok(None) => no_tile(),
+        Ok(None) | Err(Error::Pruned { .. }) => no_tile(),
         Err(error) => refusal(&error.into()),
     }
 }

@@ -16,6 +16,7 @@ mod metrics;
 mod rpc;
 pub mod shadow;
 pub mod store;
+pub mod subjects;
 pub mod witness;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ use tonic::service::interceptor::InterceptedService;
 pub use config::Config;
 pub use error::Error;
 use store::tiles::Publisher;
+use subjects::Subjects;
 
 /// How long a shutdown waits for the last tiles: a second's leaves take less than a second.
 const LAST_TILES: Duration = Duration::from_secs(5);
@@ -66,7 +68,10 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
         tokio::spawn(witness::keep_cosigned(log.clone(), at, shutdown.clone()));
     }
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
-    let routes = routes(&log, &config, shutdown.clone());
+    let subjects = subjects(&config);
+    // Before anybody can ask: what a crash left of an erasure is recorded, or nothing starts.
+    subjects.finish(&log).await?;
+    let routes = routes_with(&log, subjects, &config, shutdown.clone());
     let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
     drop((signing.await, budgets.await));
     log.close().await;
@@ -97,7 +102,16 @@ async fn publish_the_last(publishing: tokio::task::JoinHandle<Publisher>) {
 /// The gRPC service over a log, for any listener.
 #[must_use]
 pub fn routes(log: &store::Log, config: &Config, shutdown: CancellationToken) -> tonic::service::Routes {
-    let grpc = SyncShieldServiceServer::new(rpc::Service::new(log.clone(), config, shutdown))
+    routes_with(log, subjects(config), config, shutdown)
+}
+
+fn subjects(config: &Config) -> Subjects {
+    let store = config.store.clone().unwrap_or(store::Store::Files(None));
+    Subjects::of(&store, store.folder().unwrap_or(&config.data), &config.log_id)
+}
+
+fn routes_with(log: &store::Log, subjects: Subjects, config: &Config, shutdown: CancellationToken) -> tonic::service::Routes {
+    let grpc = SyncShieldServiceServer::new(rpc::Service::new(log.clone(), subjects, config, shutdown))
         .max_decoding_message_size(runtime::MAX_MESSAGE)
         .max_encoding_message_size(MAX_ANSWER);
     let admin = SyncShieldAdminServiceServer::new(rpc::Admin::new(log.clone(), config.peer_logs.clone()))

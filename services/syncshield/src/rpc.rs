@@ -5,6 +5,7 @@ mod budgets;
 mod convert;
 mod policy;
 mod streams;
+mod subjects;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::domain::ledger::{Closing, LeaseAsk, Ledger, MAX_ITEMS};
 use crate::domain::refusal::Refusal;
 use crate::shadow;
 use crate::store::Log;
+use crate::subjects::Subjects;
 pub(crate) use admin::Admin;
 use budgets::{View, view};
 pub(crate) use convert::check;
@@ -36,13 +38,14 @@ type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The service.
 pub(crate) struct Service {
     log: Log,
+    subjects: Subjects,
     lease_ttl: Duration,
     shutdown: CancellationToken,
 }
 
 impl Service {
-    pub(crate) fn new(log: Log, config: &crate::Config, shutdown: CancellationToken) -> Self {
-        Self { log, lease_ttl: Duration::from_secs(config.lease_ttl_secs), shutdown }
+    pub(crate) fn new(log: Log, subjects: Subjects, config: &crate::Config, shutdown: CancellationToken) -> Self {
+        Self { log, subjects, lease_ttl: Duration::from_secs(config.lease_ttl_secs), shutdown }
     }
 
     fn at(&self, index: u64) -> Option<leaf::Position> {
@@ -187,11 +190,13 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
 
     async fn record(&self, request: Request<pb::RecordRequest>) -> Answer<pb::RecordResponse> {
         let caller = Caller::of(&request);
-        let r = request.into_inner();
+        let mut r = request.into_inner();
         if !r.source.is_empty() {
             convert::check_key("source", &r.source)?;
         }
-        let items = items(&caller, r.items)?;
+        let personal = subjects::take(&mut r.items)?;
+        let mut items = items(&caller, r.items)?;
+        subjects::seal(&self.log, &self.subjects, &mut items, personal).await?;
         let (source, source_seq) = (r.source, r.source_seq);
         let judged = shadow::judge(&self.log.catalog().borrow(), &items);
         let results = self.log.run(move |ledger| ledger.record(&source, source_seq, items)).await?;
@@ -313,6 +318,20 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         let report = budgets::report(request.into_inner())?;
         let done = self.log.run(move |ledger| ledger.reconcile(&report)).await?;
         Ok(Response::new(budgets::reconciled(done)))
+    }
+
+    async fn unseal(&self, request: Request<pb::UnsealRequest>) -> Answer<pb::UnsealResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        Ok(Response::new(subjects::unseal(&self.log, &self.subjects, r).await?))
+    }
+
+    async fn erase_subject(&self, request: Request<pb::EraseSubjectRequest>) -> Answer<pb::EraseSubjectResponse> {
+        let caller = Caller::of(&request);
+        let r = request.into_inner();
+        caller.act_for(&r.client)?;
+        Ok(Response::new(subjects::erase(&self.log, &self.subjects, r).await?))
     }
 
     type WatchPolicyStream = Streaming<pb::WatchPolicyResponse>;

@@ -17,6 +17,7 @@ pub mod files;
 mod keys;
 pub mod postgres;
 mod prove;
+pub mod prune;
 pub mod rotate;
 pub mod segments;
 pub mod signed;
@@ -180,6 +181,11 @@ impl Paths {
     #[must_use]
     pub fn snapshot(&self) -> PathBuf {
         self.log().join("snapshot")
+    }
+    /// The fold of what was pruned, where something was: without it the log does not start.
+    #[must_use]
+    pub fn opening(&self) -> PathBuf {
+        self.log().join("opening")
     }
     /// The signing key: secret.
     #[must_use]
@@ -471,7 +477,8 @@ fn check_root(tree: &Tree, checkpoint: &Checkpoint) -> Result<(), Error> {
 
 /// The fold of the log, from its snapshot where that fits.
 fn fold(disk: &dyn Disk, paths: &Paths, tree: &Tree, reader: &dyn Reader) -> Result<State, Error> {
-    let mut state = snapshot::read(disk, &paths.snapshot(), tree).unwrap_or_default();
+    let kept = [paths.snapshot(), paths.opening()].into_iter().filter_map(|path| snapshot::read(disk, &path, tree));
+    let mut state = kept.max_by_key(|state| state.size).unwrap_or_default();
     while state.size < tree.size() {
         let leaves = reader.read(state.size, tree.size(), 8 << 20)?;
         if leaves.is_empty() {

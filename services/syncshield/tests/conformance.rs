@@ -14,11 +14,13 @@ mod world;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kiki::ids::CustomerKey;
 use kiki::leaf;
 use postgres::Postgres;
 use proxy::Proxy;
 use syncshield::domain::ledger::{Closing, SlotOutcome};
 use syncshield::store::Log;
+use syncshield::subjects::{Subject, Subjects};
 use world::{World, ask, campaign, settlement};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,4 +189,27 @@ async fn two_syncshields_on_one_database_keep_one_budget() {
     let held = state.campaign("acme", "c").unwrap().committed(state.recorded_at, None);
     assert_eq!(held, i128::from(LIMIT) * 1_000);
     println!("two writers: {} leaves, {} leases, {contended} answers of overload", state.size, granted.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_syncshield_erased_no_other_opens() {
+    let server = Postgres::start_or_install();
+    let world = World::new(Some(&server.url()));
+    let log = world.open().unwrap();
+    log.run(|ledger| ledger.put_campaign("acme", campaign(1_000))).await.unwrap();
+    let twin = world.twin();
+    let other_log = twin.open().unwrap();
+    let ada = Subject { client: "acme".into(), customer: CustomerKey([1; 16]) };
+    let keys = Subjects::of(&world.store, world.dir.path(), &world.log_id);
+    let other = Subjects::of(&twin.store, twin.dir.path(), &twin.log_id);
+    // Both make the key at once; there is one.
+    let (one, two) = tokio::join!(keys.obtain(vec![ada.clone()]), other.obtain(vec![ada.clone()]));
+    assert!(one.unwrap() == two.unwrap());
+    let (one, two) = tokio::join!(keys.erase(&log, ada.clone(), "article 17".into()), other.erase(&other_log, ada.clone(), "again".into()));
+    assert!(one.unwrap().is_some() || two.unwrap().is_some());
+    assert!(keys.find(ada.clone()).await.unwrap().is_none() && other.find(ada).await.unwrap().is_none());
+    log.close().await;
+    other_log.close().await;
+    let (state, _) = world.strict_fold().await;
+    assert_eq!(state.clients["acme"].erased.len(), 1, "two records of one erasure");
 }

@@ -60,6 +60,10 @@ impl Disk for Ends {
         self.step()?;
         Files.rename(from, to)
     }
+    fn remove(&self, path: &Path) -> Result<()> {
+        self.step()?;
+        Files.remove(path)
+    }
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         self.step()?;
         Files.sync_dir(dir)

@@ -150,6 +150,8 @@ impl Pending {
             | Body::Evidence(_)
             | Body::Limits(_)
             | Body::BudgetAlert(_)
+            | Body::Erased(_)
+            | Body::Rollup(_)
             | Body::PolicyStage(_)
             | Body::KeyRotated(_)
             | Body::ClientMoved(_) => false,

@@ -223,6 +223,12 @@ impl SyncShieldService for FakeShield {
     async fn adjust(&self, _: Request<AdjustRequest>) -> Answer<AdjustResponse> {
         not_asked()
     }
+    async fn unseal(&self, _: Request<UnsealRequest>) -> Answer<UnsealResponse> {
+        not_asked()
+    }
+    async fn erase_subject(&self, _: Request<EraseSubjectRequest>) -> Answer<EraseSubjectResponse> {
+        not_asked()
+    }
     async fn reconcile(&self, _: Request<ReconcileRequest>) -> Answer<ReconcileResponse> {
         not_asked()
     }

@@ -290,6 +290,7 @@ impl<'a> Run<'a> {
             value_micros: purchase.value_micros,
             occurred_at: Some(purchase.at.into()),
             receipt: self.click(purchase).map(|shown| shown.click.clone()).unwrap_or_default(),
+            ..Default::default()
         }
     }
 

@@ -159,6 +159,7 @@ pub(super) fn purchase((at, message): (usize, pb::ReportedConversion)) -> Result
         value_micros: message.value_micros,
         occurred_at: occurred_at.into(),
         receipt: message.receipt,
+        personal: message.personal,
     })
 }
 

@@ -371,6 +371,12 @@ impl SyncShieldService for Shield {
     async fn adjust(&self, _: Request<shield::AdjustRequest>) -> Answer<shield::AdjustResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
+    async fn unseal(&self, _: Request<shield::UnsealRequest>) -> Answer<shield::UnsealResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn erase_subject(&self, _: Request<shield::EraseSubjectRequest>) -> Answer<shield::EraseSubjectResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
     async fn reconcile(&self, _: Request<shield::ReconcileRequest>) -> Answer<shield::ReconcileResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }

@@ -157,6 +157,7 @@ fn conversion(receipt: &str) -> pb::ReportedConversion {
         value_micros: 12_000_000,
         occurred_at: Some(START.into()),
         receipt: receipt.into(),
+        ..Default::default()
     }
 }
 

@@ -169,6 +169,9 @@ pub fn check_outcome(path: &str, outcome: &leaf::Outcome) -> Result<(), Refusal>
     currency(&format!("{path}.currency"), &outcome.currency)?;
     within(&format!("{path}.value_micros"), outcome.value_micros, -MAX_LIMIT_MICROS, MAX_LIMIT_MICROS)?;
     instant(format!("{path}.occurred_at"), outcome.occurred_at.as_ref())?;
+    if let Some(sealed) = &outcome.sealed {
+        kiki::sealed::check(sealed).map_err(|e| Refusal::field(format!("{path}.personal"), e))?;
+    }
     let len = outcome.customer.len();
     if len == 16 { Ok(()) } else { Err(Refusal::field(format!("{path}.customer"), format!("{len} bytes; a pseudonym has 16"))) }
 }

@@ -512,7 +512,7 @@ impl Ledger {
     fn closing(&self, client: &str, period: leaf::PeriodClosed) -> leaf::PeriodClosed {
         let state = self.state.clients.get(client);
         let totals = state.and_then(|c| c.totals.get(&period.currency)).cloned().unwrap_or_default();
-        let Totals { settled_nanos, settlements, conversions, outcome_micros, outcomes } = totals;
+        let Totals { settled_nanos, settlements, conversions, outcome_micros, outcomes, .. } = totals;
         leaf::PeriodClosed {
             first_seq: 1,
             last_seq: state.map_or(0, |c| c.seq),

@@ -83,6 +83,10 @@ pub struct ClientState {
     pub left: Option<Left>,
     /// It was in another log before.
     pub came: Option<Came>,
+    /// Subjects' keys that were destroyed, by their ids: the indices of their records.
+    pub erased: BTreeMap<Vec<u8>, Stored>,
+    /// The leaves below this index have been summed in Rollup leaves.
+    pub rolled_up: u64,
 }
 
 /// A client's running totals in one currency.
@@ -98,6 +102,8 @@ pub struct Totals {
     pub outcome_micros: i128,
     /// In how many outcomes.
     pub outcomes: u64,
+    /// The `client_seq` of the last leaf that counts here.
+    pub last_seq: u64,
 }
 
 /// A closed month.
@@ -250,6 +256,8 @@ impl State {
             Body::Limits(b) => self.check_limits(client, b),
             Body::SpendAdjustment(b) => self.check_adjustment(now, client, b),
             Body::BudgetAlert(b) => self.check_alert(now, client, b),
+            Body::Erased(b) => self.check_erased(client, b),
+            Body::Rollup(b) => self.check_rollup(client, b),
             _ => Ok(()),
         }
     }
@@ -349,7 +357,7 @@ impl ClientState {
             Body::LeaseReturned(b) => self.with_lease(&b.campaign, b.lease_id, |lease| {
                 lease.give_back(now, b.sequence, b.amount_nanos.into());
             }),
-            Body::Settlements(b) => self.settle(b),
+            Body::Settlements(b) => self.settle(head, b),
             Body::Voids(b) => {
                 let reported = b.voids.iter().any(|void| !void.evidence.is_empty());
                 self.with_lease(&b.campaign, b.lease_id, |lease| lease.reconciled |= reported);
@@ -369,6 +377,7 @@ impl ClientState {
                 let totals = self.totals.entry(b.currency.clone()).or_default();
                 totals.outcome_micros += i128::from(b.value_micros);
                 totals.outcomes += 1;
+                totals.last_seq = head.client_seq;
             }
             Body::Terms(b) => {
                 self.terms.insert(b.currency.clone(), (b.version, prost::Message::encode_to_vec(b)));
@@ -381,13 +390,11 @@ impl ClientState {
             }
             Body::Limits(b) => self.put_limits(b),
             Body::BudgetAlert(b) => self.raise(b),
-            Body::SpendAdjustment(b) => {
-                self.adjustments.insert(b.key.clone(), stored(&super::adjust::digest(b)));
-                self.totals.entry(b.currency.clone()).or_default().settled_nanos += i128::from(b.amount_nanos);
-                if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
-                    campaign.adjust(b);
-                }
+            Body::Rollup(b) => self.rolled_up = b.last,
+            Body::Erased(b) => {
+                self.erased.insert(b.key_id.to_vec(), stored(&[]));
             }
+            Body::SpendAdjustment(b) => self.adjust(head, b),
             Body::Invoice(b) => {
                 self.invoiced.insert(b.period_closed_seq, b.number.clone());
                 self.invoices.insert(b.number.clone(), stored(&b.document_sha256));
@@ -398,9 +405,21 @@ impl ClientState {
         }
     }
 
-    fn settle(&mut self, batch: &leaf::SettlementBatch) {
+    fn adjust(&mut self, head: &leaf::Leaf, adjustment: &leaf::SpendAdjustment) {
+        let stored = Stored { index: head.index, client_seq: head.client_seq, digest: super::adjust::digest(adjustment).to_vec() };
+        self.adjustments.insert(adjustment.key.clone(), stored);
+        let totals = self.totals.entry(adjustment.currency.clone()).or_default();
+        totals.settled_nanos += i128::from(adjustment.amount_nanos);
+        totals.last_seq = head.client_seq;
+        if let Some(campaign) = self.campaigns.get_mut(&adjustment.campaign) {
+            campaign.adjust(adjustment);
+        }
+    }
+
+    fn settle(&mut self, head: &leaf::Leaf, batch: &leaf::SettlementBatch) {
         self.attribution.settled(batch);
         let totals = self.totals.entry(batch.currency.clone()).or_default();
+        totals.last_seq = head.client_seq;
         for settlement in &batch.settlements {
             totals.settled_nanos += i128::from(settlement.price_nanos);
             totals.settlements += 1;

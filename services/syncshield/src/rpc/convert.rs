@@ -156,6 +156,7 @@ fn outcome(purchase: pb::Purchase) -> leaf::Outcome {
         lease_id: purchase.receipt_lease_id,
         sequence: purchase.receipt_sequence,
         has_receipt: purchase.receipt_lease_id > 0,
+        sealed: None, // of `personal`, once its key is durable
     }
 }
 

@@ -59,6 +59,12 @@ pub trait Disk: Send + Sync {
     /// The file system's.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
 
+    /// Removes a file. That it is gone is durable after [`Disk::sync_dir`].
+    ///
+    /// # Errors
+    /// The file system's.
+    fn remove(&self, path: &Path) -> Result<()>;
+
     /// Makes the names in a folder durable.
     ///
     /// # Errors
@@ -127,6 +133,10 @@ impl Disk for Files {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        std::fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {

@@ -124,7 +124,7 @@ struct SegmentReader {
 
 impl Reader for SegmentReader {
     fn read(&self, from: u64, size: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
-        let Some(range) = self.index.read().range(from, size, max_bytes) else { return Ok(Vec::new()) };
+        let Some(range) = self.index.read().range(from, size, max_bytes)? else { return Ok(Vec::new()) };
         segments::read(&*self.disk, &range)
     }
 }

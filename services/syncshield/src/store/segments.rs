@@ -3,6 +3,10 @@
 //! Invariants: a segment is only ever appended to; recovery cuts a torn end only beyond what was signed, and only
 //! where nothing valid stands behind it. Damage anywhere else stops the start and says where.
 //!
+//! Of a pruned segment the file of its leaves is gone, and one of their hashes (32 bytes each) has its name but for the
+//! ending: trees and proofs go on, what was said does not. Only the first segments are pruned, never the last; where both
+//! files are there, a crash came before the leaves were gone, and nothing is pruned.
+//!
 //! What stands beyond the last signature is written anew before anything is built on it: after a process that was
 //! killed between write and fsync, or that an fsync failed, the system may show bytes that its disk does not have.
 
@@ -20,9 +24,14 @@ use crate::error::Error;
 /// Room that a disk which was full must have before anything is taken again: a commit of a thousand leaves of 200 B.
 const ROOM: usize = 256 << 10;
 
+/// How a file of hashes ends.
+pub const HASHES: &str = ".hashes";
+
 /// Where each leaf stands.
 #[derive(Debug, Default)]
 pub struct Index {
+    /// Below it there are hashes alone.
+    retained: u64,
     segments: Vec<Segment>,
 }
 
@@ -55,8 +64,17 @@ pub struct Placed {
 
 impl Index {
     /// The frames from an index on, of one file, below `size` and of at most `max_bytes` but at least one.
-    #[must_use]
-    pub fn range(&self, from: u64, size: u64, max_bytes: usize) -> Option<Range> {
+    ///
+    /// # Errors
+    /// [`Error::Pruned`].
+    pub fn range(&self, from: u64, size: u64, max_bytes: usize) -> Result<Option<Range>, Error> {
+        if from < self.retained.min(size) {
+            return Err(Error::Pruned { asked: from, retained: self.retained });
+        }
+        Ok(self.find(from, size, max_bytes))
+    }
+
+    fn find(&self, from: u64, size: u64, max_bytes: usize) -> Option<Range> {
         if from >= size {
             return None;
         }
@@ -100,6 +118,41 @@ pub fn read(disk: &dyn Disk, range: &Range) -> Result<Vec<(u64, Bytes)>, Error> 
 /// # Errors
 /// The file system's. A folder that does not exist has none.
 pub fn list(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    named(disk, dir, ".seg")
+}
+
+/// The files of hashes of pruned segments, in order, by their first index.
+///
+/// # Errors
+/// As [`list`].
+pub fn pruned(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let (mut hashes, leaves) = (named(disk, dir, HASHES)?, list(disk, dir)?);
+    hashes.retain(|(first, _)| leaves.iter().all(|(of, _)| of != first));
+    Ok(hashes)
+}
+
+/// The hashes of the leaves that were pruned: all that is below the first leaf that is left.
+///
+/// # Errors
+/// The file system's, a file that is none of hashes, or a gap.
+pub fn pruned_hashes(disk: &dyn Disk, dir: &Path) -> Result<Vec<Hash>, Error> {
+    let mut hashes: Vec<Hash> = Vec::new();
+    for (first, path) in pruned(disk, dir)? {
+        let at = hashes.len() as u64;
+        if first != at {
+            return Err(Error::Damaged(format!("{} starts at leaf {first}, and {at} stand before it", path.display())));
+        }
+        let bytes = disk.read(&path)?;
+        let (found, rest) = bytes.as_chunks::<32>();
+        if found.is_empty() || !rest.is_empty() {
+            return Err(Error::Damaged(format!("{} has {} bytes; hashes have 32 each", path.display(), bytes.len())));
+        }
+        hashes.extend_from_slice(found);
+    }
+    Ok(hashes)
+}
+
+fn named(disk: &dyn Disk, dir: &Path, ending: &str) -> std::io::Result<Vec<(u64, PathBuf)>> {
     let paths = match disk.list(dir) {
         Ok(paths) => paths,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -107,7 +160,7 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>>
     };
     let mut found = Vec::new();
     for path in paths {
-        let first = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".seg")).map(str::parse);
+        let first = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(ending)).map(str::parse);
         if let Some(Ok(first)) = first {
             found.push((first, path));
         }
@@ -143,8 +196,8 @@ pub fn recover(disk: &Arc<dyn Disk>, dir: &Path, log_id: &str, signed: u64) -> R
     let files = list(&**disk, dir)?;
     let mut last = Vec::new();
     let mut cut = false;
-    let mut tree = Tree::new();
-    let mut index = Index::default();
+    let mut tree: Tree = pruned_hashes(&**disk, dir)?.into_iter().collect();
+    let mut index = Index { retained: tree.size(), ..Default::default() };
     for (i, (first, path)) in files.iter().enumerate() {
         if *first != tree.size() {
             return Err(Error::Damaged(format!("{} starts at leaf {first}, and {} stand before it", path.display(), tree.size())));

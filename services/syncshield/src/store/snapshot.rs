@@ -13,7 +13,7 @@ use super::disk::{Disk, replace};
 use crate::domain::state::State;
 
 /// Raised whenever the state's form changes.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
@@ -34,18 +34,35 @@ pub fn write(disk: &dyn Disk, path: &Path, state: &State, root: Hash) -> std::io
     replace(disk, path, &postcard::to_stdvec(&snapshot).map_err(std::io::Error::other)?)
 }
 
+/// The digest of a state, and the version of the form that it is a digest of.
+///
+/// # Errors
+/// A state that cannot be encoded.
+pub fn digest(state: &State) -> std::io::Result<(Hash, u32)> {
+    let bytes = postcard::to_stdvec(state).map_err(std::io::Error::other)?;
+    Ok((Sha256::digest(&bytes).into(), VERSION))
+}
+
 /// The state of a snapshot that fits the log.
 #[must_use]
 pub fn read(disk: &dyn Disk, path: &Path, tree: &Tree) -> Option<State> {
     let bytes = disk.read(path).ok()?;
-    let fits = |snapshot: &Snapshot| {
-        snapshot.version == VERSION
-            && tree.root_at(snapshot.size).is_ok_and(|root| root == snapshot.root)
-            && snapshot.state_digest == <Hash>::from(Sha256::digest(&snapshot.state))
-    };
-    let state = postcard::from_bytes::<Snapshot>(&bytes).ok().filter(fits).and_then(|snapshot| postcard::from_bytes(&snapshot.state).ok());
+    let state = decode(&bytes).filter(|(state, root)| tree.root_at(state.size).is_ok_and(|fits| fits == *root));
     if state.is_none() {
         tracing::warn!(path = %path.display(), "the snapshot does not fit the log; all of the log is folded");
     }
-    state
+    state.map(|(state, _)| state)
+}
+
+/// The state of a snapshot, and the root that is said to belong to it: whether it does is for the caller to check.
+#[must_use]
+pub fn read_unchecked(disk: &dyn Disk, path: &Path) -> Option<(State, Hash)> {
+    decode(&disk.read(path).ok()?)
+}
+
+fn decode(bytes: &[u8]) -> Option<(State, Hash)> {
+    let good = |snapshot: &Snapshot| snapshot.version == VERSION && snapshot.state_digest == <Hash>::from(Sha256::digest(&snapshot.state));
+    let snapshot = postcard::from_bytes::<Snapshot>(bytes).ok().filter(good)?;
+    let state: State = postcard::from_bytes(&snapshot.state).ok()?;
+    (state.size == snapshot.size).then_some((state, snapshot.root))
 }

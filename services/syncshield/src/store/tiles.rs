@@ -55,7 +55,10 @@ impl Publisher {
                 return Ok(());
             }
         }
-        let (bytes, full) = (self.bytes(tile).await?, tile.is_full());
+        let (bytes, full) = match self.bytes(tile).await {
+            Err(Error::Pruned { .. }) => return Ok(()), // nobody has the leaves of it any more
+            bytes => (bytes?, tile.is_full()),
+        };
         blocking(move || if std::fs::read(&path).is_ok_and(|found| found == bytes) { Ok(()) } else { put_file(&path, &bytes, full) }).await
     }
 

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use kiki::framed::Frames;
+use kiki::ids::CustomerKey;
+use kiki::sealed::key_id;
 use kiki::tlog::{Checkpoint, leaf_hash, multiproof_root};
 use syncshield::Error;
 use syncshield::domain::refusal::Refusal;
@@ -12,12 +14,13 @@ use syncshield::store::engine::{Appended, Engine, Opened};
 use syncshield::store::files::{SegmentLog, lock};
 use syncshield::store::postgres::Postgres;
 use syncshield::store::{Log, Paths, Store};
+use syncshield::subjects::{Subject, Subjects};
 
 use super::world::{World, ask, campaign};
 
 type Case = (&'static str, fn(World) -> Pin<Box<dyn Future<Output = ()>>>);
 
-pub(crate) const ALL: [Case; 13] = [
+pub(crate) const ALL: [Case; 15] = [
     ("a batch is appended only at the expected size", |w| Box::pin(compare_and_set(w))),
     ("an empty batch compares and writes nothing", |w| Box::pin(empty_batch(w))),
     ("a checkpoint is replaced only by who knows the one that stands", |w| Box::pin(checkpoint_replaced(w))),
@@ -31,6 +34,8 @@ pub(crate) const ALL: [Case; 13] = [
     ("a log with records and without its key is refused, and so is another key", |w| Box::pin(keys(w))),
     ("a key is changed in a folder, and refused where several have it", |w| Box::pin(another_key(w))),
     ("a client that left is refused, and its leaving is answered alike after a restart", |w| Box::pin(left(w))),
+    ("a subject has one key until it is erased, and none from before after it", |w| Box::pin(subjects(w))),
+    ("an erasure that was cut short is recorded once", |w| Box::pin(erasure_cut_short(w))),
 ];
 
 /// The store below the log, which may then not be open.
@@ -276,4 +281,51 @@ async fn keys(world: World) {
     assert!(world.open().is_err(), "with another key of the same name");
     std::fs::rename(key.with_extension("away"), Paths::new(world.dir.path()).key()).unwrap();
     assert!(world.open().is_ok());
+}
+
+fn keys_of(world: &World) -> Subjects {
+    Subjects::of(&world.store, world.dir.path(), &world.log_id)
+}
+
+fn customer(byte: u8) -> Subject {
+    Subject { client: "acme".into(), customer: CustomerKey([byte; 16]) }
+}
+
+async fn subjects(world: World) {
+    let log = world.open().unwrap();
+    let keys = keys_of(&world);
+    let unknown = keys.erase(&log, customer(1), "article 17".into()).await;
+    assert!(matches!(unknown, Err(Error::Refused(_))), "a client that the log does not know");
+    put(&log).await;
+    let made = keys.obtain(vec![customer(1), customer(2), customer(1)]).await.unwrap();
+    assert!(made[0] == made[2] && made[0] != made[1]);
+    // As the next process reads them, beside one that is new.
+    let other = keys_of(&world);
+    let again = other.obtain(vec![customer(3), customer(2), customer(1)]).await.unwrap();
+    assert!(again[1] == made[1] && again[2] == made[0] && again[0] != made[0]);
+    let (id, recorded) = other.erase(&log, customer(1), "article 17".into()).await.unwrap().unwrap();
+    assert_eq!((id, recorded.index), (key_id(&made[0]), 1));
+    assert!(other.erase(&log, customer(1), "article 17".into()).await.unwrap().is_none());
+    let next = keys_of(&world);
+    assert!(next.find(customer(1)).await.unwrap().is_none());
+    assert!(next.find(customer(2)).await.unwrap().as_ref() == Some(&made[1]));
+    assert!(next.obtain(vec![customer(1)]).await.unwrap()[0] != made[0]);
+    next.finish(&log).await.unwrap();
+    assert_eq!(*log.committed().borrow(), 2, "nothing was due");
+    log.close().await;
+}
+
+async fn erasure_cut_short(world: World) {
+    let log = world.open().unwrap();
+    put(&log).await;
+    let made = keys_of(&world).obtain(vec![customer(1)]).await.unwrap();
+    let ids = keys_of(&world).destroy(customer(1)).await.unwrap();
+    assert_eq!(ids, [key_id(&made[0])]);
+    for _ in 0..2 {
+        keys_of(&world).finish(&log).await.unwrap();
+        assert_eq!(*log.committed().borrow(), 2);
+    }
+    log.close().await;
+    let (state, _) = world.strict_fold().await;
+    assert_eq!(state.clients["acme"].erased.keys().collect::<Vec<_>>(), [&ids[0].to_vec()]);
 }

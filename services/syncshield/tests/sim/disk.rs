@@ -124,7 +124,8 @@ impl SimDisk {
         self.0.lock().dead
     }
 
-    pub(crate) fn remove(&self, path: &Path) {
+    /// Loses a file for good.
+    pub(crate) fn lose(&self, path: &Path) {
         let mut inner = self.0.lock();
         inner.names.remove(path);
         inner.durable_names.remove(path);
@@ -235,6 +236,12 @@ impl Disk for SimDisk {
         self.0.lock().whole(|inner| {
             let inode = inner.names.remove(from).unwrap();
             inner.names.insert(to.to_owned(), inode);
+        })
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        self.0.lock().whole(|inner| {
+            inner.names.remove(path);
         })
     }
 

@@ -156,7 +156,7 @@ impl Sim {
                 self.revive()
             }
             7 => {
-                self.disk.remove(&paths().snapshot());
+                self.disk.lose(&paths().snapshot());
                 Ok(())
             }
             8..11 => {
