@@ -12,6 +12,7 @@ pub mod keys;
 pub mod out;
 pub mod platform;
 pub mod policy;
+pub mod put;
 pub mod replay;
 pub mod up;
 pub mod witness;

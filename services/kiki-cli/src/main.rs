@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, invoice, policy, replay, up};
+use kiki_cli::{bench, invoice, policy, put, replay, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +29,8 @@ enum Command {
     Invoice(invoice::Args),
     /// Guardrails: puts and stages them, and explains decisions.
     Policy(policy::Args),
+    /// Puts terms and campaigns as documents say.
+    Put(put::Args),
     /// Checks, proves and reads a log offline.
     Audit(invoice::AuditArgs),
 }
@@ -42,6 +44,7 @@ async fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
         Command::Policy(args) => policy::run(args).await,
+        Command::Put(args) => put::run(args).await,
         Command::Audit(args) => invoice::run_audit(&args).await,
     };
     match result {

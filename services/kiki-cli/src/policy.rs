@@ -146,7 +146,7 @@ async fn show(shield: &mut Shield) -> Result<(), Failure> {
     let mut rows = vec![
         ("version", got.active_version.to_string()),
         ("digest", hex::encode(&got.digest)),
-        ("author", policy.author.clone()),
+        ("author", if policy.author.is_empty() { "none".to_owned() } else { policy.author.clone() }),
         ("rules", Policy::compile(&policy).map_or(0, |compiled| compiled.rule_ids().len()).to_string()),
     ];
     if let Some(counts) = got.shadow {
