@@ -192,6 +192,7 @@ fn explained(explained: &pb::Explained) -> String {
         ("CPM", price),
         ("policy", format!("version {version}, {}", hex::encode(&explained.policy_digest))),
     ];
-    rows.extend(explained.rules.iter().map(|rule| ("rule", format!("{}  {}", rule.id, rule.text))));
+    let says = |rule: &leaf::PolicyRule| if rule.text.is_empty() { rule.condition.clone() } else { rule.text.clone() };
+    rows.extend(explained.rules.iter().map(|rule| ("rule", format!("{}  {}", rule.id, says(rule)))));
     out::table(&explained.campaign, &rows)
 }

@@ -60,7 +60,8 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     }
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
     let routes = routes(&log, &config, shutdown.clone());
-    let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
+    let web = http::router(log.clone(), rpc::Service::new(log.clone(), &config, shutdown.clone()));
+    let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;
     drop((signing.await, budgets.await));
     log.close().await;
     publish_the_last(publishing).await;
