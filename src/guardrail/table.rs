@@ -16,7 +16,7 @@ use crate::ids;
 use crate::leaf::{self, policy_rule::Kind};
 use crate::money::Currency;
 use amounts::Amounts;
-use hash::Map;
+use hash::{Map, Set};
 use names::{Form, Names};
 use zones::Zones;
 
@@ -150,7 +150,8 @@ impl<'a> Rule<'a> {
                 return Err(PolicyError::new(field("condition"), "stands instead of a kind, not beside one"));
             }
             let compiled = Condition::compile(&rule.condition);
-            let what = What::Condition(compiled.map_err(|problem| PolicyError::new(field("condition"), format!("of {:?}: {problem}", rule.id)))?);
+            let what =
+                What::Condition(compiled.map_err(|problem| PolicyError::new(field("condition"), format!("of {:?}: {problem}", rule.id)))?);
             return Ok(Self { id: &rule.id, client: &rule.client, campaign: &rule.campaign, platform: &rule.platform, what });
         }
         let what = match rule.kind.as_ref().ok_or_else(|| PolicyError::new(path, "is of no kind that this version knows"))? {
@@ -201,7 +202,7 @@ pub(super) struct Table {
     pub(super) ids: Vec<String>,
     refusals: Vec<leaf::Refusal>,
     words: usize,
-    capped: HashSet<Currency>,
+    capped: Set<Currency>,
     /// Rules for every client, and those for one.
     everyone: Mask,
     clients: Map<String, Scope>,
@@ -237,7 +238,7 @@ impl Table {
             ids: rules.iter().map(|rule| rule.id.to_owned()).collect(),
             refusals: rules.iter().map(Rule::refusal).collect(),
             words,
-            capped: HashSet::new(),
+            capped: Set::default(),
             everyone: none.clone(),
             clients: Map::default(),
             everywhere: none.clone(),
@@ -297,7 +298,7 @@ impl Table {
 
     fn enter(&mut self, bit: usize, rule: &Rule<'_>, none: &Mask) -> Result<(), PolicyError> {
         match &rule.what {
-            What::Uncapped(capped) => self.capped.clone_from(capped),
+            What::Uncapped(capped) => self.capped = capped.iter().copied().collect(),
             What::Price(currency, least, most) => self.prices.add(bit, *currency, *least, *most),
             What::Ltv(currency, least, most) => self.ltvs.add(bit, *currency, *least, *most),
             What::Names(dimension, allow, names, path) => {

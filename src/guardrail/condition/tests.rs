@@ -107,7 +107,8 @@ fn one_of(texts: &'static [&'static str]) -> impl Strategy<Value = String> + Clo
 }
 
 fn int() -> impl Strategy<Value = String> + Clone {
-    let leaf = one_of(&["0", "1", "-3", "7", "9223372036854775807", "cpm_micros", "predicted_ltv_micros", "size(categories)", "places.size()"]);
+    let leaf =
+        one_of(&["0", "1", "-3", "7", "9223372036854775807", "cpm_micros", "predicted_ltv_micros", "size(categories)", "places.size()"]);
     leaf.prop_recursive(3, 12, 2, |inner| {
         let operator = one_of(&["+", "-", "*", "/", "%"]);
         prop_oneof![
@@ -128,8 +129,7 @@ fn condition() -> impl Strategy<Value = String> {
         (text.clone(), one_of(&["==", "!="]), text.clone()).prop_map(|(one, sign, other)| format!("{one} {sign} {other}")),
         (text.clone(), list).prop_map(|(one, list)| format!("{one} in {list}")),
         (int(), int()).prop_map(|(one, other)| format!("cpm_micros in [{one}, {other}]")),
-        (text.clone(), one_of(&["startsWith", "endsWith", "contains"]), text)
-            .prop_map(|(one, how, other)| format!("{one}.{how}({other})")),
+        (text.clone(), one_of(&["startsWith", "endsWith", "contains"]), text).prop_map(|(one, how, other)| format!("{one}.{how}({other})")),
     ];
     leaf.prop_recursive(3, 16, 3, |inner| {
         prop_oneof![
