@@ -2,10 +2,12 @@
 //! bid path and in the replay of a log, so that they cannot disagree.
 //!
 //! Invariants: no policy, no bid; a currency without a cap may not be bid in; every reason that applies is named, not
-//! only the first, and so is every rule; the digest is that of the document's bytes in the log.
+//! only the first, and so is every rule, but that conditions are asked only where nothing else refuses; the digest is that
+//! of the document's bytes in the log.
 //!
 //! Not here: budgets (leases), and the life cycle of policies.
 
+mod condition;
 mod consent;
 mod sample;
 mod table;
@@ -42,7 +44,8 @@ impl Refusals {
         .with(leaf::Refusal::BidFloor)
         .with(leaf::Refusal::LtvRange)
         .with(leaf::Refusal::Schedule)
-        .with(leaf::Refusal::Consent);
+        .with(leaf::Refusal::Consent)
+        .with(leaf::Refusal::Condition);
 
     /// These and one more.
     #[must_use]

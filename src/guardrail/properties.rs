@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::leaf::policy_rule::Kind;
 
+const CONDITION: &str = "cpm_micros > 5 && country == 'DEU'";
+
 /// What one rule says, read as its documentation is.
 fn speaks(rule: &leaf::PolicyRule, bid: &Bid<'_>) -> Option<leaf::Refusal> {
     let fits = |scope: &str, value: &str| scope.is_empty() || scope == value;
@@ -19,7 +21,10 @@ fn speaks(rule: &leaf::PolicyRule, bid: &Bid<'_>) -> Option<leaf::Refusal> {
     };
     let refused = |list: &leaf::NameList, known: bool| known != list.allow;
     let any = |list: &leaf::NameList, of: &dyn Fn(&str) -> bool| list.names.iter().any(|name| of(&name.to_lowercase()));
-    let (yes, refusal) = match rule.kind.as_ref().expect("a kind") {
+    let Some(kind) = rule.kind.as_ref() else {
+        return (rule.condition == CONDITION && bid.price.get() > 5 && bid.country == "DEU").then_some(leaf::Refusal::Condition);
+    };
+    let (yes, refusal) = match kind {
         Kind::Price(range) => match outside(range, bid.price.get()) {
             (true, _) => (true, leaf::Refusal::BidFloor),
             (_, high) => (high, leaf::Refusal::BidCap),
@@ -85,6 +90,22 @@ fn schedule() -> impl Strategy<Value = leaf::Schedule> {
 
 fn rule() -> impl Strategy<Value = leaf::PolicyRule> {
     let kind = prop_oneof![
+        9 => kind().prop_map(Some),
+        1 => Just(None),
+    ];
+    let scope = (one_of(&["", "", "acme", "other"]), one_of(&["", "c", "d"]), one_of(&["", "", "meta", "x"]));
+    (scope, kind).prop_map(|((client, campaign, platform), kind)| leaf::PolicyRule {
+        campaign: if client.is_empty() { String::new() } else { campaign },
+        platform: if matches!(kind, Some(Kind::PlatformOff(_))) && platform.is_empty() { "x".into() } else { platform },
+        client,
+        condition: if kind.is_none() { CONDITION.into() } else { String::new() },
+        kind,
+        ..Default::default()
+    })
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
         range().prop_map(Kind::Price),
         range().prop_map(Kind::PredictedLtv),
         list(COUNTRIES).prop_map(Kind::Countries),
@@ -93,15 +114,7 @@ fn rule() -> impl Strategy<Value = leaf::PolicyRule> {
         Just(Kind::PlatformOff(leaf::PlatformOff {})),
         schedule().prop_map(Kind::Schedule),
         proptest::collection::vec(1_i32..7, 1..3).prop_map(|refuse| Kind::Consent(leaf::Consent { refuse })),
-    ];
-    let scope = (one_of(&["", "", "acme", "other"]), one_of(&["", "c", "d"]), one_of(&["", "", "meta", "x"]));
-    (scope, kind).prop_map(|((client, campaign, platform), kind)| leaf::PolicyRule {
-        campaign: if client.is_empty() { String::new() } else { campaign },
-        platform: if matches!(kind, Kind::PlatformOff(_)) && platform.is_empty() { "x".into() } else { platform },
-        client,
-        kind: Some(kind),
-        ..Default::default()
-    })
+    ]
 }
 
 type Facts = ((String, String, String, String), Vec<String>, Vec<String>, (i64, i64, u32, i64), String);
@@ -138,10 +151,20 @@ proptest! {
         };
         let caps = ["USD", "EUR"].map(|currency| leaf::BidCap { currency: currency.into(), cap_nanos: 100 });
         let document = leaf::Policy { rules, bid_caps: caps.to_vec(), ..Default::default() };
-        let policy = Policy::compile(&document).expect("a policy");
+        let conditions = document.rules.iter().filter(|rule| rule.kind.is_none()).count();
+        let policy = match Policy::compile(&document) {
+            Ok(policy) => policy,
+            Err(error) => {
+                prop_assert!(conditions > 32, "{}", error);
+                return Ok(());
+            }
+        };
         let verdict = policy.verdict(&bid);
-        let spoken: Vec<(&str, leaf::Refusal)> =
+        let mut spoken: Vec<(&str, leaf::Refusal)> =
             document.rules.iter().filter_map(|rule| Some((rule.id.as_str(), speaks(rule, &bid)?))).collect();
+        if spoken.iter().any(|(_, refusal)| *refusal != leaf::Refusal::Condition) {
+            spoken.retain(|(_, refusal)| *refusal != leaf::Refusal::Condition); // conditions are asked last
+        }
         let ids: Vec<&str> = verdict.rules.iter().map(|rule| policy.rule_ids()[usize::from(*rule)].as_str()).collect();
         prop_assert_eq!(ids, spoken.iter().map(|(id, _)| *id).collect::<Vec<_>>());
         prop_assert_eq!(verdict.refusals, spoken.iter().fold(Refusals::NONE, |all, (_, refusal)| all.with(*refusal)));
@@ -151,9 +174,9 @@ proptest! {
 #[test]
 fn a_sample_of_any_size_compiles_and_allows_its_bid() {
     for count in [10, 250, 1_000, MAX_RULES] {
-        let sample = sample(count);
+        let sample = sample(count - 2).with_conditions(2);
         let policy = Policy::compile(&sample.policy).expect("a policy");
-        assert_eq!(policy.rule_ids().len(), count.max(6) + 1 - 1);
+        assert_eq!(policy.rule_ids().len(), count);
         assert_eq!(policy.named(&policy.verdict(&sample.bid())), Vec::<String>::new());
     }
 }
@@ -171,6 +194,8 @@ fn a_bad_rule_names_its_field() {
     assert_eq!(bad(|rule| rule.id = "No Spaces".into()), "rules[1].id");
     assert_eq!(bad(|rule| rule.campaign = "c".into()), "rules[0].client");
     assert_eq!(bad(|rule| rule.kind = None), "rules[0]");
+    assert_eq!(bad(|rule| rule.condition = "true".into()), "rules[0].condition", "beside a kind");
+    assert_eq!(bad(|rule| (rule.kind, rule.condition) = (None, "cpm_micros".into())), "rules[0].condition");
     assert_eq!(bad(|rule| rule.kind = Some(Kind::PlatformOff(leaf::PlatformOff {}))), "rules[0].platform");
     assert_eq!(bad(|rule| rule.kind = Some(Kind::Places(leaf::NameList::default()))), "rules[0].places.names");
     assert_eq!(bad(|rule| rule.kind = Some(Kind::Consent(leaf::Consent { refuse: vec![99] }))), "rules[0].consent.refuse");
@@ -181,4 +206,15 @@ fn a_bad_rule_names_its_field() {
     let document =
         leaf::Policy { rules: vec![leaf::PolicyRule { id: "r".into(), kind: Some(nowhere), ..Default::default() }], ..Default::default() };
     assert_eq!(Policy::compile(&document).expect_err("no such zone").field, "rules[0].schedule.zone");
+}
+
+#[test]
+fn what_a_condition_lacks_is_named_with_its_rule() {
+    let rule = |i| leaf::PolicyRule { id: format!("r{i}"), condition: "contry == 'DEU'".into(), ..Default::default() };
+    let document = leaf::Policy { rules: vec![rule(0)], ..Default::default() };
+    let error = Policy::compile(&document).expect_err("no such name").to_string();
+    assert!(error.starts_with("policy.rules[0].condition: of \"r0\": line 1, column 1: \"contry\" is none of"), "{error}");
+    let rules = (0..33).map(|i| leaf::PolicyRule { condition: "country == 'DEU'".into(), ..rule(i) }).collect();
+    let error = Policy::compile(&leaf::Policy { rules, ..Default::default() }).expect_err("too many");
+    assert_eq!(error.problem, "more than 32 have a condition");
 }

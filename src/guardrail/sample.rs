@@ -15,6 +15,15 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// The same with so many rules more that have a condition.
+    #[must_use]
+    pub fn with_conditions(mut self, count: usize) -> Self {
+        let condition = "country == 'DEU' && cpm_micros > predicted_ltv_micros / 10 && !('IAB7' in categories)";
+        let rule = |i| leaf::PolicyRule { id: format!("condition-{i}"), condition: condition.into(), ..Default::default() };
+        self.policy.rules.extend((0..count).map(rule));
+        self
+    }
+
     /// A bid that every rule lets through.
     #[must_use]
     pub fn bid(&self) -> Bid<'_> {

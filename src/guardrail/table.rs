@@ -10,12 +10,13 @@ mod zones;
 
 use std::collections::HashSet;
 
+use super::condition::Condition;
 use super::{Bid, MAX_ENTRIES, PolicyError, Refusals, Verdict};
 use crate::ids;
 use crate::leaf::{self, policy_rule::Kind};
 use crate::money::Currency;
 use amounts::Amounts;
-use hash::Map;
+use hash::{Map, Set};
 use names::{Form, Names};
 use zones::Zones;
 
@@ -23,6 +24,8 @@ use zones::Zones;
 pub const MAX_RULES: usize = 2_048;
 /// Names in all lists of a policy's rules: each costs two masks, 2 x 256 bytes at the most.
 const MAX_NAMES: usize = 16_384;
+/// Conditions of one policy: at 64 parts each they cost a bid that nothing else refuses some microseconds at the most.
+const MAX_CONDITIONS: usize = 32;
 /// Words of the longest mask.
 const WORDS: usize = MAX_RULES / 64;
 /// Values that a signal may have.
@@ -57,6 +60,7 @@ enum What<'a> {
     Off,
     Schedule(&'a leaf::Schedule, String),
     Consent(u32),
+    Condition(Condition),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,6 +145,15 @@ impl<'a> Rule<'a> {
             }
             Ok(What::Names(dimension, list.allow, list.names.as_slice(), field(&format!("{name}.names"))))
         };
+        if !rule.condition.is_empty() {
+            if rule.kind.is_some() {
+                return Err(PolicyError::new(field("condition"), "stands instead of a kind, not beside one"));
+            }
+            let compiled = Condition::compile(&rule.condition);
+            let what =
+                What::Condition(compiled.map_err(|problem| PolicyError::new(field("condition"), format!("of {:?}: {problem}", rule.id)))?);
+            return Ok(Self { id: &rule.id, client: &rule.client, campaign: &rule.campaign, platform: &rule.platform, what });
+        }
         let what = match rule.kind.as_ref().ok_or_else(|| PolicyError::new(path, "is of no kind that this version knows"))? {
             Kind::Price(of) => range("price", of).map(|(currency, least, most)| What::Price(currency, least, most))?,
             Kind::PredictedLtv(of) => range("predicted_ltv", of).map(|(currency, least, most)| What::Ltv(currency, least, most))?,
@@ -164,6 +177,7 @@ impl<'a> Rule<'a> {
             What::Off => leaf::Refusal::PlatformOff,
             What::Schedule(..) => leaf::Refusal::Schedule,
             What::Consent(_) => leaf::Refusal::Consent,
+            What::Condition(_) => leaf::Refusal::Condition,
         }
     }
 }
@@ -188,7 +202,7 @@ pub(super) struct Table {
     pub(super) ids: Vec<String>,
     refusals: Vec<leaf::Refusal>,
     words: usize,
-    capped: HashSet<Currency>,
+    capped: Set<Currency>,
     /// Rules for every client, and those for one.
     everyone: Mask,
     clients: Map<String, Scope>,
@@ -201,6 +215,8 @@ pub(super) struct Table {
     off: Mask,
     zones: Zones,
     signals: Vec<(u32, Mask)>,
+    /// In the order of their rules.
+    conditions: Vec<(usize, Condition)>,
 }
 
 impl std::fmt::Debug for Dimension {
@@ -222,7 +238,7 @@ impl Table {
             ids: rules.iter().map(|rule| rule.id.to_owned()).collect(),
             refusals: rules.iter().map(Rule::refusal).collect(),
             words,
-            capped: HashSet::new(),
+            capped: Set::default(),
             everyone: none.clone(),
             clients: Map::default(),
             everywhere: none.clone(),
@@ -238,6 +254,7 @@ impl Table {
             off: none.clone(),
             zones: Zones::default(),
             signals: Vec::new(),
+            conditions: Vec::new(),
         };
         table.scopes(rules, &none);
         check_ids(rules)?;
@@ -281,7 +298,7 @@ impl Table {
 
     fn enter(&mut self, bit: usize, rule: &Rule<'_>, none: &Mask) -> Result<(), PolicyError> {
         match &rule.what {
-            What::Uncapped(capped) => self.capped.clone_from(capped),
+            What::Uncapped(capped) => self.capped = capped.iter().copied().collect(),
             What::Price(currency, least, most) => self.prices.add(bit, *currency, *least, *most),
             What::Ltv(currency, least, most) => self.ltvs.add(bit, *currency, *least, *most),
             What::Names(dimension, allow, names, path) => {
@@ -290,6 +307,10 @@ impl Table {
             }
             What::Off => set(&mut self.off, bit),
             What::Schedule(schedule, path) => self.zones.add(bit, schedule, path, none)?,
+            What::Condition(_) if self.conditions.len() == MAX_CONDITIONS => {
+                return Err(PolicyError::new("rules", format!("more than {MAX_CONDITIONS} have a condition")));
+            }
+            What::Condition(condition) => self.conditions.push((bit, condition.clone())),
             What::Consent(refused) => {
                 for signal in (0..SIGNALS).filter(|signal| refused & 1 << signal != 0) {
                     match self.signals.iter_mut().find(|(of, _)| *of == signal) {
@@ -347,7 +368,20 @@ impl Table {
             *hit &= client & platform;
             any |= *hit;
         }
-        if any == 0 { Verdict::default() } else { self.name(hit, low) }
+        if any == 0 { self.ask_conditions(bid, scope) } else { self.name(hit, low) }
+    }
+
+    /// The conditions of the rules that are for this bid, once nothing else refuses it.
+    fn ask_conditions(&self, bid: &Bid<'_>, (client, platform): (&[u64], &[u64])) -> Verdict {
+        let mut verdict = Verdict::default();
+        for (rule, condition) in &self.conditions {
+            let is_for_it = client[rule / 64] & platform[rule / 64] & 1 << (rule % 64) != 0;
+            if is_for_it && condition.refuses(bid) {
+                verdict.refusals = verdict.refusals.with(leaf::Refusal::Condition);
+                verdict.rules.push(*rule as u16); // below MAX_RULES
+            }
+        }
+        verdict
     }
 
     /// The reasons of the rules that refuse; of a price's the bound that it breaks decides.
@@ -395,4 +429,4 @@ fn check_names(rules: &[Rule<'_>]) -> Result<(), PolicyError> {
     if all > MAX_NAMES { Err(PolicyError::new("rules", format!("{all} names; at most {MAX_NAMES} are taken"))) } else { Ok(()) }
 }
 
-const _: () = assert!(Refusals::GUARDRAILS.0 < 1 << 16);
+const _: () = assert!(Refusals::GUARDRAILS.0 < 1 << 17);

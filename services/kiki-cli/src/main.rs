@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, budget, invoice, policy, replay, subject, up};
+use kiki_cli::{bench, budget, invoice, policy, put, replay, subject, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -33,6 +33,8 @@ enum Command {
     Policy(policy::Args),
     /// Personal data of a client's customers: opens it, and erases them.
     Subject(subject::Args),
+    /// Puts terms and campaigns as documents say.
+    Put(put::Args),
     /// Checks, proves and reads a log offline.
     Audit(invoice::AuditArgs),
 }
@@ -48,6 +50,7 @@ async fn main() -> ExitCode {
         Command::Budget(args) => budget::run(args).await,
         Command::Policy(args) => policy::run(args).await,
         Command::Subject(args) => subject::run(args).await,
+        Command::Put(args) => put::run(args).await,
         Command::Audit(args) => invoice::run_audit(&args).await,
     };
     match result {

@@ -146,7 +146,7 @@ async fn show(shield: &mut Shield) -> Result<(), Failure> {
     let mut rows = vec![
         ("version", got.active_version.to_string()),
         ("digest", hex::encode(&got.digest)),
-        ("author", policy.author.clone()),
+        ("author", if policy.author.is_empty() { "none".to_owned() } else { policy.author.clone() }),
         ("rules", Policy::compile(&policy).map_or(0, |compiled| compiled.rule_ids().len()).to_string()),
     ];
     if let Some(counts) = got.shadow {
@@ -192,6 +192,7 @@ fn explained(explained: &pb::Explained) -> String {
         ("CPM", price),
         ("policy", format!("version {version}, {}", hex::encode(&explained.policy_digest))),
     ];
-    rows.extend(explained.rules.iter().map(|rule| ("rule", format!("{}  {}", rule.id, rule.text))));
+    let says = |rule: &leaf::PolicyRule| if rule.text.is_empty() { rule.condition.clone() } else { rule.text.clone() };
+    rows.extend(explained.rules.iter().map(|rule| ("rule", format!("{}  {}", rule.id, says(rule)))));
     out::table(&explained.campaign, &rows)
 }

@@ -94,7 +94,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let (predictor, predicting) = Predictor::new(value, breaker, clock.clone(), metrics.clone(), stop.clone());
     let skew = Duration::from_millis(config.clock_skew_ms);
     let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, metrics.clone());
-    let (replicas, recorder) = (Replicas::new(), Recorder::new());
+    let (replicas, recorder) = (Replicas::new(metrics.clone()), Recorder::new());
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
     let source = format!("{holder:.46}.{boot}");
     let mut tasks = vec![

@@ -28,6 +28,10 @@ pub struct Metrics {
     pub notices: IntCounterVec,
     /// Receipts that came with purchases and were not taken.
     pub receipts_refused: IntCounter,
+    /// The version of the policy that bids are held against; 0 before the first.
+    pub policy_version: IntGauge,
+    /// Campaigns that are known.
+    pub campaigns: IntGauge,
     spend: CounterVec,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
@@ -42,6 +46,7 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| registry.add(IntCounterVec::new(Opts::new(name, help), labels));
         let gauges = |name: &str, help: &str, labels: &[&str]| registry.add(IntGaugeVec::new(Opts::new(name, help), labels));
         let counter = |name: &str, help: &str| registry.add(IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| registry.add(IntGauge::new(name, help));
         let budget = ["client", "campaign", "currency"];
         Self {
             bids: counters("syncflow_bids_total", "bids made", &["platform", "currency"]),
@@ -51,6 +56,8 @@ impl Metrics {
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
             notices: counters("syncflow_notices_total", "notices by kind and result", &["kind", "status"]),
             receipts_refused: counter("syncflow_receipts_refused_total", "receipts of purchases that were not taken"),
+            policy_version: gauge("syncflow_policy_version", "version of the policy that bids are held against"),
+            campaigns: gauge("syncflow_campaigns", "campaigns that are known"),
             spend: registry
                 .add(CounterVec::new(Opts::new("syncflow_spend_total", "settled spend, units of the currency"), &["platform", "currency"])),
             spent: gauges("syncflow_budget_spent_micros", "settled spend of the campaign, micros", &budget),
@@ -60,8 +67,7 @@ impl Metrics {
                 "circuit breakers by the state that they are in",
                 &["platform", "state"],
             ),
-            breaker_changes: registry
-                .add(IntGauge::new("syncflow_circuit_breaker_changes", "state changes of the circuit breaker since the start")),
+            breaker_changes: gauge("syncflow_circuit_breaker_changes", "state changes of the circuit breaker since the start"),
         }
     }
 

@@ -1,7 +1,12 @@
-//! The HTTP face: `POST /check` with the same checks and errors as gRPC, `GET /health`, and the log as C2SP tlog-tiles:
-//! `GET /checkpoint`, `GET /tile/...`, and `GET /rotations` for those who know an earlier key. Tiles come from the log itself, not from the files that are written for other
+//! The HTTP face: `POST /check` and `POST /spend` with the same checks and errors as gRPC, `GET /health`, and the log as C2SP
+//! tlog-tiles: `GET /checkpoint`, `GET /tile/...`, and `GET /rotations` for those who know an earlier key. Tiles come from the log
+//! itself, not from the files that are written for other
 //! servers, and only up to the newest checkpoint. Entry bundles have every client's leaves: whoever may not tail the
 //! whole log does not get them.
+
+mod spend;
+
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,7 +20,7 @@ use kiki::tlog::tile::{Kind, Tile};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::rpc::check;
+use crate::rpc::{Service, check};
 use crate::store::Log;
 
 /// The body of `POST /check`; fields as in `kiki.syncshield.v1.CheckRequest`.
@@ -50,22 +55,27 @@ struct CheckAnswer {
     rules: Vec<String>,
 }
 
-pub(crate) fn router(log: Log) -> Router {
+pub(crate) fn router(log: Log, service: Arc<Service>) -> Router {
+    let spend = Router::new().route("/spend", post(spend::answer)).with_state(service);
     Router::new()
         .route("/check", post(answer_check))
         .route("/health", get(health))
         .route("/checkpoint", get(checkpoint))
         .route("/rotations", get(rotations))
         .route("/tile/{*path}", get(tile))
-        .layer(axum::extract::DefaultBodyLimit::max(64 << 10))
         .with_state(log)
+        .merge(spend)
+        .layer(axum::extract::DefaultBodyLimit::max(64 << 10))
 }
 
 async fn health(State(log): State<Log>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "log_id": log.id(), "leaves": *log.committed().borrow() }))
 }
 
-async fn answer_check(State(log): State<Log>, Json(body): Json<CheckBody>) -> Response {
+async fn answer_check(State(log): State<Log>, headers: HeaderMap, Json(body): Json<CheckBody>) -> Response {
+    if let Err(status) = caller(headers).and_then(|caller| caller.act_for(&body.client)) {
+        return refusal(&status);
+    }
     let CheckBody { client, campaign, platform, currency, price_nanos, country, categories, domain, predicted_ltv_micros, signals } = body;
     if let Some(unknown) = signals.iter().find(|name| leaf::Signal::from_str_name(name).is_none()) {
         return (StatusCode::BAD_REQUEST, Json(serde_json::json!({ "error": format!("signals: {unknown:?} is none") }))).into_response();
@@ -90,6 +100,8 @@ fn refusal(status: &tonic::Status) -> Response {
         tonic::Code::InvalidArgument => StatusCode::BAD_REQUEST,
         tonic::Code::PermissionDenied => StatusCode::FORBIDDEN,
         tonic::Code::NotFound => StatusCode::NOT_FOUND,
+        tonic::Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        tonic::Code::FailedPrecondition | tonic::Code::Aborted | tonic::Code::AlreadyExists => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     (code, [(header::CACHE_CONTROL, "no-store")], Json(serde_json::json!({ "error": status.message() }))).into_response()

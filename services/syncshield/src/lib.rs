@@ -19,6 +19,7 @@ pub mod store;
 pub mod subjects;
 pub mod witness;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::Clock;
@@ -71,8 +72,9 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let subjects = subjects(&config);
     // Before anybody can ask: what a crash left of an erasure is recorded, or nothing starts.
     subjects.finish(&log).await?;
-    let routes = routes_with(&log, subjects, &config, shutdown.clone());
-    let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone()), metrics, shutdown).await;
+    let service = Arc::new(rpc::Service::new(log.clone(), subjects, &config, shutdown.clone()));
+    let routes = routes_of(&log, service.clone(), &config);
+    let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone(), service), metrics, shutdown).await;
     drop((signing.await, budgets.await));
     log.close().await;
     publish_the_last(publishing).await;
@@ -102,7 +104,7 @@ async fn publish_the_last(publishing: tokio::task::JoinHandle<Publisher>) {
 /// The gRPC service over a log, for any listener.
 #[must_use]
 pub fn routes(log: &store::Log, config: &Config, shutdown: CancellationToken) -> tonic::service::Routes {
-    routes_with(log, subjects(config), config, shutdown)
+    routes_of(log, Arc::new(rpc::Service::new(log.clone(), subjects(config), config, shutdown)), config)
 }
 
 fn subjects(config: &Config) -> Subjects {
@@ -110,10 +112,9 @@ fn subjects(config: &Config) -> Subjects {
     Subjects::of(&store, store.folder().unwrap_or(&config.data), &config.log_id)
 }
 
-fn routes_with(log: &store::Log, subjects: Subjects, config: &Config, shutdown: CancellationToken) -> tonic::service::Routes {
-    let grpc = SyncShieldServiceServer::new(rpc::Service::new(log.clone(), subjects, config, shutdown))
-        .max_decoding_message_size(runtime::MAX_MESSAGE)
-        .max_encoding_message_size(MAX_ANSWER);
+fn routes_of(log: &store::Log, service: Arc<rpc::Service>, config: &Config) -> tonic::service::Routes {
+    let grpc =
+        SyncShieldServiceServer::from_arc(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(MAX_ANSWER);
     let admin = SyncShieldAdminServiceServer::new(rpc::Admin::new(log.clone(), config.peer_logs.clone()))
         .max_decoding_message_size(runtime::MAX_MESSAGE);
     tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept))

@@ -276,16 +276,65 @@ async fn check_gives_every_reason_over_grpc_and_http_alike() {
 }
 
 fn post(address: &str, path: &str, body: &str) -> String {
+    posted(address, path, "", body)
+}
+
+fn posted(address: &str, path: &str, headers: &str, body: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut tcp = std::net::TcpStream::connect(address).unwrap();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     tcp.write_all((head + body).as_bytes()).unwrap();
     let mut text = String::new();
     tcp.read_to_string(&mut text).unwrap();
     text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_impression_is_reserved_settled_and_voided_over_http_as_over_grpc() {
+    let Shield { mut client, http, _dir, .. } = shield().await;
+    let spend = |body: &str| post(&http, "/spend", body);
+    let reserve = |key: &str, nanos: u64| {
+        let campaign = r#""client":"acme","campaign":"c","holder":"h""#;
+        spend(&format!(r#"{{"reserve":{{"key":"{key}",{campaign},"max_nanos":{nanos}}}}}"#))
+    };
+    let answer = reserve("r1", 600_000_000);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""amount_micros":600000,"duplicate":false"#), "{answer}");
+    assert!(reserve("r1", 600_000_000).contains(r#""duplicate":true"#), "one key has one effect");
+    let over = reserve("r2", 600_000_000);
+    assert!(over.starts_with("HTTP/1.1 429"), "over the budget: {over}");
+    assert!(reserve("r2", 0).starts_with("HTTP/1.1 400"));
+    let lease_id = 1;
+    let slot = format!(r#""client":"acme","campaign":"c","lease_id":{lease_id},"max_nanos":600000000"#);
+    let settle = |price: u64, noticed: &str| {
+        spend(&format!(r#"{{"settle":{{{slot},"price_nanos":{price},"bid_at":"2026-02-02T02:40:00Z","noticed_at":"{noticed}"}}}}"#))
+    };
+    let bad = settle(700, "yesterday");
+    assert!(bad.starts_with("HTTP/1.1 400") && bad.contains("settle.noticed_at"), "{bad}");
+    let now = "2026-02-02T02:40:01Z";
+    assert!(settle(700, now).contains(r#""status":"SLOT_STATUS_APPLIED""#));
+    assert!(settle(700, now).contains(r#""status":"SLOT_STATUS_DUPLICATE""#));
+    let void = spend(&format!(r#"{{"void":{{{slot}}}}}"#));
+    assert!(void.starts_with("HTTP/1.1 409") && void.contains("SLOT_STATUS_CONFLICT"), "it was charged: {void}");
+    assert!(spend(r#"{"refund":{}}"#).starts_with("HTTP/1.1 422"), "there are three of them");
+    assert!(reserve("r3", 900_000_000).starts_with("HTTP/1.1 200"), "what was not charged is free again");
+    let held = format!(r#"{{"void":{{"client":"acme","campaign":"c","lease_id":{},"max_nanos":900000000}}}}"#, lease_id + 1);
+    assert!(spend(&held).contains(r#""status":"SLOT_STATUS_APPLIED""#));
+    let budget = client.get_budget(GetBudgetRequest { client: "acme".into(), campaign: "c".into() }).await.unwrap().into_inner().budget;
+    assert_eq!(i128::from(&budget.unwrap().settled_nanos.unwrap()), 700);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_spends_nothing_over_http_and_checks_its_own_alone() {
+    let Shield { http, _dir, .. } = shield().await;
+    let as_tenant = |path: &str, body: &str| posted(&http, path, "kiki-role: tenant\r\nkiki-client: acme\r\n", body);
+    let void = r#"{"void":{"client":"acme","campaign":"c","lease_id":1,"max_nanos":1}}"#;
+    assert!(as_tenant("/spend", void).starts_with("HTTP/1.1 403"));
+    let check = |client: &str| as_tenant("/check", &format!(r#"{{"client":"{client}","campaign":"c","currency":"USD","price_nanos":1}}"#));
+    assert!(check("acme").starts_with("HTTP/1.1 200"));
+    assert!(check("globex").starts_with("HTTP/1.1 403"));
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! A quick hash for the table's look-ups. Its keys are the operator's own; what a request brings is only looked up, so
 //! nobody can fill a bucket from outside.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map of the table.
 pub(super) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Words>>;
+
+/// A set of the table.
+pub(super) type Set<K> = HashSet<K, BuildHasherDefault<Words>>;
 
 /// Multiplies eight bytes at a time.
 #[derive(Debug, Clone, Copy, Default)]

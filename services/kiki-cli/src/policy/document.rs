@@ -54,6 +54,7 @@ struct Rule {
     platform_off: Option<bool>,
     schedule: Option<Schedule>,
     consent: Option<Consent>,
+    condition: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -207,13 +208,15 @@ impl Rule {
             self.consent.map(|consent| Kind::Consent(consent.read())),
         ];
         let mut kinds = kinds.into_iter().flatten();
-        let (Some(kind), None) = (kinds.next(), kinds.next()) else {
+        let kind = kinds.next();
+        let condition = self.condition.filter(|condition| !condition.is_empty());
+        if kinds.next().is_some() || kind.is_some() == condition.is_some() {
             return Err(format!(
-                "rule {id}: has exactly one of price, predicted_ltv, countries, categories, places, platform_off, schedule, consent"
+                "rule {id}: has exactly one of price, predicted_ltv, countries, categories, places, platform_off, schedule, consent, condition"
             ));
-        };
+        }
         let (text, client, campaign, platform) = (self.text, self.client, self.campaign, self.platform);
-        Ok(leaf::PolicyRule { id, text, client, campaign, platform, kind: Some(kind) })
+        Ok(leaf::PolicyRule { id, text, client, campaign, platform, condition: condition.unwrap_or_default(), kind })
     }
 }
 

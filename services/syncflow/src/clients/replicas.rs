@@ -19,6 +19,7 @@ use tonic::Status;
 use super::{Backoff, Shield};
 use crate::domain::auction::Counts;
 use crate::domain::targeting::Campaign;
+use crate::metrics::Metrics;
 
 /// How long a replica is good for without a word: ten heartbeats.
 pub const MAX_AGE: Duration = Duration::from_secs(10);
@@ -42,6 +43,7 @@ pub struct Replicas {
     policy: ArcSwapOption<Policy>,
     campaigns_heard: Mutex<Option<Instant>>,
     policy_heard: Mutex<Option<Instant>>,
+    metrics: Metrics,
 }
 
 /// What decisions are made on.
@@ -56,12 +58,13 @@ pub struct View {
 impl Replicas {
     /// Empty replicas, which [`Replicas::run`] fills.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub fn new(metrics: Metrics) -> Arc<Self> {
         Arc::new(Self {
             campaigns: ArcSwap::default(),
             policy: ArcSwapOption::empty(),
             campaigns_heard: Mutex::new(None),
             policy_heard: Mutex::new(None),
+            metrics,
         })
     }
 
@@ -160,7 +163,9 @@ impl Replicas {
                     }
                 }
             }
+            let known = i64::try_from(table.len()).unwrap_or(i64::MAX);
             self.campaigns.store(Arc::new(table));
+            self.metrics.campaigns.set(known);
         }
         *self.campaigns_heard.lock() = Some(Instant::now());
     }
@@ -172,7 +177,9 @@ impl Replicas {
                 if same { Ok(policy) } else { Err("its digest is another".to_owned()) }
             });
             let policy = policy.map_err(|error| Status::data_loss(format!("version {} is not applied: {error}", document.version)))?;
+            let version = i64::try_from(policy.version).unwrap_or(i64::MAX);
             self.policy.store(Some(Arc::new(policy)));
+            self.metrics.policy_version.set(version); // once bids are held against it
         }
         *self.policy_heard.lock() = Some(Instant::now());
         Ok(())
@@ -216,13 +223,17 @@ mod tests {
         shield::WatchCampaignsResponse { campaigns, snapshot }
     }
 
+    fn replicas() -> Arc<Replicas> {
+        Replicas::new(Metrics::new(&kiki::runtime::Metrics::new()))
+    }
+
     fn ids(replicas: &Replicas) -> Vec<String> {
         replicas.campaigns.load().keys().map(|(_, id)| id.clone()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_replica_that_is_not_heard_of_is_none() {
-        let replicas = Replicas::new();
+        let replicas = replicas();
         assert!(replicas.view().is_err());
         replicas.take_campaigns(message(true, vec![]));
         assert!(replicas.view().is_err());
@@ -239,7 +250,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_good_policy_stays_until_it_is_too_old() {
-        let replicas = Replicas::new();
+        let replicas = replicas();
         replicas.take_campaigns(message(true, vec![]));
         replicas.take_policy(&policy(1)).unwrap();
         tokio::time::advance(MAX_AGE / 2).await;
@@ -251,11 +262,12 @@ mod tests {
         assert_eq!(replicas.view().unwrap_err(), "the policy was not heard of for 10 s");
         replicas.take_policy(&policy(3)).unwrap();
         assert_eq!(replicas.view().unwrap().policy.version, 3);
+        assert_eq!(replicas.metrics.policy_version.get(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_replaces_a_change_adds_and_what_cannot_be_bid_for_goes() {
-        let replicas = Replicas::new();
+        let replicas = replicas();
         replicas.take_campaigns(message(true, vec![campaign("a", "USD", 1), campaign("b", "USD", 1)]));
         replicas.take_campaigns(message(false, vec![campaign("c", "USD", 1), campaign("a", "USD", 9)]));
         assert_eq!(ids(&replicas), ["a", "b", "c"]);
@@ -264,6 +276,6 @@ mod tests {
         replicas.take_campaigns(message(false, vec![campaign("b", "nonsense", 1)]));
         assert_eq!(ids(&replicas), ["a", "c"]);
         replicas.take_campaigns(message(true, vec![campaign("c", "USD", 1)]));
-        assert_eq!(ids(&replicas), ["c"]);
+        assert_eq!((ids(&replicas), replicas.metrics.campaigns.get()), (vec!["c".to_owned()], 1));
     }
 }

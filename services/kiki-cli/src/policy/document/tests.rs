@@ -96,7 +96,7 @@ fn by_schema(document: &str) -> Vec<String> {
 
 #[test]
 fn the_examples_are_valid_by_schema_and_by_reader() {
-    for (document, rules) in [(YAML, 9), (JSON, 2)] {
+    for (document, rules) in [(YAML, 10), (JSON, 2)] {
         assert_eq!(by_schema(document), Vec::<String>::new());
         assert_eq!(read(document.as_bytes()).unwrap().0.rules.len(), rules);
     }
@@ -113,6 +113,8 @@ fn the_example_says_what_it_reads_like() {
     assert_eq!(kind("no-gambling"), Kind::Categories(leaf::NameList { allow: false, names: vec!["IAB9-7".into()] }));
     let Kind::Schedule(schedule) = kind("office-hours") else { panic!("a schedule") };
     assert_eq!(schedule.windows[0], leaf::Window { days: (1..=5).collect(), from_minute: 480, to_minute: 1_080 });
+    let condition = &policy.rules.iter().find(|rule| rule.id == "a-tenth-in-germany").unwrap().condition;
+    assert_eq!(condition, r#"country in ["DEU"] && cpm_micros > predicted_ltv_micros / 10"#);
     let Kind::Consent(consent) = kind("the-law") else { panic!("consent") };
     assert_eq!(consent.refuse, [1, 3, 4, 5]);
 }
@@ -131,6 +133,8 @@ fn what_the_schema_refuses_the_reader_refuses() {
         "{bid_caps: {USD: 5}, rules: [{id: r, platform: x, platform_off: false}]}",
         "{bid_caps: {USD: 5}, rules: [{id: r, price: {least: 5}}]}",
         "{bid_caps: {USD: 5}, rules: [{id: r, price: {currency: USD, least: 5}, countries: {allow: [DEU]}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, countries: {allow: [DEU]}, condition: 'true'}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, condition: ''}]}",
         "{bid_caps: {USD: 5}, rules: [{id: r, countries: {allow: [DEU], block: [FRA]}}]}",
         "{bid_caps: {USD: 5}, rules: [{id: r, countries: {block: []}}]}",
         "{bid_caps: {USD: 5}, rules: [{id: r, consent: {refuse: [gdrp]}}]}",
@@ -148,5 +152,6 @@ fn what_is_wrong_is_named() {
     assert_eq!(error("{id: r, price: {currency: USD, least: \"1.2345678\"}}").split(':').next(), Some("rule r"));
     assert!(error("{id: r, schedule: {zone: UTC, windows: [{days: [mon], from: '8:00', to: '09:00'}]}}").contains("HH:MM"));
     assert!(error("{id: r, schedule: {zone: UTC, windows: [{days: [mon], from: '08:05', to: '09:00'}]}}").contains("multiples of 15"));
+    assert!(error("{id: r, condition: contry == 'DEU'}").contains("\"r\": line 1, column 1: \"contry\" is none of"));
     assert!(error("{id: r, schedule: {zone: Mars, windows: [{days: [mon], from: '08:00', to: '09:00'}]}}").contains("IANA"));
 }
