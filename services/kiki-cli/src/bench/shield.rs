@@ -42,16 +42,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let folder = Folder(args.scratch.join(format!("kiki-bench-{}", std::process::id())));
     std::fs::create_dir(&folder.0).doing(format_args!("making {}", folder.0.display()))?;
     let time = Duration::from_secs_f64(args.seconds);
-    let progress = out::bar("bench shield", 6);
+    let progress = out::bar("bench shield", 5);
     let mut report = Report::default();
 
     let appended = open(&Store::Files(None), folder.0.join("append"))?;
-    log::append(&appended, time, &mut report).await?;
+    log::append(&appended, &folder.0.join("raw"), time, &mut report).await?;
     progress.inc(1);
     log::proofs(&appended, &mut report).await?;
     appended.close().await;
-    log::raw(&folder.0.join("raw"), time, &mut report)?;
-    progress.inc(1);
     log::served(folder.0.join("append"), &mut report).await?;
     progress.inc(1);
     policy::check(&mut report)?;
