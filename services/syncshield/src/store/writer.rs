@@ -447,15 +447,15 @@ impl Hand {
 
     /// One turn over what has queued up, in one commit; nothing where nothing has but what an earlier turn left behind.
     pub fn turn(&mut self) {
-        self.writer.commits.drain();
         if let Ok(first) = self.queue.try_recv()
             && let Some(closed) = self.step(first, false)
         {
             let _ = closed.send(()); // whoever closed the log may have gone
         }
+        self.writer.commits.drain();
     }
 
-    /// As [`Hand::turn`], but the commit stays behind until the next turn, as if the disk took its time.
+    /// As [`Hand::turn`], but the commit stays behind until the requests of the next turn have run, as if the disk took its time.
     pub fn turn_ahead(&mut self) {
         if let Ok(first) = self.queue.try_recv()
             && let Some(closed) = self.step(first, true)

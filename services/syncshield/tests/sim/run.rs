@@ -39,6 +39,8 @@ pub(crate) struct Stats {
     pub crashes: u64,
     pub points: u64,
     pub full: u64,
+    /// Requests whose commit was on its way while others ran.
+    pub ahead: u64,
     /// Leases that came back after a start.
     pub back: u64,
 }
@@ -288,13 +290,48 @@ impl Sim {
                 .await
             }));
         }
-        for answer in &mut waiting {
-            check!(poll(answer).is_none(), "an answer before its commit");
+        // The first so many may be on their way to the disk while the others run.
+        let ahead = if ops.len() > 1 && self.rng.one_in(3) { 1 + self.rng.below(ops.len() as u64 - 1) as usize } else { 0 };
+        let mut answers: Vec<Option<Result<Did, Error>>> = waiting[..ahead].iter_mut().map(|_| None).collect();
+        for answer in &mut waiting[..ahead] {
+            check!(poll(answer).is_none(), "an answer before its turn");
+        }
+        if ahead > 0 {
+            hand.turn_ahead();
+            answers = waiting[..ahead].iter_mut().map(poll).collect();
+            check!(!answers.iter().any(|answer| matches!(answer, Some(Ok(_)))), "an answer before its commit");
+        }
+        let ran_ahead = self.tape.lock().len() - from;
+        for answer in &mut waiting[ahead..] {
+            check!(poll(answer).is_none(), "an answer before its turn");
         }
         hand.turn();
-        let answers: Vec<_> =
-            waiting.iter_mut().map(|answer| poll(answer).ok_or("no answer after the commit")).collect::<Result<_, _>>()?;
-        self.judge(ops, answers, from)
+        answers.resize_with(waiting.len(), || None);
+        let late =
+            answers.into_iter().zip(&mut waiting).map(|(early, answer)| early.or_else(|| poll(answer)).ok_or("no answer after the commit"));
+        let answers: Vec<_> = late.collect::<Result<_, _>>()?;
+        self.stats.ahead += ahead as u64;
+        self.judge_both(ops, answers, (from, from + ran_ahead), ahead)
+    }
+
+    /// Judges what went ahead and what ran behind it.
+    fn judge_both(&mut self, mut ops: Vec<Op>, mut answers: Vec<Result<Did, Error>>, tape: (usize, usize), ahead: usize) -> Checked {
+        let (from, to) = tape;
+        let lost = answers[..ahead].iter().any(|answer| matches!(answer, Err(error) if !matches!(error, Error::Full)));
+        if ahead > 0 && !lost {
+            let (behind, behind_answers) = (ops.split_off(ahead), answers.split_off(ahead));
+            let built_on_nothing = to > from && answers.iter().all(Result::is_err) && behind_answers.iter().any(Result::is_ok);
+            check!(!built_on_nothing, "built on what found no room, and answered: {behind_answers:?}");
+            let later = self.tape.lock().split_off(to);
+            self.judge(ops, answers, from)?;
+            self.tape.lock().extend(later);
+            (ops, answers) = (behind, behind_answers);
+        }
+        let whole = answers.iter().all(Result::is_ok);
+        self.judge(ops, answers, from)?;
+        let size = self.open.as_ref().map_or(0, |(log, _)| *log.committed().borrow());
+        check!(!whole || size == self.acknowledged, "{size} leaves are committed, {} acknowledged", self.acknowledged);
+        Ok(())
     }
 
     fn judge(&mut self, ops: Vec<Op>, answers: Vec<Result<Did, Error>>, from: usize) -> Checked {
@@ -309,8 +346,6 @@ impl Sim {
                 self.acknowledged = attempt.after;
                 self.hold_against_model(attempt)?;
             }
-            let size = self.open.as_ref().map_or(0, |(log, _)| *log.committed().borrow());
-            check!(size == self.acknowledged, "{size} leaves are committed, {} acknowledged", self.acknowledged);
             return Ok(());
         }
         check!(answers.iter().all(Result::is_err), "one commit, two fates: {answers:?}");
