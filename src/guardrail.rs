@@ -5,10 +5,11 @@
 //! only the first, and so is every rule, but that conditions are asked only where nothing else refuses; the digest is that
 //! of the document's bytes in the log.
 //!
-//! Not here: budgets (leases), and the life cycle of policies.
+//! Not here: budgets (leases), the life cycle of policies, and the counting that frequency caps need.
 
 mod condition;
 mod consent;
+mod frequency;
 mod sample;
 mod table;
 
@@ -18,6 +19,7 @@ use crate::clock::UnixMicros;
 use crate::leaf;
 use crate::money::{Currency, Micros, Nanos};
 pub use consent::{Regulations, signals};
+pub use frequency::{Cap, MAX_HOURS};
 pub use sample::{Sample, sample};
 pub use table::MAX_RULES;
 use table::{Rule, Table};
@@ -34,7 +36,7 @@ pub struct Refusals(pub u32);
 impl Refusals {
     /// None.
     pub const NONE: Self = Self(0);
-    /// Those that are a policy's; the others are of budgets, floors and deadlines.
+    /// Those that a policy's table makes of a bid alone; the others are of budgets, floors, deadlines and frequency.
     pub const GUARDRAILS: Self = Self::NONE
         .with(leaf::Refusal::BidCap)
         .with(leaf::Refusal::Geo)
@@ -162,6 +164,12 @@ impl Policy {
     #[must_use]
     pub fn verdict(&self, bid: &Bid<'_>) -> Verdict {
         self.table.verdict(bid)
+    }
+
+    /// The frequency caps that are for a campaign's bids. Whoever counts impressions holds them; a verdict says nothing of them.
+    #[must_use]
+    pub fn caps(&self, client: &str, campaign: &str) -> Vec<Cap> {
+        self.table.caps(client, campaign)
     }
 
     /// The ids of all rules; those of the document's lists are the lists' names, and may stand several times.

@@ -2,7 +2,7 @@
 //!
 //! A bid: [`domain::openrtb`] or gRPC -> [`domain::opportunity`] -> [`domain::targeting`] -> a prediction
 //! ([`clients::predictor`], behind [`domain::breaker`]) -> [`domain::pricing`] -> guardrails and floor
-//! ([`domain::auction`]) -> a slot of a lease ([`clients::leases`]) -> [`domain::receipt`] -> the decision on its way to
+//! ([`domain::auction`]) -> caps of the customer's impressions ([`frequency`]) -> a slot of a lease ([`clients::leases`]) -> [`domain::receipt`] -> the decision on its way to
 //! the log ([`clients::recorder`]). [`engine`] is that path; [`notices`] is the way back.
 //!
 //! Invariants: spend stays below marks that the log has acknowledged; without a fresh policy and fresh campaigns nothing
@@ -16,6 +16,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod error;
+pub mod frequency;
 mod http;
 pub mod metrics;
 pub mod notices;
@@ -41,6 +42,7 @@ use clients::replicas::Replicas;
 use domain::breaker::{Breaker, Settings};
 use domain::receipt::ReceiptKeys;
 use engine::Engine;
+use frequency::Frequency;
 use notices::Notices;
 
 /// The service's full name, for health checks.
@@ -95,6 +97,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let skew = Duration::from_millis(config.clock_skew_ms);
     let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, metrics.clone());
     let (replicas, recorder) = (Replicas::new(metrics.clone()), Recorder::new());
+    let frequency = Frequency::new(replicas.clone(), metrics.clone());
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
     let source = format!("{holder:.46}.{boot}");
     let mut tasks = vec![
@@ -114,6 +117,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         exchanges: exchanges.clone(),
         pseudonyms: pseudonyms.clone(),
         leases: leases.clone(),
+        frequency: frequency.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
@@ -121,6 +125,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         exchanges,
         replicas,
         leases,
+        frequency,
         predictor,
         recorder,
         receipts,

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub policy_version: IntGauge,
     /// Campaigns that are known.
     pub campaigns: IntGauge,
+    /// Bids that frequency caps forgot before their time, because there were too many.
+    pub frequency_forgotten: IntCounter,
     spend: CounterVec,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
@@ -56,6 +58,10 @@ impl Metrics {
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
             notices: counters("syncflow_notices_total", "notices by kind and result", &["kind", "status"]),
             receipts_refused: counter("syncflow_receipts_refused_total", "receipts of purchases that were not taken"),
+            frequency_forgotten: counter(
+                "syncflow_frequency_forgotten_total",
+                "bids that frequency caps forgot too early, for want of room",
+            ),
             policy_version: gauge("syncflow_policy_version", "version of the policy that bids are held against"),
             campaigns: gauge("syncflow_campaigns", "campaigns that are known"),
             spend: registry
