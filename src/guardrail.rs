@@ -286,6 +286,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_is_not_held_against_what_was_decided() {
+        let kind = Some(leaf::policy_rule::Kind::Frequency(leaf::Frequency { most: 1, hours: 1 }));
+        let rules = vec![leaf::PolicyRule { id: "once".into(), kind, ..Default::default() }];
+        let caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 5_000_000 }];
+        let policy = Policy::compile(&leaf::Policy { bid_caps: caps, rules, ..Default::default() }).expect("a policy");
+        let refusals = Refusals::NONE.with(leaf::Refusal::Frequency);
+        let decision = leaf::Decision { at: Some(UnixMicros(0).into()), refusals: refusals.0, ..Default::default() };
+        let batch = leaf::DecisionBatch { currency: "USD".into(), ..Default::default() };
+        assert_eq!(policy.judge("acme", &batch, &decision), Some(Verdict::default()));
+        assert!(refusals.and(Refusals::GUARDRAILS).is_empty(), "so policies that both let it through agree");
+        assert_eq!(refusals.iter().collect::<Vec<_>>(), [leaf::Refusal::Frequency]);
+    }
+
+    #[test]
     fn a_bad_document_names_its_field() {
         let bad = leaf::Policy { bid_caps: vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 0 }], ..Default::default() };
         assert_eq!(Policy::compile(&bad).expect_err("a cap of 0").field, "bid_caps[0].cap_nanos");

@@ -266,7 +266,7 @@ impl Engine {
         let predictions = predicted(found.asked, deadline).await;
         let now = self.clock.now(); // predictions may have taken a while, and leases end on time
         let (may, mut may_not) = auction::rank(self.value(&opportunity, found.matches, &predictions, &policy, now));
-        let (may, over) = self.frequency.hold(may, &customers, &policy, now);
+        let (may, over) = self.frequency.hold(may, &customers, &policy, now, deadline.all).await;
         may_not.extend(over);
         let mut decided = Decided { opportunity: &opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
         for candidate in &may_not {

@@ -21,6 +21,7 @@ mod http;
 pub mod metrics;
 pub mod notices;
 mod rpc;
+pub mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +98,6 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let skew = Duration::from_millis(config.clock_skew_ms);
     let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, metrics.clone());
     let (replicas, recorder) = (Replicas::new(metrics.clone()), Recorder::new());
-    let frequency = Frequency::new(replicas.clone(), metrics.clone());
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
     let source = format!("{holder:.46}.{boot}");
     let mut tasks = vec![
@@ -105,6 +105,15 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
         tokio::spawn(recorder.clone().run(shield.clone(), source, stop.clone(), FLUSH)),
     ];
+    let mut shared: Option<Box<dyn store::Counter>> = None;
+    if let Some(url) = &config.frequency {
+        let window = Duration::from_secs(config.notice_window_secs);
+        let (counter, counting) =
+            store::redis::Redis::new(url, window, metrics.frequency_unshared.clone(), stop.clone()).map_err(Error::Config)?;
+        tasks.push(tokio::spawn(counting));
+        shared = Some(Box::new(counter));
+    }
+    let frequency = Frequency::new(shared, Duration::from_millis(config.frequency_budget_ms), replicas.clone(), metrics.clone());
     // On virtual time what happens depends on the order of bids alone, and a task ticks in real time.
     if matches!(clock, Clock::System) {
         tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub campaigns: IntGauge,
     /// Bids that frequency caps forgot before their time, because there were too many.
     pub frequency_forgotten: IntCounter,
+    /// Bids whose caps were held against this process's own counts, because the shared ones did not answer in time.
+    pub frequency_alone: IntCounter,
+    /// Bids and notices that the shared counts did not take.
+    pub frequency_unshared: IntCounter,
     spend: CounterVec,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
@@ -62,6 +66,11 @@ impl Metrics {
                 "syncflow_frequency_forgotten_total",
                 "bids that frequency caps forgot too early, for want of room",
             ),
+            frequency_alone: counter(
+                "syncflow_frequency_alone_total",
+                "bids capped by this process's counts, the shared ones being late or gone",
+            ),
+            frequency_unshared: counter("syncflow_frequency_unshared_total", "bids and notices that the shared counts did not take"),
             policy_version: gauge("syncflow_policy_version", "version of the policy that bids are held against"),
             campaigns: gauge("syncflow_campaigns", "campaigns that are known"),
             spend: registry

@@ -1,11 +1,16 @@
 //! Frequency caps, from the request to the decision in the log.
 
+mod conformance;
+mod server;
+
 use std::time::Duration;
 
 use kiki::leaf::{self, policy_rule::Kind};
 use serde_json::{Value as Json, json};
 
 use crate::fakes::Manner;
+use server::Server;
+
 use crate::world::{Answer, START, World, campaign, client_campaign, policy, prediction, request};
 
 const PLENTY: i64 = 64_000_000_000;
@@ -18,7 +23,11 @@ fn cap(id: &str, campaign: &str, most: u32) -> leaf::PolicyRule {
 
 /// With these rules in force, and campaigns of these ids, the first the dearest.
 async fn world(rules: Vec<leaf::PolicyRule>, campaigns: &[&str]) -> World {
-    let world = World::bare(PLENTY, Manner::Answers(prediction())).await;
+    world_of(None, rules, campaigns).await
+}
+
+async fn world_of(redis: Option<String>, rules: Vec<leaf::PolicyRule>, campaigns: &[&str]) -> World {
+    let world = World::counting_in(redis, PLENTY, Manner::Answers(prediction())).await;
     let campaigns = campaigns.iter().zip(0..).map(|(id, n)| {
         let target_roas_ppm = 2_000_000 + n * 500_000;
         client_campaign(leaf::Campaign { campaign: (*id).into(), target_roas_ppm, ..campaign() })
@@ -110,5 +119,34 @@ async fn who_has_no_id_has_no_cap_to_keep() {
     for n in 0..3 {
         assert_eq!(ask(&world, &format!("r{n}"), None).await.status, 200);
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn several_syncflows_count_together() {
+    let redis = Server::start_or_install();
+    let rules = || vec![cap("one", "spring", 1)];
+    let (first, second) =
+        (world_of(Some(redis.url()), rules(), &["spring"]).await, world_of(Some(redis.url()), rules(), &["spring"]).await);
+    let bid = won(&first, "r1", "ann").await;
+    capped(&second, "r2", "ann").await;
+    assert_eq!(first.notice(&bid, "lurl", "").await.json()["status"], "applied");
+    let bid = won(&second, "r3", "ann").await;
+    assert_eq!(second.notice(&bid, "burl", "9").await.json()["status"], "applied");
+    capped(&first, "r4", "ann").await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn where_redis_is_gone_each_syncflow_goes_by_its_own_counts() {
+    let redis = Server::start_or_install();
+    let world = world_of(Some(redis.url()), vec![cap("one", "spring", 1)], &["spring"]).await;
+    won(&world, "r1", "ann").await;
+    drop(redis);
+    let before = world.metric("syncflow_frequency_alone_total").await;
+    capped(&world, "r2", "ann").await;
+    won(&world, "r3", "bob").await;
+    assert_eq!(world.metric("syncflow_frequency_alone_total").await, before + 2.0);
     world.stop().await;
 }
