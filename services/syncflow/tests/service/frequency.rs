@@ -122,6 +122,13 @@ async fn who_has_no_id_has_no_cap_to_keep() {
     world.stop().await;
 }
 
+/// Waits until Redis has what this SyncFlow told it: a question is answered behind all of that.
+async fn told(world: &World, id: &str) {
+    let before = world.metric("syncflow_frequency_alone_total").await;
+    won(world, id, id).await;
+    assert_eq!(world.metric("syncflow_frequency_alone_total").await, before, "Redis did not answer");
+}
+
 #[tokio::test]
 async fn several_syncflows_count_together() {
     let redis = Server::start_or_install();
@@ -129,10 +136,13 @@ async fn several_syncflows_count_together() {
     let (first, second) =
         (world_of(Some(redis.url()), rules(), &["spring"]).await, world_of(Some(redis.url()), rules(), &["spring"]).await);
     let bid = won(&first, "r1", "ann").await;
+    told(&first, "t1").await;
     capped(&second, "r2", "ann").await;
     assert_eq!(first.notice(&bid, "lurl", "").await.json()["status"], "applied");
+    told(&first, "t2").await;
     let bid = won(&second, "r3", "ann").await;
     assert_eq!(second.notice(&bid, "burl", "9").await.json()["status"], "applied");
+    told(&second, "t3").await;
     capped(&first, "r4", "ann").await;
     first.stop().await;
     second.stop().await;
