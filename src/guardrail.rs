@@ -5,10 +5,11 @@
 //! only the first, and so is every rule, but that conditions are asked only where nothing else refuses; the digest is that
 //! of the document's bytes in the log.
 //!
-//! Not here: budgets (leases), and the life cycle of policies.
+//! Not here: budgets (leases), the life cycle of policies, and the counting that frequency caps need.
 
 mod condition;
 mod consent;
+mod frequency;
 mod sample;
 mod table;
 
@@ -18,6 +19,7 @@ use crate::clock::UnixMicros;
 use crate::leaf;
 use crate::money::{Currency, Micros, Nanos};
 pub use consent::{Regulations, signals};
+pub use frequency::{Cap, MAX_HOURS};
 pub use sample::{Sample, sample};
 pub use table::MAX_RULES;
 use table::{Rule, Table};
@@ -34,7 +36,7 @@ pub struct Refusals(pub u32);
 impl Refusals {
     /// None.
     pub const NONE: Self = Self(0);
-    /// Those that are a policy's; the others are of budgets, floors and deadlines.
+    /// Those that a policy's table makes of a bid alone; the others are of budgets, floors, deadlines and frequency.
     pub const GUARDRAILS: Self = Self::NONE
         .with(leaf::Refusal::BidCap)
         .with(leaf::Refusal::Geo)
@@ -164,6 +166,12 @@ impl Policy {
         self.table.verdict(bid)
     }
 
+    /// The frequency caps that are for a campaign's bids. Whoever counts impressions holds them; a verdict says nothing of them.
+    #[must_use]
+    pub fn caps(&self, client: &str, campaign: &str) -> Vec<Cap> {
+        self.table.caps(client, campaign)
+    }
+
     /// The ids of all rules; those of the document's lists are the lists' names, and may stand several times.
     #[must_use]
     pub fn rule_ids(&self) -> &[String] {
@@ -275,6 +283,20 @@ mod tests {
     fn refuses_a_currency_without_a_cap() {
         let jpy = Currency::parse("JPY").expect("a currency");
         assert_eq!(refusals(|bid| bid.currency = jpy), [leaf::Refusal::BidCap]);
+    }
+
+    #[test]
+    fn a_cap_is_not_held_against_what_was_decided() {
+        let kind = Some(leaf::policy_rule::Kind::Frequency(leaf::Frequency { most: 1, hours: 1 }));
+        let rules = vec![leaf::PolicyRule { id: "once".into(), kind, ..Default::default() }];
+        let caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 5_000_000 }];
+        let policy = Policy::compile(&leaf::Policy { bid_caps: caps, rules, ..Default::default() }).expect("a policy");
+        let refusals = Refusals::NONE.with(leaf::Refusal::Frequency);
+        let decision = leaf::Decision { at: Some(UnixMicros(0).into()), refusals: refusals.0, ..Default::default() };
+        let batch = leaf::DecisionBatch { currency: "USD".into(), ..Default::default() };
+        assert_eq!(policy.judge("acme", &batch, &decision), Some(Verdict::default()));
+        assert!(refusals.and(Refusals::GUARDRAILS).is_empty(), "so policies that both let it through agree");
+        assert_eq!(refusals.iter().collect::<Vec<_>>(), [leaf::Refusal::Frequency]);
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn speaks(rule: &leaf::PolicyRule, bid: &Bid<'_>) -> Option<leaf::Refusal> {
             let inside = |w: &leaf::Window| w.days.contains(&day) && (w.from_minute..w.to_minute).contains(&minute);
             (!schedule.windows.iter().any(inside), leaf::Refusal::Schedule)
         }
+        Kind::Frequency(_) => (false, leaf::Refusal::Frequency), // whoever counts holds it
         Kind::Consent(consent) => (consent.refuse.iter().any(|signal| bid.signals & 1 << signal != 0), leaf::Refusal::Consent),
     };
     yes.then_some(refusal)

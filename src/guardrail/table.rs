@@ -11,6 +11,7 @@ mod zones;
 use std::collections::HashSet;
 
 use super::condition::Condition;
+use super::frequency::{Cap, Caps};
 use super::{Bid, MAX_ENTRIES, PolicyError, Refusals, Verdict};
 use crate::ids;
 use crate::leaf::{self, policy_rule::Kind};
@@ -32,9 +33,9 @@ const WORDS: usize = MAX_RULES / 64;
 const SIGNALS: u32 = 32;
 
 /// A bit for each rule; as long as the policy needs.
-type Mask = Box<[u64]>;
+pub(super) type Mask = Box<[u64]>;
 
-fn set(mask: &mut [u64], rule: usize) {
+pub(super) fn set(mask: &mut [u64], rule: usize) {
     mask[rule / 64] |= 1 << (rule % 64);
 }
 
@@ -61,6 +62,7 @@ enum What<'a> {
     Schedule(&'a leaf::Schedule, String),
     Consent(u32),
     Condition(Condition),
+    Frequency(Cap),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -164,6 +166,10 @@ impl<'a> Rule<'a> {
             Kind::PlatformOff(_) => What::Off,
             Kind::Schedule(schedule) => What::Schedule(schedule, field("schedule")),
             Kind::Consent(consent) => What::Consent(signals(&field("consent.refuse"), consent)?),
+            Kind::Frequency(_) if !rule.platform.is_empty() => {
+                return Err(PolicyError::new(field("platform"), "stands beside no frequency: impressions count on all of them"));
+            }
+            Kind::Frequency(frequency) => What::Frequency(Cap::read(&field("frequency"), frequency, rule)?),
         };
         Ok(Self { id: &rule.id, client: &rule.client, campaign: &rule.campaign, platform: &rule.platform, what })
     }
@@ -178,6 +184,7 @@ impl<'a> Rule<'a> {
             What::Schedule(..) => leaf::Refusal::Schedule,
             What::Consent(_) => leaf::Refusal::Consent,
             What::Condition(_) => leaf::Refusal::Condition,
+            What::Frequency(_) => leaf::Refusal::Frequency,
         }
     }
 }
@@ -217,6 +224,7 @@ pub(super) struct Table {
     signals: Vec<(u32, Mask)>,
     /// In the order of their rules.
     conditions: Vec<(usize, Condition)>,
+    caps: Caps,
 }
 
 impl std::fmt::Debug for Dimension {
@@ -255,6 +263,7 @@ impl Table {
             zones: Zones::default(),
             signals: Vec::new(),
             conditions: Vec::new(),
+            caps: Caps::new(words),
         };
         table.scopes(rules, &none);
         check_ids(rules)?;
@@ -311,6 +320,7 @@ impl Table {
                 return Err(PolicyError::new("rules", format!("more than {MAX_CONDITIONS} have a condition")));
             }
             What::Condition(condition) => self.conditions.push((bit, condition.clone())),
+            What::Frequency(cap) => self.caps.add(bit, *cap),
             What::Consent(refused) => {
                 for signal in (0..SIGNALS).filter(|signal| refused & 1 << signal != 0) {
                     match self.signals.iter_mut().find(|(of, _)| *of == signal) {
@@ -327,12 +337,22 @@ impl Table {
         Ok(())
     }
 
+    /// The rules that are for a campaign, on whatever platform.
+    fn of_campaign(&self, client: &str, campaign: &str) -> &[u64] {
+        match self.clients.get(client) {
+            None => &self.everyone,
+            Some(scope) => scope.campaigns.get(campaign).unwrap_or(&scope.mask),
+        }
+    }
+
+    /// The frequency caps of a campaign.
+    pub(super) fn caps(&self, client: &str, campaign: &str) -> Vec<Cap> {
+        self.caps.of(self.of_campaign(client, campaign))
+    }
+
     /// The rules that are for this bid.
     fn scope(&self, bid: &Bid<'_>) -> (&[u64], &[u64]) {
-        let client = match self.clients.get(bid.client) {
-            None => &self.everyone,
-            Some(scope) => scope.campaigns.get(bid.campaign).unwrap_or(&scope.mask),
-        };
+        let client = self.of_campaign(bid.client, bid.campaign);
         (client, self.platforms.get(bid.platform).unwrap_or(&self.everywhere))
     }
 

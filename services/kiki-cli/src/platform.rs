@@ -229,6 +229,8 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         platforms: config.platforms.clone(),
         settle_on_win: config.settle_on_win.clone(),
         notice_window_secs: NOTICE_WINDOW_SECS,
+        frequency: None, // one process counts for itself
+        frequency_budget_ms: 5,
         clock_skew_ms: 1_000,
         network_allowance_ms: 5,
         deadline_max_ms: 1_000,

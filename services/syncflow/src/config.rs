@@ -32,6 +32,13 @@ pub struct Config {
     /// How long after a bid its notices are taken, seconds.
     #[arg(long, env = "KIKI_NOTICE_WINDOW_SECS", default_value_t = 604_800)]
     pub notice_window_secs: u64,
+    /// Where several SyncFlows count impressions for frequency caps together, redis://HOST/; without one each counts its own.
+    #[arg(long, env = "KIKI_FREQUENCY")]
+    pub frequency: Option<String>,
+    /// What of a bid's time those counts may take, milliseconds; where they take longer, its own are gone by. Redis answers
+    /// in half a millisecond, and exchanges wait for 100.
+    #[arg(long, env = "KIKI_FREQUENCY_BUDGET_MS", default_value_t = 5)]
+    pub frequency_budget_ms: u64,
     /// By how much the clocks here and at SyncShield may differ, milliseconds.
     #[arg(long, env = "KIKI_CLOCK_SKEW_MS", default_value_t = 1_000)]
     pub clock_skew_ms: u64,

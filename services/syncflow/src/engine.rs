@@ -28,10 +28,12 @@ use crate::clients::replicas::{Replicas, View};
 use crate::config::Exchanges;
 use crate::domain::auction::{self, Candidate, Counts, Prediction};
 use crate::domain::creative::Creative;
+use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
 use crate::domain::receipt::{Purpose, Receipt, ReceiptKeys};
 use crate::domain::targeting::Campaign;
+use crate::frequency::{Customers, Frequency};
 use crate::metrics::Metrics;
 use memo::Memo;
 
@@ -154,6 +156,8 @@ pub struct Engine {
     pub replicas: Arc<Replicas>,
     /// Budgets.
     pub leases: Arc<Leases>,
+    /// Frequency caps.
+    pub frequency: Arc<Frequency>,
     /// Predictions.
     pub predictor: Predictor,
     /// The way to the log.
@@ -258,11 +262,12 @@ impl Engine {
             Err((reason, detail)) => return Answered::no_bid(reason, detail, 0),
         };
         let policy = found.policy.clone();
-        let customers: HashMap<String, Option<CustomerKey>> =
-            found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
+        let customers: Customers = found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
         let predictions = predicted(found.asked, deadline).await;
         let now = self.clock.now(); // predictions may have taken a while, and leases end on time
-        let (may, may_not) = auction::rank(self.value(&opportunity, found.matches, &predictions, &policy, now));
+        let (may, mut may_not) = auction::rank(self.value(&opportunity, found.matches, &predictions, &policy, now));
+        let (may, over) = self.frequency.hold(may, &customers, &policy, now, deadline.all).await;
+        may_not.extend(over);
         let mut decided = Decided { opportunity: &opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
         for candidate in &may_not {
             decided.refused(candidate, candidate.refusals);
@@ -315,6 +320,7 @@ impl Engine {
 
     fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
         let content = decided.receipt(&candidate, &slot, self.notice_window);
+        self.frequency.tell(&content, Fate::Open, decided.now);
         let [receipt, click] = [Purpose::Notice, Purpose::Click].map(|purpose| self.receipts.seal(&content, purpose));
         decided.took(&candidate, &slot);
         let ticket = self.recorder.push(decided.entries);
@@ -359,7 +365,7 @@ fn status(status: leaf::PredictionStatus) -> &'static str {
 struct Decided<'a> {
     opportunity: &'a Opportunity,
     policy: &'a Policy,
-    customers: &'a HashMap<String, Option<CustomerKey>>,
+    customers: &'a Customers,
     now: UnixMicros,
     entries: Vec<Entry>,
 }

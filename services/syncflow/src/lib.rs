@@ -2,7 +2,7 @@
 //!
 //! A bid: [`domain::openrtb`] or gRPC -> [`domain::opportunity`] -> [`domain::targeting`] -> a prediction
 //! ([`clients::predictor`], behind [`domain::breaker`]) -> [`domain::pricing`] -> guardrails and floor
-//! ([`domain::auction`]) -> a slot of a lease ([`clients::leases`]) -> [`domain::receipt`] -> the decision on its way to
+//! ([`domain::auction`]) -> caps of the customer's impressions ([`frequency`]) -> a slot of a lease ([`clients::leases`]) -> [`domain::receipt`] -> the decision on its way to
 //! the log ([`clients::recorder`]). [`engine`] is that path; [`notices`] is the way back.
 //!
 //! Invariants: spend stays below marks that the log has acknowledged; without a fresh policy and fresh campaigns nothing
@@ -16,10 +16,12 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod error;
+pub mod frequency;
 mod http;
 pub mod metrics;
 pub mod notices;
 mod rpc;
+pub mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,7 @@ use clients::replicas::Replicas;
 use domain::breaker::{Breaker, Settings};
 use domain::receipt::ReceiptKeys;
 use engine::Engine;
+use frequency::Frequency;
 use notices::Notices;
 
 /// The service's full name, for health checks.
@@ -102,6 +105,15 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
         tokio::spawn(recorder.clone().run(shield.clone(), source, stop.clone(), FLUSH)),
     ];
+    let mut shared: Option<Box<dyn store::Counter>> = None;
+    if let Some(url) = &config.frequency {
+        let window = Duration::from_secs(config.notice_window_secs);
+        let (counter, counting) =
+            store::redis::Redis::new(url, window, metrics.frequency_unshared.clone(), stop.clone()).map_err(Error::Config)?;
+        tasks.push(tokio::spawn(counting));
+        shared = Some(Box::new(counter));
+    }
+    let frequency = Frequency::new(shared, Duration::from_millis(config.frequency_budget_ms), replicas.clone(), metrics.clone());
     // On virtual time what happens depends on the order of bids alone, and a task ticks in real time.
     if matches!(clock, Clock::System) {
         tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));
@@ -114,6 +126,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         exchanges: exchanges.clone(),
         pseudonyms: pseudonyms.clone(),
         leases: leases.clone(),
+        frequency: frequency.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
@@ -121,6 +134,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         exchanges,
         replicas,
         leases,
+        frequency,
         predictor,
         recorder,
         receipts,

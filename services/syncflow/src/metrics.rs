@@ -32,6 +32,12 @@ pub struct Metrics {
     pub policy_version: IntGauge,
     /// Campaigns that are known.
     pub campaigns: IntGauge,
+    /// Bids that frequency caps forgot before their time, because there were too many.
+    pub frequency_forgotten: IntCounter,
+    /// Bids whose caps were held against this process's own counts, because the shared ones did not answer in time.
+    pub frequency_alone: IntCounter,
+    /// Bids and notices that the shared counts did not take.
+    pub frequency_unshared: IntCounter,
     spend: CounterVec,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
@@ -56,6 +62,15 @@ impl Metrics {
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
             notices: counters("syncflow_notices_total", "notices by kind and result", &["kind", "status"]),
             receipts_refused: counter("syncflow_receipts_refused_total", "receipts of purchases that were not taken"),
+            frequency_forgotten: counter(
+                "syncflow_frequency_forgotten_total",
+                "bids that frequency caps forgot too early, for want of room",
+            ),
+            frequency_alone: counter(
+                "syncflow_frequency_alone_total",
+                "bids capped by this process's counts, the shared ones being late or gone",
+            ),
+            frequency_unshared: counter("syncflow_frequency_unshared_total", "bids and notices that the shared counts did not take"),
             policy_version: gauge("syncflow_policy_version", "version of the policy that bids are held against"),
             campaigns: gauge("syncflow_campaigns", "campaigns that are known"),
             spend: registry

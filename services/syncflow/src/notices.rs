@@ -11,9 +11,11 @@ use kiki::pb::syncshield::v1 as shield;
 use crate::clients::Shield;
 use crate::clients::leases::Leases;
 use crate::config::Exchanges;
+use crate::domain::frequency::Fate;
 use crate::domain::notice::{self, Effect, Word};
 use crate::domain::receipt::{Purpose, Receipt, ReceiptError, ReceiptKeys};
 use crate::error::Error;
+use crate::frequency::Frequency;
 use crate::metrics::Metrics;
 
 /// Notices or conversions of one call: what SyncShield takes at once.
@@ -100,6 +102,8 @@ pub struct Notices {
     pub pseudonyms: Pseudonyms,
     /// The leases, which hear of money that came back.
     pub leases: Arc<Leases>,
+    /// The counts of impressions, which hear of what was charged and lost.
+    pub frequency: Arc<Frequency>,
     /// What "now" is.
     pub clock: Clock,
     /// What is counted.
@@ -179,6 +183,10 @@ impl Notices {
             return Err(Error::shield(tonic::Status::unknown(message)));
         }
         for (closing, result) in closings.into_iter().zip(results) {
+            if matches!(result.status(), shield::SlotStatus::Applied | shield::SlotStatus::Duplicate) {
+                let fate = if closing.price.is_some() { Fate::Charged } else { Fate::Lost };
+                self.frequency.tell(&closing.receipt, fate, self.clock.now());
+            }
             let outcome = match result.status() {
                 shield::SlotStatus::Applied => {
                     let receipt = &closing.receipt;

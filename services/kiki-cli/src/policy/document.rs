@@ -54,6 +54,7 @@ struct Rule {
     platform_off: Option<bool>,
     schedule: Option<Schedule>,
     consent: Option<Consent>,
+    frequency: Option<Frequency>,
     condition: Option<String>,
 }
 
@@ -110,6 +111,13 @@ enum Day {
 #[serde(deny_unknown_fields)]
 struct Consent {
     refuse: Vec<Signal>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Frequency {
+    most: u32,
+    hours: u32,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -206,13 +214,14 @@ impl Rule {
             self.platform_off.filter(|off| *off).map(|_| Kind::PlatformOff(leaf::PlatformOff {})),
             schedule.map(Kind::Schedule),
             self.consent.map(|consent| Kind::Consent(consent.read())),
+            self.frequency.map(|Frequency { most, hours }| Kind::Frequency(leaf::Frequency { most, hours })),
         ];
         let mut kinds = kinds.into_iter().flatten();
         let kind = kinds.next();
         let condition = self.condition.filter(|condition| !condition.is_empty());
         if kinds.next().is_some() || kind.is_some() == condition.is_some() {
             return Err(format!(
-                "rule {id}: has exactly one of price, predicted_ltv, countries, categories, places, platform_off, schedule, consent, condition"
+                "rule {id}: has exactly one of price, predicted_ltv, countries, categories, places, platform_off, schedule, consent, frequency, condition"
             ));
         }
         let (text, client, campaign, platform) = (self.text, self.client, self.campaign, self.platform);

@@ -91,6 +91,12 @@ impl Replicas {
         self.campaigns.load().get(&key).map(|entry| entry.campaign.clone())
     }
 
+    /// The policy that was in force last, however old the replica.
+    #[must_use]
+    pub fn policy(&self) -> Option<Arc<Policy>> {
+        self.policy.load_full()
+    }
+
     /// Follows both streams until `stop`.
     pub async fn run(self: Arc<Self>, client: Shield, stop: CancellationToken) {
         let both = async { tokio::join!(self.follow_campaigns(client.clone()), self.follow_policy(client)) };

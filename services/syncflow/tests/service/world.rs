@@ -114,6 +114,11 @@ impl World {
 
     /// Without policy and campaigns.
     pub async fn bare(budget_nanos: i64, manner: Manner) -> Self {
+        Self::counting_in(None, budget_nanos, manner).await
+    }
+
+    /// Without policy and campaigns, its impressions counted in this Redis.
+    pub async fn counting_in(frequency: Option<String>, budget_nanos: i64, manner: Manner) -> Self {
         let clock = VirtualClock::at(START);
         let (shield, shield_address) = Shield::start(Clock::Virtual(clock.clone()), Duration::from_secs(60), budget_nanos).await;
         let (value, value_address) = Value::start(manner).await;
@@ -129,6 +134,8 @@ impl World {
             platforms: vec!["x1=tradedesk".into()],
             settle_on_win: vec!["x2".into()],
             notice_window_secs: 3_600,
+            frequency,
+            frequency_budget_ms: 1_500, // a busy machine is no Redis that is gone
             clock_skew_ms: 1_000,
             network_allowance_ms: 5,
             deadline_max_ms: 2_000,

@@ -9,7 +9,7 @@ const JSON: &str = include_str!("../../../../../docs/policies/example.json");
 const SCHEMA: &str = include_str!("../../../../../docs/policy.schema.json");
 
 /// The keywords that our schema uses; any other would be passed over, and so fails the test.
-const KEYWORDS: [&str; 18] = [
+const KEYWORDS: [&str; 20] = [
     "$schema",
     "$defs",
     "$ref",
@@ -22,6 +22,8 @@ const KEYWORDS: [&str; 18] = [
     "oneOf",
     "items",
     "enum",
+    "minimum",
+    "maximum",
     "minItems",
     "maxItems",
     "minLength",
@@ -66,6 +68,11 @@ fn faults(schema: &Value, root: &Value, value: &Value, at: &str) -> Vec<String> 
     if !(bound("min", 0)..=bound("max", u64::MAX)).contains(&size) {
         found.push(format!("{at} has {size}"));
     }
+    let within =
+        |number: i64| number >= schema["minimum"].as_i64().unwrap_or(i64::MIN) && number <= schema["maximum"].as_i64().unwrap_or(i64::MAX);
+    if value.as_i64().is_some_and(|number| !within(number)) {
+        found.push(format!("{at} is {value}"));
+    }
     let has = |required: &Value| required.as_array().into_iter().flatten().all(|name| value.get(name.as_str().unwrap()).is_some());
     if value.is_object() && !has(&schema["required"]) {
         found.push(format!("{at} lacks a field"));
@@ -96,7 +103,7 @@ fn by_schema(document: &str) -> Vec<String> {
 
 #[test]
 fn the_examples_are_valid_by_schema_and_by_reader() {
-    for (document, rules) in [(YAML, 10), (JSON, 2)] {
+    for (document, rules) in [(YAML, 11), (JSON, 2)] {
         assert_eq!(by_schema(document), Vec::<String>::new());
         assert_eq!(read(document.as_bytes()).unwrap().0.rules.len(), rules);
     }
@@ -110,6 +117,7 @@ fn the_example_says_what_it_reads_like() {
     let kind = |id: &str| policy.rules.iter().find(|rule| rule.id == id).unwrap().kind.clone().unwrap();
     assert_eq!(kind("acme-calm"), Kind::Price(leaf::AmountRange { currency: "USD".into(), least: 0, most: 20_000_000 }));
     assert_eq!(kind("value-in-reason"), Kind::PredictedLtv(leaf::AmountRange { currency: "USD".into(), least: 0, most: 5_000_000_000 }));
+    assert_eq!(kind("three-a-day"), Kind::Frequency(leaf::Frequency { most: 3, hours: 24 }));
     assert_eq!(kind("no-gambling"), Kind::Categories(leaf::NameList { allow: false, names: vec!["IAB9-7".into()] }));
     let Kind::Schedule(schedule) = kind("office-hours") else { panic!("a schedule") };
     assert_eq!(schedule.windows[0], leaf::Window { days: (1..=5).collect(), from_minute: 480, to_minute: 1_080 });
@@ -126,6 +134,9 @@ fn what_the_schema_refuses_the_reader_refuses() {
         "bid_caps: {USD: 5.5}",
         "{bid_caps: {USD: 5}, author: [a]}",
         "{bid_caps: {USD: 5}, typo: 1}",
+        "{bid_caps: {USD: 5}, rules: [{id: a, frequency: {most: 0, hours: 24}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: a, frequency: {most: 3, hours: 721}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: a, frequency: {most: 3}}]}",
         "{bid_caps: {USD: 5}, blocked_countries: DEU}",
         "{bid_caps: {USD: 5}, blocked_domains: [\"\"]}",
         "{bid_caps: {USD: 5}, rules: [{id: r}]}",

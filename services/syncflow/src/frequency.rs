@@ -1,0 +1,151 @@
+//! Frequency caps on the bid path: asked last, of what nothing else refuses; told of every bid and notice that matters.
+//!
+//! A cap needs a customer: a bid without one has no cap to keep, and none refuses it. What is counted are bids of campaigns
+//! for which the policy in force has a cap, so without one this costs nothing, and a new cap counts from when it takes force.
+//! Asking and counting are two steps: bids for one customer that are decided at the same instant may pass together.
+//!
+//! Several SyncFlows share their counts in a store. Each also counts what it hears of itself: where the store has not
+//! answered within its time budget, that is what the cap is held against.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiki::clock::UnixMicros;
+use kiki::guardrail::{Cap, MAX_NAMED, Policy};
+use kiki::ids::CustomerKey;
+use kiki::leaf;
+use tokio::time::Instant;
+
+use crate::clients::replicas::Replicas;
+use crate::domain::auction::Candidate;
+use crate::domain::frequency::{Customer, Fate, Memory, Question, Shown};
+use crate::domain::receipt::Receipt;
+use crate::metrics::Metrics;
+use crate::store::Counter;
+
+/// The customer as each client knows them.
+pub type Customers = HashMap<String, Option<CustomerKey>>;
+
+/// Holds caps, and counts for them.
+#[derive(Debug)]
+pub struct Frequency {
+    memory: Memory,
+    shared: Option<Box<dyn Counter>>,
+    budget: Duration,
+    replicas: Arc<Replicas>,
+    metrics: Metrics,
+}
+
+impl Frequency {
+    /// Nobody has seen anything yet, but what the shared counts know. They may take `budget` of a bid's time.
+    #[must_use]
+    pub fn new(shared: Option<Box<dyn Counter>>, budget: Duration, replicas: Arc<Replicas>, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { memory: Memory::default(), shared, budget, replicas, metrics })
+    }
+
+    /// Those that no cap refuses, in their order; then those that one does, with the reason. It takes until `deadline` at
+    /// the most.
+    pub async fn hold(
+        &self,
+        candidates: Vec<Candidate>,
+        customers: &Customers,
+        policy: &Policy,
+        now: UnixMicros,
+        deadline: Instant,
+    ) -> (Vec<Candidate>, Vec<Candidate>) {
+        let asked: Vec<(Vec<Cap>, Vec<Question>)> = candidates.iter().map(|candidate| caps(policy, candidate, customers)).collect();
+        let questions: Vec<Question> = asked.iter().flat_map(|(_, questions)| questions).cloned().collect();
+        if questions.is_empty() {
+            return (candidates, Vec::new());
+        }
+        let mut counts = self.counts(questions, now, deadline).await.into_iter();
+        let held = |(mut candidate, (caps, _)): (Candidate, (Vec<Cap>, _))| {
+            let full = caps.into_iter().zip(counts.by_ref()).filter(|(cap, count)| *count >= cap.most);
+            let rules: Vec<String> = full.map(|(cap, _)| policy.rule_ids()[usize::from(cap.rule)].clone()).collect();
+            if !rules.is_empty() {
+                candidate.refusals = candidate.refusals.with(leaf::Refusal::Frequency);
+                candidate.rules.extend(rules.into_iter().take(MAX_NAMED));
+            }
+            candidate
+        };
+        candidates.into_iter().zip(asked).map(held).partition(|candidate| candidate.refusals.is_empty())
+    }
+
+    async fn counts(&self, questions: Vec<Question>, now: UnixMicros, deadline: Instant) -> Vec<u32> {
+        if let Some(shared) = &self.shared {
+            let until = deadline.min(Instant::now() + self.budget);
+            if let Ok(Some(counts)) = tokio::time::timeout_at(until, shared.counts(questions.clone(), now)).await {
+                return counts;
+            }
+            self.metrics.frequency_alone.inc();
+        }
+        questions.iter().map(|question| self.memory.count(question, now)).collect()
+    }
+
+    /// Tells of what became of a bid; for one that was made the receipt is what its notices will carry.
+    pub fn tell(&self, receipt: &Receipt, fate: Fate, now: UnixMicros) {
+        let Some(key) = receipt.customer else { return };
+        let Some(policy) = self.replicas.policy() else { return };
+        if policy.caps(&receipt.client, &receipt.campaign).is_empty() {
+            return;
+        }
+        let customer = Customer { client: receipt.client.clone(), key };
+        let slot = (receipt.lease_id, receipt.sequence);
+        let shown = Shown { slot, campaign: receipt.campaign.clone(), at: receipt.bid_at, deadline: receipt.deadline };
+        if let Some(shared) = &self.shared {
+            shared.take(&customer, &shown, fate, now);
+        }
+        let forgotten = self.memory.take(&customer, &shown, fate, now);
+        self.metrics.frequency_forgotten.inc_by(forgotten as u64);
+    }
+}
+
+/// The caps of a candidate, and what has to be asked for each.
+fn caps(policy: &Policy, candidate: &Candidate, customers: &Customers) -> (Vec<Cap>, Vec<Question>) {
+    let (client, campaign) = (&candidate.campaign.client, &candidate.campaign.id);
+    let Some(key) = customers.get(client).copied().flatten() else { return Default::default() };
+    let caps = policy.caps(client, campaign);
+    let question = |cap: &Cap| {
+        let customer = Customer { client: client.clone(), key };
+        Question { customer, campaign: cap.of_campaign.then(|| campaign.clone()), hours: cap.hours }
+    };
+    let questions = caps.iter().map(question).collect();
+    (caps, questions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Counts;
+
+    const BUDGET: Duration = Duration::from_millis(5);
+
+    /// Shared counts that never answer.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl Counter for Silent {
+        fn counts(&self, _: Vec<Question>, _: UnixMicros) -> Counts<'_> {
+            Box::pin(std::future::pending())
+        }
+        fn take(&self, _: &Customer, _: &Shown, _: Fate, _: UnixMicros) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bid_waits_for_its_budget_and_no_longer_and_then_goes_by_its_own_counts() {
+        let metrics = Metrics::new(&kiki::runtime::Metrics::new());
+        let frequency = Frequency::new(Some(Box::new(Silent)), BUDGET, Replicas::new(metrics.clone()), metrics.clone());
+        let customer = Customer { client: "acme".into(), key: CustomerKey([1; 16]) };
+        let (at, deadline) = (UnixMicros(0), UnixMicros(1));
+        let shown = Shown { slot: (1, 0), campaign: "spring".into(), at, deadline };
+        assert_eq!(frequency.memory.take(&customer, &shown, Fate::Open, at), 0);
+        let questions = vec![Question { customer, campaign: None, hours: 1 }];
+        let started = Instant::now();
+        assert_eq!(frequency.counts(questions.clone(), at, started + 10 * BUDGET).await, [1]);
+        assert_eq!((started.elapsed(), metrics.frequency_alone.get()), (BUDGET, 1));
+        let started = Instant::now();
+        assert_eq!(frequency.counts(questions, at, started + BUDGET / 5).await, [1]);
+        assert_eq!((started.elapsed(), metrics.frequency_alone.get()), (BUDGET / 5, 2), "the bid's own deadline comes first");
+    }
+}
