@@ -113,12 +113,27 @@ pub fn read(disk: &dyn Disk, range: &Range) -> Result<Vec<(u64, Bytes)>, Error> 
     Ok(leaves)
 }
 
-/// The segments of a folder in order, by their first index.
+/// The segments of a folder in order, by their first index. One at the end that was made and never written to is none:
+/// the segment before it may still be the one that is written, where there was no room to make the next.
 ///
 /// # Errors
 /// The file system's. A folder that does not exist has none.
 pub fn list(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
-    named(disk, dir, ".seg")
+    let mut found = named(disk, dir, ".seg")?;
+    while let Some((_, path)) = found.last()
+        && is_empty(disk, path)?
+    {
+        found.pop();
+    }
+    Ok(found)
+}
+
+fn is_empty(disk: &dyn Disk, path: &Path) -> std::io::Result<bool> {
+    match disk.read_at(path, 0, 1) {
+        Ok(_) => Ok(false),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(true),
+        Err(e) => Err(e),
+    }
 }
 
 /// The files of hashes of pruned segments, in order, by their first index.
@@ -174,8 +189,7 @@ fn named(disk: &dyn Disk, dir: &Path, ending: &str) -> std::io::Result<Vec<(u64,
 /// # Errors
 /// The file system's.
 pub fn any_records(paths: &super::Paths) -> std::io::Result<bool> {
-    let full = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
-    Ok(list(&super::disk::Files, &paths.log())?.iter().any(|(_, path)| full(path)))
+    Ok(!list(&super::disk::Files, &paths.log())?.is_empty())
 }
 
 /// What recovery found.

@@ -114,6 +114,11 @@ impl SimDisk {
         self.0.lock().swaps = true;
     }
 
+    /// From here on nothing fails any more.
+    pub(crate) fn heal(&self) {
+        self.0.lock().faults.clear();
+    }
+
     /// How many I/O points were passed.
     pub(crate) fn points(&self) -> u64 {
         self.0.lock().points

@@ -119,16 +119,20 @@ fn a_fault_at_every_io_point_of_the_writer_loses_nothing() {
     let script = |faults| Plan { seed: 4, steps: 100, faults, lies: None, swaps: None };
     let points = run(&script(BTreeMap::new()), &key()).unwrap().points;
     assert!(points > 150, "the script passes only {points} I/O points");
-    let ways = [Fault::Crash, Fault::Crash, Fault::Fail, Fault::Full];
-    let stats = run_all(points * 4, |at| {
-        let mut faults = BTreeMap::from([(at / 4, ways[(at % 4) as usize])]);
-        if at % 4 == 1 {
-            // What the crash left is not left in peace either.
-            faults.insert(at / 4 + 2, Fault::Crash);
-        }
-        script(faults)
+    // What the first left is not left in peace either.
+    let ways: [&[(u64, Fault)]; 5] = [
+        &[(0, Fault::Crash)],
+        &[(0, Fault::Crash), (2, Fault::Crash)],
+        &[(0, Fault::Fail)],
+        &[(0, Fault::Full)],
+        &[(0, Fault::Full), (1, Fault::Crash)],
+    ];
+    let many = ways.len() as u64;
+    let stats = run_all(points * many, |at| {
+        let of = ways[(at % many) as usize].iter();
+        script(of.map(|(behind, fault)| (at / many + behind, *fault)).collect())
     });
-    told(&format!("{points} I/O points, 4 ways each"), &stats);
+    told(&format!("{points} I/O points, {many} ways each"), &stats);
 }
 
 /// The first seed whose history is found wrong, of a hundred.

@@ -137,7 +137,7 @@ impl Model {
     fn is_about_nothing(&self, op: &Op) -> bool {
         let known = |index: usize| self.campaigns[index].version > 0;
         match *op {
-            Op::Bound { campaign: None, .. } => !(0..self.campaigns.len()).any(known),
+            Op::Bound { campaign: None, .. } | Op::Decisions { .. } | Op::Purchase { .. } => !(0..self.campaigns.len()).any(known),
             Op::Bound { campaign: Some(index), .. } | Op::Reconcile { campaign: index, .. } => !known(index),
             Op::Adjust { key } => !known(correction(key).0),
             _ => false,

@@ -150,7 +150,10 @@ impl Sim {
             0 => self.restart(End::Kill, true),
             1 => self.restart(End::PowerLoss, true),
             2 => self.restart(End::PowerLoss, false),
-            3..6 => self.sign(),
+            3..6 => {
+                let least = if self.rng.one_in(4) { 0 } else { self.acknowledged };
+                self.sign(least)
+            }
             6 => {
                 if let Some((_, hand)) = &mut self.open {
                     hand.snapshot();
@@ -372,10 +375,9 @@ impl Sim {
         Ok(())
     }
 
-    /// Signs, and holds the checkpoint against all others.
-    fn sign(&mut self) -> Checked {
+    /// Signs `least` leaves or more, and holds the checkpoint against all others.
+    fn sign(&mut self, least: u64) -> Checked {
         let Some((log, hand)) = &mut self.open else { return Err("not open".into()) };
-        let least = if self.rng.one_in(4) { 0 } else { self.acknowledged };
         let log = log.clone();
         let mut answer: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { log.checkpoint(least).await });
         let first = poll(&mut answer);
@@ -497,6 +499,14 @@ impl Sim {
     }
 
     fn hold_state_against_model(&mut self) -> Checked {
+        match self.compared()? {
+            Ok(()) => Ok(()),
+            Err(_) => self.revive(),
+        }
+    }
+
+    /// Holds the state against the model, where the log answers.
+    fn compared(&mut self) -> Checked<Result<(), Error>> {
         let Some((log, hand)) = &mut self.open else { return Err("not open".into()) };
         let (log, model) = (log.clone(), self.model.clone());
         let asked = async move { log.run(move |ledger| Ok(compare(&ledger.state, ledger.now().0, &model))).await };
@@ -504,8 +514,8 @@ impl Sim {
         check!(poll(&mut answer).is_none(), "an answer before its turn");
         hand.turn();
         match poll(&mut answer) {
-            Some(Ok(compared)) => compared,
-            Some(Err(_)) => self.revive(),
+            Some(Ok(compared)) => compared.map(Ok),
+            Some(Err(error)) => Ok(Err(error)),
             None => Err("no answer".into()),
         }
     }
@@ -523,15 +533,14 @@ impl Sim {
         Ok(leaves)
     }
 
-    /// Everything in the end: a strict audit, all checkpoints against the tree, the state against the model.
+    /// Everything in the end, on a disk that is well again: the log takes requests and signs; a strict audit, all
+    /// checkpoints against the tree, the state against the model.
     fn end(mut self) -> Checked<Stats> {
-        for _ in 0..100 {
-            self.hold_state_against_model()?;
-            self.sign()?;
-            if self.signed.contains_key(&self.acknowledged) {
-                break;
-            }
-        }
+        self.disk.heal();
+        self.revive()?;
+        self.compared()?.map_err(|error| format!("the disk is well, and the log says: {error}"))?;
+        self.sign(self.acknowledged)?;
+        check!(self.signed.contains_key(&self.acknowledged), "the disk is well, and {} leaves were not signed", self.acknowledged);
         let report = audit::verify_on(&self.disk, Path::new("/sim"), self.key.verifying_key()).map_err(|e| e.to_string())?;
         check!(report.leaves == self.acknowledged, "the audit found {} leaves, not {}", report.leaves, self.acknowledged);
         let mut tree = Tree::new();
