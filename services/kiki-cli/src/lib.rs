@@ -1,4 +1,4 @@
-//! The command `kiki`: up, replay, bench, audit, budget, invoice, policy, subject.
+//! The command `kiki`: up, replay, bench, audit, budget, invoice, policy, subject, train, evaluate, predict.
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
@@ -10,6 +10,7 @@ pub mod error;
 mod http;
 pub mod invoice;
 pub mod keys;
+pub mod model;
 pub mod operate;
 pub mod out;
 pub mod platform;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, budget, invoice, policy, put, replay, subject, up};
+use kiki_cli::{bench, budget, invoice, model, policy, put, replay, subject, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,6 +35,12 @@ enum Command {
     Subject(subject::Args),
     /// Puts terms and campaigns as documents say.
     Put(put::Args),
+    /// Trains a model of lifetime value on a log of purchases.
+    Train(model::TrainArgs),
+    /// Scores a log of purchases with a model.
+    Predict(model::PredictArgs),
+    /// Trains on the first part of a log, predicts the rest of it, and says what that was worth.
+    Evaluate(model::EvaluateArgs),
     /// Checks, proves and reads a log offline.
     Audit(invoice::AuditArgs),
 }
@@ -51,6 +57,9 @@ async fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args).await,
         Command::Subject(args) => subject::run(args).await,
         Command::Put(args) => put::run(args).await,
+        Command::Train(args) => model::train(&args),
+        Command::Predict(args) => model::predict(&args),
+        Command::Evaluate(args) => model::evaluate(&args),
         Command::Audit(args) => invoice::run_audit(&args).await,
     };
     match result {

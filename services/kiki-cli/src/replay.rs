@@ -10,7 +10,7 @@ mod account;
 mod auction;
 mod clients;
 mod drive;
-mod events;
+pub(crate) mod events;
 mod exchange;
 mod generate;
 mod journal;

@@ -9,5 +9,6 @@ pub mod customer;
 pub mod fit;
 pub mod interval;
 pub mod market;
+pub mod model;
 pub mod population;
 pub mod predictor;

@@ -18,6 +18,7 @@ mod follower;
 mod metrics;
 mod rpc;
 pub mod store;
+pub mod train;
 
 use std::sync::Arc;
 

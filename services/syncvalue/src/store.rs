@@ -4,6 +4,7 @@
 //! order of the log; so that a restart, which applies the log's records in order, comes to the same state. After a failed write it
 //! takes nothing more.
 
+pub mod folder;
 pub mod record;
 mod wal;
 

@@ -55,6 +55,41 @@ impl Fit {
     }
 }
 
+/// A fit as plain numbers, for a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbers {
+    /// Purchases a day: for each class, by week since the last.
+    pub rate: Vec<f64>,
+    /// See [`Fit`].
+    pub customers: u64,
+    /// See [`Fit`].
+    pub spend: f64,
+    /// See [`Fit`].
+    pub first_spend: f64,
+    /// See [`Fit`].
+    pub scatter: f64,
+}
+
+impl Fit {
+    /// Its numbers.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        let Self { rate, customers, spend, first_spend, scatter } = self;
+        Numbers { rate: rate.concat(), customers: *customers, spend: *spend, first_spend: *first_spend, scatter: *scatter }
+    }
+
+    /// From its numbers; none where they are of another table, or absurd.
+    #[must_use]
+    pub fn from_numbers(numbers: &Numbers) -> Option<Self> {
+        let Numbers { rate, customers, spend, first_spend, scatter } = numbers;
+        let (rows, rest) = rate.as_chunks::<WEEKS>();
+        let fits = rows.len() == CLASSES && rest.is_empty() && rate.iter().all(|rate| (0.0..=1.0).contains(rate));
+        let amounts = [spend, first_spend, scatter].iter().all(|x| x.is_finite() && **x >= 0.0);
+        let fit = Self { rate: rows.to_vec(), customers: *customers, spend: *spend, first_spend: *first_spend, scatter: *scatter };
+        (fits && amounts && *customers > 0).then_some(fit)
+    }
+}
+
 fn rates(population: &Population) -> Cells {
     let exposure = banded(population.exposure());
     let returns = banded(population.returns());

@@ -14,7 +14,8 @@ pub fn quantile(level: f64, active: f64, mean: f64, variance: f64) -> f64 {
 
 /// The inverse of the standard normal distribution function (P. J. Acklam's rational approximation, error below 1.2e-9).
 #[allow(clippy::excessive_precision)]
-fn normal_quantile(p: f64) -> f64 {
+/// See above.
+pub fn normal_quantile(p: f64) -> f64 {
     const A: [f64; 6] = [
         -3.969683028665376e+01,
         2.209460984245205e+02,

@@ -84,14 +84,9 @@ impl Prediction {
 /// The value of `customer` (none: unknown) over the table's horizon, seen on the UTC day `day`.
 #[must_use]
 pub fn predict(fit: &Fit, table: &Table, customer: Option<&Customer>, day: i64) -> Prediction {
-    let known = customer.and_then(|customer| Some((customer, class_of(customer.days)?)));
-    match known {
-        Some((customer, class)) => {
-            let days = f64::from(customer.days);
-            let worth = (fit.spend * SPEND_PRIOR_DAYS + customer.net_micros() as f64) / (SPEND_PRIOR_DAYS + days);
-            // A customer's last purchase may be later than the question's "now": then it is as if it were today.
-            let future = table.future(class, day.saturating_sub(customer.last_day()));
-            Spend::of(fit, &future, worth, days).into_prediction(fit, table, Reason::NoModel)
+    match customer.and_then(|customer| Some((customer, known(fit, table, customer, day)?))) {
+        Some((customer, (future, worth))) => {
+            Spend::of(fit, &future, worth, customer.days.into()).into_prediction(fit, table, Reason::NoModel)
         }
         None => {
             let mut spend = Spend::of(fit, &table.future(0, 0), fit.spend, 0.0);
@@ -102,6 +97,31 @@ pub fn predict(fit: &Fit, table: &Table, customer: Option<&Customer>, day: i64) 
             spend.into_prediction(fit, table, Reason::UnknownCustomer)
         }
     }
+}
+
+/// What a customer with a purchase is expected to do over a horizon.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Expected {
+    /// Purchase days.
+    pub count: f64,
+    /// Spend, micros.
+    pub spend: f64,
+    /// The chance of any purchase.
+    pub active: f64,
+}
+
+/// What `customer` is expected to do over the table's horizon, seen on the UTC day `day`; none without a purchase.
+#[must_use]
+pub fn expect(fit: &Fit, table: &Table, customer: &Customer, day: i64) -> Option<Expected> {
+    let (future, worth) = known(fit, table, customer, day)?;
+    Some(Expected { count: future.count, spend: future.count * worth, active: (1.0 - future.silence).clamp(0.0, 1.0) })
+}
+
+fn known(fit: &Fit, table: &Table, customer: &Customer, day: i64) -> Option<(Future, f64)> {
+    let class = class_of(customer.days)?;
+    let worth = (fit.spend * SPEND_PRIOR_DAYS + customer.net_micros() as f64) / (SPEND_PRIOR_DAYS + f64::from(customer.days));
+    // A customer's last purchase may be later than the question's "now": then it is as if it were today.
+    Some((table.future(class, day.saturating_sub(customer.last_day())), worth))
 }
 
 /// Moments of the spend, micros.

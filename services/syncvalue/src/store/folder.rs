@@ -1,0 +1,267 @@
+//! A model as a folder: `weights.safetensors` (its networks' tensors in 32 bits as `MEMBER.TENSOR`, and `estimate.rate` in 64) and
+//! `card.json` (what it is, what it was trained on, what it was worth). Small: 0.6 MB for five networks.
+//!
+//! Everything is checked when it is read: every tensor is there with its shape and finite, and the id is that of the weights.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::fit::{Fit, Numbers, Table};
+use crate::domain::model::Model;
+use crate::domain::model::features::Scales;
+use crate::domain::model::network::Layout;
+use crate::domain::population::{CLASSES, WEEKS};
+use crate::domain::predictor::MAX_HORIZON_DAYS;
+
+/// The form of the folder; one that is read has to have it.
+pub const FORMAT: u32 = 1;
+/// The file of weights.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// The file that says what it is.
+pub const CARD: &str = "card.json";
+/// Longest files that are read: far more than any model of this form has.
+const MAX_BYTES: u64 = 64 << 20;
+/// Networks of a model and layers of a network, at most.
+const MAX_PARTS: usize = 16;
+
+/// Why a model cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system's.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        error: std::io::Error,
+    },
+    /// A file that is no model's.
+    #[error("{}: {why}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// What a model is and where it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The model's id, made from its weights.
+    pub id: String,
+    /// Days that it predicts.
+    pub horizon_days: u32,
+    /// Weeks that its layers look back, from the lowest up.
+    pub dilations: Vec<usize>,
+    /// How many networks answer together.
+    pub members: usize,
+    /// Mean spend of a purchase day, currency units.
+    pub spend_scale: f64,
+    /// Mean items of a purchase day.
+    pub items_scale: f64,
+    /// The estimate's numbers, but for its rates.
+    pub estimate: Estimate,
+    /// What it was trained on, and how: for the reader.
+    pub trained: serde_json::Value,
+}
+
+/// The estimate's numbers, see [`Numbers`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Customers that it rests on.
+    pub customers: u64,
+    /// Mean net spend of a purchase day, micros.
+    pub spend: f64,
+    /// Mean of first purchases, micros.
+    pub first_spend: f64,
+    /// Scatter of day spends.
+    pub scatter: f64,
+}
+
+struct Tensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Tensor {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The tensors of some networks, as safetensors.
+fn encoded(layout: &Layout, members: &[Vec<f32>], rate: &[f64]) -> Result<Vec<u8>, String> {
+    let mut tensors = BTreeMap::new();
+    for (member, p) in members.iter().enumerate() {
+        for (name, at, [rows, columns]) in layout.tensors() {
+            let bytes = p[at..at + rows * columns].iter().flat_map(|x| x.to_le_bytes()).collect();
+            tensors.insert(format!("{member}.{name}"), Tensor { dtype: Dtype::F32, shape: vec![rows, columns], bytes });
+        }
+    }
+    if !rate.is_empty() {
+        let bytes = rate.iter().flat_map(|x| x.to_le_bytes()).collect();
+        tensors.insert("estimate.rate".into(), Tensor { dtype: Dtype::F64, shape: vec![CLASSES, WEEKS], bytes });
+    }
+    safetensors::serialize(tensors, None).map_err(|e| e.to_string())
+}
+
+fn tensor<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype, shape: [usize; 2]) -> Result<&'a [u8], String> {
+    let found = file.tensor(name).map_err(|e| format!("{name}: {e}"))?;
+    if found.dtype() != dtype || found.shape() != shape {
+        return Err(format!("{name}: {:?} {:?}, and {dtype:?} {shape:?} is meant", found.dtype(), found.shape()));
+    }
+    Ok(found.data())
+}
+
+fn parameters(file: &SafeTensors<'_>, layout: &Layout, member: usize) -> Result<Vec<f32>, String> {
+    let mut p = vec![0.0; layout.len];
+    for (name, at, shape) in layout.tensors() {
+        let name = format!("{member}.{name}");
+        let bytes = tensor(file, &name, Dtype::F32, shape)?;
+        for (p, bytes) in p[at..].iter_mut().zip(bytes.as_chunks().0) {
+            *p = f32::from_le_bytes(*bytes);
+            if !p.is_finite() {
+                return Err(format!("{name}: {p} is no weight"));
+            }
+        }
+    }
+    Ok(p)
+}
+
+/// Writes a model; files that are there are replaced, the card last.
+///
+/// # Errors
+/// The file system's.
+pub fn save(model: &Model, trained: serde_json::Value, folder: &Path) -> Result<Card, Error> {
+    let Numbers { rate, customers, spend, first_spend, scatter } = model.estimate.numbers();
+    let card = Card {
+        format: FORMAT,
+        id: model.id.clone(),
+        horizon_days: model.horizon_days,
+        dilations: model.layout.layers.iter().map(|layer| layer.dilation).collect(),
+        members: model.members.len(),
+        spend_scale: model.scales.spend,
+        items_scale: model.scales.items,
+        estimate: Estimate { customers, spend, first_spend, scatter },
+        trained,
+    };
+    std::fs::create_dir_all(folder).map_err(|error| Error::Io { path: folder.into(), error })?;
+    let wrong = |file: &str| {
+        let path = folder.join(file);
+        move |why| Error::Wrong { path, why }
+    };
+    write(&folder.join(WEIGHTS), &encoded(&model.layout, &model.members, &rate).map_err(wrong(WEIGHTS))?)?;
+    let text = serde_json::to_vec_pretty(&card).map_err(|e| wrong(CARD)(e.to_string()))?;
+    write(&folder.join(CARD), &text)?;
+    Ok(card)
+}
+
+/// Whole or not at all, so that no reader finds half of it.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let io = |error| Error::Io { path: path.into(), error };
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).map_err(io)?;
+    std::fs::rename(&new, path).map_err(io)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let io = |error| Error::Io { path: path.into(), error };
+    let size = std::fs::metadata(path).map_err(io)?.len();
+    if size > MAX_BYTES {
+        return Err(Error::Wrong { path: path.into(), why: format!("{size} bytes; at most {MAX_BYTES} are read") });
+    }
+    std::fs::read(path).map_err(io)
+}
+
+/// Reads a model.
+///
+/// # Errors
+/// The file system's, or what is wrong with which file.
+pub fn load(folder: &Path) -> Result<(Model, Card), Error> {
+    let (weights, card) = (folder.join(WEIGHTS), folder.join(CARD));
+    let found: Card = serde_json::from_slice(&read(&card)?).map_err(|e| Error::Wrong { path: card.clone(), why: e.to_string() })?;
+    check(&found).map_err(|why| Error::Wrong { path: card, why })?;
+    let model = decode(&read(&weights)?, &found).map_err(|why| Error::Wrong { path: weights, why })?;
+    Ok((model, found))
+}
+
+fn check(card: &Card) -> Result<(), String> {
+    if card.format != FORMAT {
+        return Err(format!("format: {}; this version reads {FORMAT}", card.format));
+    }
+    if !(1..=MAX_HORIZON_DAYS).contains(&card.horizon_days) {
+        return Err(format!("horizon_days: {}; 1 to {MAX_HORIZON_DAYS} are predicted", card.horizon_days));
+    }
+    if !(1..=MAX_PARTS).contains(&card.members) || !(1..=MAX_PARTS).contains(&card.dilations.len()) {
+        return Err(format!("members, dilations: {}, {}; 1 to {MAX_PARTS} of each", card.members, card.dilations.len()));
+    }
+    if card.dilations.iter().any(|dilation| !(1..=64).contains(dilation)) {
+        return Err(format!("dilations: {:?}; each 1 to 64", card.dilations));
+    }
+    let scales = [card.spend_scale, card.items_scale];
+    if scales.iter().any(|scale| !scale.is_finite() || *scale <= 0.0) {
+        return Err(format!("spend_scale, items_scale: {scales:?}; each above 0"));
+    }
+    Ok(())
+}
+
+fn decode(bytes: &[u8], card: &Card) -> Result<Model, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let layout = Layout::new(&card.dilations);
+    let members = (0..card.members).map(|member| parameters(&file, &layout, member)).collect::<Result<Vec<_>, _>>()?;
+    let rate = tensor(&file, "estimate.rate", Dtype::F64, [CLASSES, WEEKS])?;
+    let rate = rate.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    let Estimate { customers, spend, first_spend, scatter } = card.estimate;
+    let estimate = Fit::from_numbers(&Numbers { rate, customers, spend, first_spend, scatter }).ok_or("estimate: absurd numbers")?;
+    let table = Table::of(&estimate, card.horizon_days);
+    let scales = Scales { spend: card.spend_scale, items: card.items_scale };
+    let model =
+        Model { id: Model::id_of(&members, card.horizon_days), horizon_days: card.horizon_days, scales, layout, members, estimate, table };
+    if model.id != card.id {
+        return Err(format!("these are the weights of {}, and the card is that of {}", model.id, card.id));
+    }
+    Ok(model)
+}
+
+/// One trained network, kept so that a training that was interrupted goes on behind it.
+///
+/// # Errors
+/// The file system's.
+pub fn save_member(layout: &Layout, p: &[f32], path: &Path) -> Result<(), Error> {
+    let bytes = encoded(layout, &[p.to_vec()], &[]).map_err(|why| Error::Wrong { path: path.into(), why })?;
+    write(path, &bytes)
+}
+
+/// A network that [`save_member`] kept; none where there is no such file.
+///
+/// # Errors
+/// The file system's, or a file of another network.
+pub fn load_member(layout: &Layout, path: &Path) -> Result<Option<Vec<f32>>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = read(path)?;
+    let wrong = |why| Error::Wrong { path: path.into(), why };
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(e.to_string()))?;
+    parameters(&file, layout, 0).map(Some).map_err(wrong)
+}

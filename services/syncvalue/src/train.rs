@@ -1,0 +1,142 @@
+//! Training: from a log of purchases to a [`Model`].
+//!
+//! [`data`] cuts the log into histories and what came after them, [`gradient`] is the network's way back, [`learn`] makes the loss small, and
+//! [`metrics`] says what predictions were worth. A model's networks are each trained without one part of the customers (a fold),
+//! which says when to stop; together they have learnt from all.
+
+pub mod data;
+pub mod gradient;
+pub mod learn;
+pub mod metrics;
+pub mod random;
+
+use crate::domain::fit::Table;
+use crate::domain::model::network::{INPUTS, Layout};
+use crate::domain::model::{Day, Forecast, Model, scaled, weeks};
+use crate::domain::predictor::expect;
+use data::{Buyer, Cuts, Histories, History, Protocol};
+use learn::{Learned, Progress, Settings};
+use random::Random;
+
+/// Networks of a model, and folds of its customers.
+pub const MEMBERS: usize = 5;
+/// The fewest customers that a model is trained on: below, the estimate knows as much.
+pub const MIN_BUYERS: usize = 200;
+
+/// How a model is trained: chosen on the validation parts of the logs that README.md of the service names.
+#[must_use]
+pub fn settings() -> Settings {
+    Settings { dilations: vec![1, 2, 4, 8], steps: 1_200, batch: 128, rate: 0.003, decay: 0.2, checks: 20, patience: 5 }
+}
+
+/// Which weeks lend labels.
+pub const CUTS: Cuts = Cuts { every: 2, after: 8, weight: 0.3, shortest: 8 };
+
+/// Why no model was trained.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Too little to learn from.
+    #[error("{0} customers came before the cut; a model takes at least {MIN_BUYERS}")]
+    TooFew(usize),
+    /// Nothing was ever paid.
+    #[error("nothing was spent before the cut")]
+    NoSpend,
+    /// Nothing to learn from.
+    #[error("no week before the cut has {} weeks behind it that were observed", CUTS.shortest)]
+    NoLabels,
+}
+
+/// Everything that a training needs, made from the buyers once.
+pub struct Prepared {
+    /// One for each buyer.
+    histories: Vec<History>,
+    model: Model,
+    seed: u64,
+    settings: Settings,
+    /// The customers with labels, in folds.
+    folds: Vec<usize>,
+}
+
+impl Prepared {
+    /// From the buyers, of whom those who lend labels train.
+    ///
+    /// # Errors
+    /// Too little to learn from.
+    pub fn new(buyers: &[Buyer], protocol: &Protocol, settings: Settings, seed: u64) -> Result<Self, Error> {
+        if buyers.len() < MIN_BUYERS {
+            return Err(Error::TooFew(buyers.len()));
+        }
+        let scales = data::scales(buyers, protocol.cut).ok_or(Error::NoSpend)?;
+        let estimate = data::estimate(buyers, protocol).ok_or(Error::NoSpend)?;
+        let mut histories = Histories::new(*protocol, scales, &estimate, CUTS);
+        let mut histories: Vec<History> = buyers.iter().map(|buyer| histories.of(buyer)).collect();
+        // Where some lend what came after the cut, the others have no labels of their own: they are who is predicted.
+        if buyers.iter().any(|buyer| buyer.until > protocol.cut) {
+            let unseen = histories.iter_mut().zip(buyers).filter(|(_, buyer)| buyer.until <= protocol.cut);
+            unseen.for_each(|(history, _)| history.labels.clear());
+        }
+        if histories.iter().all(|history| history.labels.is_empty()) {
+            return Err(Error::NoLabels);
+        }
+        let folds = (0..histories.len()).map(|i| (Random(seed.wrapping_mul(1_000_003) ^ i as u64).bits() % MEMBERS as u64) as usize);
+        let folds = folds.collect();
+        let table = Table::of(&estimate, protocol.horizon_days);
+        let layout = Layout::new(&settings.dilations);
+        let model = Model { id: String::new(), horizon_days: protocol.horizon_days, scales, layout, members: Vec::new(), estimate, table };
+        Ok(Self { histories, model, seed, settings, folds })
+    }
+
+    /// Trains the network that leaves out fold `member`.
+    pub fn member(&self, member: usize, told: impl FnMut(Progress)) -> Learned {
+        let mut fold = (Vec::new(), Vec::new());
+        for (history, of) in self.histories.iter().zip(&self.folds) {
+            if *of == member { fold.1.push(history) } else { fold.0.push(history) }
+        }
+        learn::learn(&fold.0, &fold.1, &self.settings, self.seed.wrapping_mul(1_000).wrapping_add(member as u64), told)
+    }
+
+    /// Where a network's parameters stand.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.model.layout
+    }
+
+    /// The model of these networks' parameters. Its id is made from what it is.
+    #[must_use]
+    pub fn model(&self, members: Vec<Vec<f32>>) -> Model {
+        let id = Model::id_of(&members, self.model.horizon_days);
+        Model { id, members, ..self.model.clone() }
+    }
+
+    /// What a model makes of each buyer behind the cut.
+    #[must_use]
+    pub fn forecasts(&self, model: &Model) -> Vec<Forecast> {
+        let known: Vec<_> = self.histories.iter().map(|history| (&*history.inputs, history.expected)).collect();
+        forecasts(model, &known)
+    }
+}
+
+/// What a model makes of customers on the day `at`, before anything of it happened. Each has at least one day before it.
+#[must_use]
+pub fn predict(model: &Model, customers: &[&[Day]], at: i64) -> Vec<Forecast> {
+    let Model { scales, estimate, table, .. } = model;
+    let known = |days: &&[Day]| {
+        let mut expected = [0.0; 3];
+        let inputs = weeks(days, at, scales, (estimate, table), |week, customer| {
+            if week == 0 {
+                expected = scaled(expect(estimate, table, customer, at - 1).unwrap_or_default(), scales);
+            }
+        });
+        (inputs, expected)
+    };
+    let known: Vec<_> = customers.iter().map(known).collect();
+    let known: Vec<_> = known.iter().map(|(inputs, expected)| (&**inputs, *expected)).collect();
+    forecasts(model, &known)
+}
+
+fn forecasts(model: &Model, known: &[(&[[f32; INPUTS]], [f32; 3])]) -> Vec<Forecast> {
+    let inputs: Vec<_> = known.iter().map(|(inputs, _)| *inputs).collect();
+    let outs: Vec<_> = model.members.iter().map(|p| learn::run(p, &model.layout, &inputs)).collect();
+    let of = |(i, (_, expected)): (usize, &(_, [f32; 3]))| model.forecast(&outs.iter().map(|outs| outs[i]).collect::<Vec<_>>(), expected);
+    known.iter().enumerate().map(of).collect()
+}
