@@ -5,6 +5,7 @@
 //! takes nothing more.
 
 pub mod record;
+pub mod states;
 mod wal;
 
 use std::collections::HashMap;
