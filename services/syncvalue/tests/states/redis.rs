@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use syncvalue::store::states::redis::{MAX_IN_FLIGHT, PATIENCE, Redis};
-use syncvalue::store::states::{Error, Key, MAX_BATCH, States};
+use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, States};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -128,6 +128,17 @@ async fn what_is_no_state_is_an_error_of_its_own_key() {
     let answers = states.get(&keys).await;
     assert!(matches!(&answers[0], Err(Error::Refused { why, .. }) if why.contains("WRONGTYPE")), "{:?}", answers[0]);
     assert_eq!(answers[1], Ok(Some(state(1, "a"))));
+}
+
+#[tokio::test]
+async fn a_batch_of_the_largest_states_is_there_in_time() {
+    let server = Server::start_or_install();
+    let states = Redis::new(&[server.url()]).unwrap();
+    let keys: Vec<_> = (0..MAX_BATCH as u128).map(|n| key("acme", n)).collect();
+    let largest = state(1, vec![1; MAX_BYTES]);
+    let changes = keys.iter().map(|key| change(key, 0, largest.clone())).collect();
+    assert_eq!(states.put(changes).await, vec![Ok(true); MAX_BATCH]);
+    assert_eq!(states.get(&keys).await, vec![Ok(Some(largest)); MAX_BATCH]);
 }
 
 #[tokio::test]

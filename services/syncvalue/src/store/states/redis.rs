@@ -16,7 +16,8 @@
 //!   what a master that was cut off took until it noticed (`cluster-node-timeout`; `min-replicas-to-write` bounds it).
 //!
 //! In each of these a state goes *back* to an earlier number of events, or is absent. Nothing is counted twice by that: a change
-//! computed from the lost state is refused, and who reads again sees by the number what is missing.
+//! computed from the lost state is refused, and who reads again sees by the number what is missing. An erased customer may come
+//! back the same way: whoever must be sure erases again after a failover.
 //!
 //! `maxmemory` bounds Redis. With `maxmemory-policy noeviction`, the default, changes are refused when it is full; with
 //! `allkeys-lru` or `allkeys-lfu` other states become absent instead.
@@ -90,9 +91,17 @@ struct Sent<'a> {
     to: Option<(Arc<Link>, bool)>,
     /// Whether the script goes with it.
     whole: bool,
-    answer: Result<Value, Error>,
+    /// The last one, which stands where the command is not open any more or there is no time left.
+    answer: Option<Result<Value, Error>>,
     /// Whether it is to be sent (again).
     open: bool,
+}
+
+impl Sent<'_> {
+    /// Nothing more is sent.
+    fn end(&mut self, answer: Result<Value, Error>) {
+        (self.open, self.answer) = (false, Some(answer));
+    }
 }
 
 /// A pipeline's worth: where it goes, and which commands.
@@ -125,18 +134,18 @@ impl Redis {
 
     /// Sends the commands and gives their answers, in their order.
     async fn run(&self, commands: &[Command]) -> Vec<Result<Value, Error>> {
-        if let Err(error) = check_batch(commands.len()) {
-            return vec![Err(error); commands.len()];
+        if commands.is_empty() {
+            return Vec::new();
         }
         let Ok(_room) = self.room.try_acquire_many(u32::try_from(commands.len()).unwrap_or(u32::MAX)) else {
             return vec![Err(Error::Busy { limit: MAX_IN_FLIGHT }); commands.len()];
         };
-        let late = Error::Unavailable { node: self.names(), why: format!("no answer within {} ms", PATIENCE.as_millis()) };
-        let sent = |command| Sent { command, to: None, whole: false, answer: Err(late.clone()), open: true };
+        let sent = |command| Sent { command, to: None, whole: false, answer: None, open: true };
         let mut all: Vec<_> = commands.iter().map(sent).collect();
         // What was answered by then stays answered.
         let _in_time = tokio::time::timeout(PATIENCE, self.tries(&mut all)).await;
-        all.into_iter().map(|sent| sent.answer).collect()
+        let late = || Error::Unavailable { node: self.names(), why: format!("no answer within {} ms", PATIENCE.as_millis()) };
+        all.into_iter().map(|sent| sent.answer.unwrap_or_else(|| Err(late()))).collect()
     }
 
     async fn tries(&self, all: &mut [Sent<'_>]) {
@@ -146,7 +155,7 @@ impl Redis {
             }
             let map = match self.map().await {
                 Ok(map) => map,
-                Err(error) => return all.iter_mut().filter(|sent| sent.open).for_each(|sent| sent.answer = Err(error.clone())),
+                Err(error) => return all.iter_mut().filter(|sent| sent.open).for_each(|sent| sent.end(Err(error.clone()))),
             };
             let (groups, mut stale) = groups(all, &map);
             let sending = groups.iter().map(|(link, which)| link.send(|script| pipeline(all, which, script))).collect();
@@ -185,7 +194,7 @@ impl Redis {
                     Down::Waiting(error) => (false, error),
                 };
                 for &at in which {
-                    (all[at].to, all[at].open, all[at].answer) = (None, again, Err(error.clone()));
+                    (all[at].to, all[at].open, all[at].answer) = (None, again, Some(Err(error.clone())));
                 }
                 again
             }
@@ -195,12 +204,12 @@ impl Redis {
     /// Takes one answer; whether it says that the map is old.
     fn settle(&self, sent: &mut Sent<'_>, link: &Arc<Link>, answer: Value) -> bool {
         let Value::ServerError(error) = answer else {
-            (sent.open, sent.answer) = (false, Ok(answer));
+            sent.end(Ok(answer));
             return false;
         };
         let (node, why) = (link.name.clone(), said(&error));
         sent.to = None;
-        sent.answer = Err(Error::Unavailable { node: node.clone(), why: why.clone() });
+        sent.answer = Some(Err(Error::Unavailable { node: node.clone(), why: why.clone() }));
         match error.kind() {
             Some(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
                 let to = error.details().and_then(slots::redirect);
@@ -215,7 +224,7 @@ impl Redis {
             Some(ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown) => true,
             Some(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain) => false,
             _ => {
-                (sent.open, sent.answer) = (false, Err(Error::Refused { node, why }));
+                sent.end(Err(Error::Refused { node, why }));
                 false
             }
         }
@@ -308,7 +317,10 @@ fn groups(all: &mut [Sent<'_>], map: &Map) -> (Vec<Group>, bool) {
         let slot = slots::slot(&sent.command.key);
         match sent.to.as_ref().map(|(link, _)| link).or_else(|| map.link(slot)) {
             Some(link) => groups.entry(Arc::as_ptr(link)).or_insert_with(|| (link.clone(), Vec::new())).1.push(at),
-            None => (sent.open, sent.answer, unserved) = (false, Err(Error::NoMaster { slot }), true),
+            None => {
+                sent.end(Err(Error::NoMaster { slot }));
+                unserved = true;
+            }
         }
     }
     (groups.into_values().collect(), unserved)
@@ -348,6 +360,9 @@ fn said(error: &ServerError) -> String {
 impl States for Redis {
     fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>> {
         Box::pin(async move {
+            if let Err(error) = check_batch(keys.len()) {
+                return vec![Err(error); keys.len()];
+            }
             let commands: Vec<_> = keys.iter().map(Command::get).collect();
             let answers = self.run(&commands).await;
             commands.iter().zip(answers).map(|(command, answer)| command.state(answer?)).collect()
@@ -356,6 +371,9 @@ impl States for Redis {
 
     fn put(&self, changes: Vec<Change>) -> Answers<'_, bool> {
         Box::pin(async move {
+            if let Err(error) = check_batch(changes.len()) {
+                return vec![Err(error); changes.len()];
+            }
             let checked: Vec<_> = changes.iter().map(Change::check).collect();
             let good = changes.iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
             let commands: Vec<_> = good.map(|(change, _)| Command::put(change)).collect();
