@@ -154,10 +154,11 @@ async fn calls_in_flight_are_bounded() {
         calls.spawn(async move { states.get(&keys).await });
     }
     let first = calls.join_next().await.unwrap().unwrap();
-    assert_eq!(first, vec![Err(Error::Busy { limit: MAX_IN_FLIGHT }); MAX_BATCH]);
+    assert!(first.iter().all(|answer| *answer == Err(Error::Busy { limit: MAX_IN_FLIGHT })), "{:?}", first[0]);
     signal(&server, "-CONT");
-    let rest = calls.join_all().await;
-    assert!(rest.iter().flatten().all(|answer| *answer == Ok(None)), "there was room for these");
+    let rest = calls.join_all().await.concat();
+    assert!(rest.iter().all(|answer| !matches!(answer, Err(Error::Busy { .. }))), "there was room for these");
+    until("there is room again", async || states.get(&keys).await.iter().all(Result::is_ok)).await;
 }
 
 /// `cargo test --release -p syncvalue --test states -- --ignored --nocapture`
