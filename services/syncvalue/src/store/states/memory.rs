@@ -17,8 +17,8 @@ use super::{Answers, Change, Error, Key, MAX_BYTES, State, States, check_batch};
 
 /// Locks: many more than there are cores.
 const SHARDS: usize = 64;
-/// What a state takes besides its bytes: its key (48 B and a client of up to 63), its place in two tables that may be
-/// half empty (2 x (17 + 56) B), and the allocator's share of three allocations.
+/// What a state takes besides its bytes: its key (56 B and a client of 10 or so), its places in two tables that may be half
+/// empty (2 x (17 + 56) B), what sharing its bytes with readers takes (40 B), and the allocator's share. By sizes, not measured.
 const ENTRY: usize = 300;
 /// The least that can be given: each shard has room for the largest state.
 pub const LEAST: usize = SHARDS * (MAX_BYTES + ENTRY);

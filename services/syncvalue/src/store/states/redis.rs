@@ -4,6 +4,8 @@
 //! node. What fails is sent again, at most [`TRIES`] times, where that can help: after a lost connection, to the node that a
 //! slot has moved to, or when the node says that it is not ready. Each call has ended after [`PATIENCE`].
 //!
+//! Sentinel is not asked: without a cluster the address must be that of the master.
+//!
 //! A node that cannot be reached is asked again after a pause of at most a second; in between, calls for it fail at once, and those
 //! for other nodes go on. Nothing has to be restarted when it is back. A cluster must have `cluster-require-full-coverage no`,
 //! or it stops as a whole where one master is lost that has no replica.

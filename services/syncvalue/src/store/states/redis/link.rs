@@ -13,7 +13,7 @@ use super::command::SCRIPT;
 
 /// How long a connection, or the answers of one pipeline, may take: a hundred times what a full one does.
 const ANSWER: Duration = Duration::from_millis(250);
-/// Pipelines that wait to be written to one connection: more than the states in flight allow.
+/// Pipelines that wait to be written to one connection: as many as there can be states in flight.
 const QUEUE: usize = 4_096;
 /// After the first failed connection nothing is tried for so long; each further one doubles it, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
@@ -159,7 +159,7 @@ pub(super) fn name(host: &str, port: u16) -> String {
 /// Host, port and credentials of an address.
 ///
 /// # Errors
-/// Not `redis://HOST:PORT/`. What it is is not repeated: it may hold a password.
+/// Not `redis://HOST:PORT/`. The text is not repeated: it may hold a password.
 pub(super) fn parse(url: &str) -> Result<(String, u16, ConnectionInfo), Error> {
     let info = url.into_connection_info().map_err(|error| Error::Address(error.to_string()))?;
     match info.addr().clone() {
