@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Ports that are tried: another process may take a free one before Redis does.
@@ -90,7 +91,11 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody has now.
+/// A port that nobody has now: each of a process is another, and they are below those that the system hands out by itself, so
+/// that it is still free when a server that was killed starts again.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(61); // processes side by side have ports of their own
+    let ports = std::iter::repeat_with(|| 10_000 + (start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000) as u16);
+    ports.take(20_000).find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("no port is free")
 }

@@ -1,6 +1,6 @@
 //! States in this process's memory: gone when it ends, and never more than so many bytes.
 //!
-//! Customers are spread over [`SHARDS`] shards by their pseudonym, which is uniform, each behind a lock of its own that is held
+//! Customers are spread over 64 shards by their pseudonym, which is uniform, each behind a lock of its own that is held
 //! for one state at a time. Where a shard is full, room is made by second chance (CLOCK): a hand goes round the
 //! shard's states, passes those that were read or changed since it last came by, and forgets the first that was not. That is
 //! close to the least recently used one at the price of one bit, and customers who are seen once go before those who come
