@@ -6,6 +6,7 @@
 
 pub mod folder;
 pub mod record;
+pub mod states;
 mod wal;
 
 use std::collections::HashMap;

@@ -1,6 +1,7 @@
 //! Frequency caps, from the request to the decision in the log.
 
 mod conformance;
+#[path = "../../../../tests/support/redis.rs"]
 mod server;
 
 use std::time::Duration;
