@@ -181,8 +181,9 @@ pub fn shown(policy: &leaf::Policy) -> Result<String, Failure> {
     let message = pool.get_message_by_name("kiki.log.v1.Policy").ok_or_else(|| Failure::new("there is no kiki.log.v1.Policy"))?;
     let message = DynamicMessage::decode(message, policy.encode_to_vec().as_slice()).doing("reading the policy")?;
     let names = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
-    let value = message.serialize_with_options(serde_json::value::Serializer, &names).doing("writing the policy")?;
-    serde_yaml_ng::to_string(&value).map(|text| text.trim_end().to_owned()).doing("writing the policy")
+    let mut text = Vec::new();
+    message.serialize_with_options(&mut serde_yaml_ng::Serializer::new(&mut text), &names).doing("writing the policy")?;
+    String::from_utf8(text).map(|text| text.trim_end().to_owned()).doing("writing the policy")
 }
 
 impl Amount {
