@@ -12,6 +12,7 @@ mod consent;
 mod frequency;
 mod sample;
 mod table;
+mod vet;
 
 use sha2::{Digest as _, Sha256};
 
@@ -152,6 +153,16 @@ impl Policy {
         let rules = rules.chain(document.rules.iter().enumerate().map(|(i, rule)| Rule::read(&format!("rules[{i}]"), rule)));
         let rules: Vec<Rule<'_>> = rules.collect::<Result<_, _>>()?;
         Ok(Self { version: document.version, digest: digest(document), table: Table::build(&rules)? })
+    }
+
+    /// Compiles a document that is new, and so must also not name countries or categories that no request has. What is
+    /// in the log was taken by the rules of its day: for that there is [`Policy::compile`].
+    ///
+    /// # Errors
+    /// As [`Policy::compile`]; or names the value that matches nothing.
+    pub fn accept(document: &leaf::Policy) -> Result<Self, PolicyError> {
+        let compiled = Self::compile(document)?;
+        vet::vet(document).map(|()| compiled)
     }
 
     /// Every reason that speaks against the bid.

@@ -117,6 +117,16 @@ pub fn newest(text: &str, known: &VerifyingKey) -> Result<VerifyingKey, Error> {
     }
 }
 
+/// Every key of the log with the size of the log up to which it signed, the oldest first; for a reader who knows one of them.
+///
+/// # Errors
+/// As [`newest`].
+pub fn signers(text: &str, known: &VerifyingKey) -> Result<Vec<(VerifyingKey, u64)>, Error> {
+    let last = newest(text, known)?;
+    let replaced = read(text)?.into_iter().map(|change| (change.old, change.checkpoint.size));
+    Ok(replaced.chain([(last, u64::MAX)]).collect())
+}
+
 /// One change as text, to be put behind those before it.
 #[must_use]
 pub fn proof(index: u64, leaf: &[u8], hashes: Vec<Hash>, checkpoint: &str) -> String {
@@ -221,6 +231,17 @@ mod tests {
         assert_eq!(newest(&text, &public(9)), Err(Error::Unknown(short(&public(9)))));
         assert_eq!(newest("", &public(9)).unwrap(), public(9), "no change was ever made");
         assert_eq!(read(&text).unwrap().iter().map(|change| change.index).collect::<Vec<_>>(), [1, 3, 5]);
+    }
+
+    #[test]
+    fn names_every_signer_with_its_end() {
+        let text = chain(&[1, 2, 3], both);
+        let all = [(public(1), 2), (public(2), 4), (public(3), u64::MAX)];
+        for seed in 1..=3 {
+            assert_eq!(signers(&text, &public(seed)).unwrap(), all);
+        }
+        assert_eq!(signers("", &public(9)).unwrap(), [(public(9), u64::MAX)]);
+        assert!(signers(&text, &public(9)).is_err());
     }
 
     #[test]

@@ -1,18 +1,22 @@
 """Verifies a log without any of the code that wrote it: Python's standard library and `cryptography`.
 
+    verify_log.py --key KEY --proof FILE ... [--rotations FILE]
     verify_log.py --key KEY --log DIR|URL [--rotations FILE] [--index N ...] [--old FILE] [--proof FILE ...]
                   [--consistency FILE]
 
 KEY is the log's public key (the text of log.pub, or a file that holds it); get it from elsewhere than the log. The log
-is a folder with `checkpoint` and `tile/` (SyncShield's DIR/tiles), or the URL of a server of the same. It checks
+is a folder with `checkpoint` and `tile/` (SyncShield's DIR/tiles), or the URL of a server of the same; a proof needs
+none. It checks
 
 * the checkpoint's Ed25519 signature (C2SP signed-note, tlog-checkpoint),
 * that the tiles of the right edge, and those over each leaf, lead to the checkpoint's root (C2SP tlog-tiles),
 * for each --index, the leaf: its bundle, its tile, and the inclusion proof made from tiles (RFC 6962, 2.1.1),
 * for --old, an earlier checkpoint of the log, the consistency proof made from tiles (RFC 6962, 2.1.2),
-* for each --proof, a file of `kiki audit proof` (C2SP tlog-proof, with the leaf in its extra line),
+* for each --proof, a file of `kiki audit proof` (C2SP tlog-proof, with the leaf in its extra line): the signature on its
+  checkpoint and the inclusion proof; prints the record, by its field's names where proto/kiki/log/v1/leaf.proto is at
+  hand, else by their numbers,
 * for --rotations, the log's changes of key (`log.rotations`, or /rotations of its server): that each was signed by
-  both keys and that they lead from KEY to the one that signs; --old may be signed by any of them,
+  both keys, and that KEY is one of them; --old and --proof may be signed by any of them, in its time,
 * for --consistency, a file of `kiki audit consistency` (old size, proof, checkpoint, as a C2SP witness is sent it).
 
 Prints what holds. Exits 1 with the first thing that does not.
@@ -22,14 +26,19 @@ import argparse
 import base64
 import hashlib
 import pathlib
+import re
 import struct
 import sys
 import urllib.request
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+except ImportError:
+    sys.exit("verify_log.py: needs the package cryptography: pip install cryptography")
 
 WIDTH = 256
+CONTRACT = pathlib.Path(__file__).parent / "../proto/kiki/log/v1/leaf.proto"
 
 
 class Wrong(Exception):
@@ -67,6 +76,7 @@ class Key:
         digest = sha256(name.encode() + b"\n" + material)
         check(digest[:4].hex() == key_id, "the key's id is not that of its name and bytes")
         self.name, self.id, self.raw = name, digest[:4], material
+        self.until = None  # the size at which another key took over
         self.public = Ed25519PublicKey.from_public_bytes(material[1:])
 
     def open(self, note):
@@ -214,26 +224,27 @@ def verify_consistency(old, size, proof, old_root, root):
     check(got == root, "the consistency proof leads to another root")
 
 
-def verify_proof_file(text, key):
-    """A C2SP tlog-proof whose extra line is the leaf."""
+def verify_proof_file(text, keys):
+    """The leaf, index and size of a C2SP tlog-proof whose extra line is the leaf."""
     head, note = text.split("\n\n", 1)
     lines = head.split("\n")
     check(lines[0] == "c2sp.org/tlog-proof@v1", "not a tlog-proof")
     check(lines[1].startswith("extra ") and lines[2].startswith("index "), "the proof has no leaf and index")
     leaf, index = decode(lines[1][6:]), int(lines[2][6:])
-    size, root = key.open(note)
+    size, root = open_by_any(keys, note)
     verify_inclusion(leaf_hash(leaf), index, size, [decode(line) for line in lines[3:]], root)
-    return f"leaf {index} of {len(leaf)} bytes is in the log of {size}"
+    return leaf, index, size
 
 
-def fields(message):
-    """The length-delimited fields of a protobuf message, by number; others are skipped."""
-    found, at = {}, 0
+def wire(message):
+    """The fields of a protobuf message in order: number, and an int or bytes."""
+    at = 0
 
     def varint():
         nonlocal at
         value = shift = 0
         while True:
+            check(at < len(message), "the leaf is cut off")
             byte = message[at]
             at, value, shift = at + 1, value | (byte & 0x7F) << shift, shift + 7
             if not byte & 0x80:
@@ -245,12 +256,50 @@ def fields(message):
         value = varint()
         if kind == 2:
             check(at + value <= len(message), "the leaf is cut off")
-            found[number], at = message[at : at + value], at + value
-    return found
+            value, at = message[at : at + value], at + value
+        yield number, value
+
+
+def contract(text):
+    """Fields by message and number as (name, type), and the names of enum values, of a .proto without nested messages."""
+    text, messages, enums = re.sub(r"//.*", "", text), {}, {}
+    for kind, name, body in re.findall(r"^(message|enum) (\w+) \{(.*?)^\}", text, re.M | re.S):
+        if kind == "enum":
+            enums[name] = {int(number): value for value, number in re.findall(r"(\w+) = (\d+);", body)}
+        else:
+            messages[name] = {int(n): (field, of) for of, field, n in re.findall(r"([\w.]+) (\w+) = (\d+);", body)}
+    messages["google.protobuf.Timestamp"] = {1: ("seconds", "int64"), 2: ("nanos", "int32")}
+    return messages, enums
+
+
+def shown(message, kind, names, indent="  "):
+    """A protobuf message, a line for each field that it has."""
+    messages, enums = names
+    for number, value in wire(message):
+        field, of = messages.get(kind, {}).get(number, (str(number), ""))
+        if of in messages:
+            print(f"{indent}{field}:")
+            shown(value, of, names, indent + "  ")
+            continue
+        if isinstance(value, bytes):
+            text = of == "string" or not of and value.isascii() and value.decode("ascii").isprintable()
+            value = repr(value.decode()) if text else value.hex()
+        elif of in enums:
+            value = enums[of].get(value, value)
+        elif of.startswith("sint"):
+            value = value >> 1 ^ -(value & 1)
+        elif of.startswith("int") and value >> 63:
+            value -= 1 << 64
+        print(f"{indent}{field}: {value}")
+
+
+def fields(message):
+    """The length-delimited fields of a protobuf message, by number."""
+    return {number: value for number, value in wire(message) if isinstance(value, bytes)}
 
 
 def follow(text, key):
-    """Every key from this one to the one that signs, each change signed by both."""
+    """Every key of the log, each change signed by both, with the size up to which it signed; the last one has none."""
     keys, header = [], "c2sp.org/tlog-proof@v1\n"
     check(text.startswith(header), "the changes of key do not begin with a tlog-proof")
     for proof in text[len(header) :].split("\n" + header):
@@ -262,26 +311,30 @@ def follow(text, key):
         old, new = Key(change[1].decode()), Key(change[2].decode())
         check(old.name == new.name == leaf[1].decode() == key.name, "a change of another log's key")
         check(not keys or keys[-1].id == old.id and keys[-1].raw == old.raw, "a change of key is missing")
-        verify_proof_file(proof, old)
-        new.open(note)
-        keys += [new] if keys else [old, new]
-    known = [at for at, one in enumerate(keys) if (one.id, one.raw) == (key.id, key.raw)]
-    check(known, "no change of key leads from the one that was given")
-    return keys[known[0] :]
+        verify_proof_file(proof, [old])
+        old.until, _ = new.open(note)
+        keys[-1:] = [old, new]
+    check(any((one.id, one.raw) == (key.id, key.raw) for one in keys), "no change of key leads from the one that was given")
+    return keys
 
 
-def verify_consistency_file(text, key, old_root_at):
+def verify_consistency_file(text, keys, old_root_at):
     head, note = text.split("\n\n", 1)
     old, *proof = head.split("\n")
     check(old.startswith("old "), "the file does not begin with the old size")
-    old, (size, root) = int(old[4:]), key.open(note)
+    old, (size, root) = int(old[4:]), open_by_any(keys, note)
     verify_consistency(old, size, [decode(line) for line in proof], old_root_at(old), root)
     return f"the first {old} leaves of {size} are those of the tiles"
 
 
 def open_by_any(keys, note):
     signed = [key for key in keys if f"— {key.name} {base64.b64encode(key.id).decode()[:5]}" in note]
-    return (signed or keys)[-1].open(note)
+    hint = "; a key that was replaced since, or came later, is followed with --rotations" if len(keys) == 1 else ""
+    check(signed, f"the checkpoint is not signed by {keys[-1].name}+{keys[-1].id.hex()}{hint}")
+    key = signed[-1]
+    size, root = key.open(note)
+    check(key.until is None or size <= key.until, f"the key {key.id.hex()} was replaced at {key.until} leaves, and signed {size}")
+    return size, root
 
 
 def read(named):
@@ -290,24 +343,35 @@ def read(named):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    args.add_argument("--key", required=True)
-    args.add_argument("--log", required=True)
-    args.add_argument("--index", type=int, action="append", default=[])
-    args.add_argument("--old")
-    args.add_argument("--proof", action="append", default=[])
-    args.add_argument("--consistency")
-    args.add_argument("--rotations")
-    args = args.parse_args()
-    key = Key(args.key if "+" in args.key else read(args.key))
-
-    keys = [key]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    option = parser.add_argument
+    option("--key", required=True, help="the log's public key, or a file that holds it; from elsewhere than the log")
+    option("--proof", metavar="FILE", action="append", default=[], help="a file of `kiki audit proof`; needs no --log")
+    option("--rotations", metavar="FILE", help="the log's changes of key (log.rotations); --key is any key among them")
+    option("--log", metavar="DIR|URL", help="the log's tiles: a folder or a server with `checkpoint` and `tile/`")
+    option("--index", metavar="N", type=int, action="append", default=[], help="a leaf of --log to prove from its tiles")
+    option("--old", metavar="FILE", help="an earlier checkpoint: --log has to begin with it")
+    option("--consistency", metavar="FILE", help="a file of `kiki audit consistency`, held against --log")
+    args = parser.parse_args()
+    if not args.log and (args.index or args.old or args.consistency or not args.proof):
+        parser.error("--log is missing: only --proof needs none")
+    keys = [Key(args.key if "+" in args.key else read(args.key))]
     if args.rotations:
-        keys = follow(read(args.rotations), key)
-        key = keys[-1]
-        print(f"keys: {len(keys) - 1} changes, each signed by both keys, lead to {key.name}+{key.id.hex()}")
-    log = Log(args.log)
-    size, root = key.open(log.fetch("checkpoint").decode())
+        keys = follow(read(args.rotations), keys[0])
+        print(f"keys: {len(keys) - 1} changes, each signed by both keys, lead to {keys[-1].name}+{keys[-1].id.hex()}")
+    if args.log:
+        verify_tiles(args, keys)
+    names = contract(CONTRACT.read_text(encoding="utf-8")) if CONTRACT.is_file() else ({}, {})
+    for name in args.proof:
+        leaf, index, size = verify_proof_file(read(name), keys)
+        print(f"proof: leaf {index} of {len(leaf)} bytes is in the log of {size} leaves that {keys[-1].name} signed")
+        shown(leaf, "Leaf", names)
+    print("all holds")
+
+
+def verify_tiles(args, keys):
+    key, log = keys[-1], Log(args.log)
+    size, root = open_by_any([key], log.fetch("checkpoint").decode())
     print(f"checkpoint: signed by {key.name}, {size} leaves under {root.hex()}")
     log.size = size
     if size:
@@ -323,11 +387,8 @@ def main():
         old, old_root = open_by_any(keys, read(args.old))
         verify_consistency(old, size, consistency_proof(log, old, 0, size), old_root, root)
         print(f"consistency: the log of {size} leaves begins with the checkpoint of {old}")
-    for name in args.proof:
-        print(f"proof: {verify_proof_file(read(name), key)}")
     if args.consistency:
-        print(f"consistency file: {verify_consistency_file(read(args.consistency), key, lambda old: log.root(0, old))}")
-    print("all holds")
+        print(f"consistency file: {verify_consistency_file(read(args.consistency), keys, lambda old: log.root(0, old))}")
 
 
 if __name__ == "__main__":

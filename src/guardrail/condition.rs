@@ -24,7 +24,11 @@ const MAX_DEPTH: usize = 16;
 
 /// A condition, compiled.
 #[derive(Debug, Clone)]
-pub(super) struct Condition(eval::Bool);
+pub(super) struct Condition {
+    holds: eval::Bool,
+    /// A comparison with a value that no request has, and where. It is for who writes it: what is in the log is taken as it is.
+    pub(super) moot: Option<String>,
+}
 
 impl Condition {
     /// Compiles the text.
@@ -42,16 +46,18 @@ impl Condition {
         })?;
         let mut checker = types::Checker::new(MAX_PARTS);
         let root = program.expression();
-        checker.bool(root).map(Self).map_err(|fault| {
+        let placed = |fault: types::Fault| {
             let at = program.source_info().offset_for(fault.node).or_else(|| program.source_info().offset_for(root.id));
             let (line, column) = at.map_or((1, 1), |(offset, _)| place(text, offset as usize));
             format!("line {line}, column {column}: {}", fault.problem)
-        })
+        };
+        let holds = checker.bool(root).map_err(placed)?;
+        Ok(Self { holds, moot: checker.moot.map(placed) })
     }
 
     /// Whether the bid is refused: it holds, or cannot be worked out.
     pub(super) fn refuses(&self, bid: &Bid<'_>) -> bool {
-        self.0.of(bid).unwrap_or(true)
+        self.holds.of(bid).unwrap_or(true)
     }
 }
 

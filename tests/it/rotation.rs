@@ -75,6 +75,7 @@ async fn a_log_that_changed_its_key_is_cosigned_and_verified_under_the_first() {
     let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     syncshield::store::Log::open(&syncshield::store::Paths::new(dir.path()), LOG, Clock::System).unwrap().close().await;
     let first = public(dir.path());
+    let secret: SigningKey = std::fs::read_to_string(dir.path().join("keys/log.key")).unwrap().trim().parse().unwrap();
     let stop = CancellationToken::new();
     let (at, by, witnessing) = run_witness(folder.path(), &[&first], "127.0.0.1:0", stop.clone()).await;
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
@@ -88,6 +89,8 @@ async fn a_log_that_changed_its_key_is_cosigned_and_verified_under_the_first() {
     shield.get_checkpoint(GetCheckpointRequest { min_size: 1 }).await.unwrap();
     cosigned(&mut shield, &by, &first).await;
     let old = newest(&mut shield).await;
+    let before = To { log_key: None, out: Some(dir.path().join("before")) };
+    audit::prove(&Prove { dir: dir.path().to_owned(), index: 0, to: before }).unwrap();
 
     let (actor, reason) = ("ada".to_owned(), "yearly".to_owned());
     let rotate = RotateKey { shield: url, log_key: first.to_string(), actor, reason };
@@ -113,19 +116,39 @@ async fn a_log_that_changed_its_key_is_cosigned_and_verified_under_the_first() {
     assert_eq!((status, served_rotations), (200, kept));
     shutdown.cancel();
     served.await.unwrap().unwrap();
-    verify_offline(dir.path(), &first, &old);
+    verify_offline(dir.path(), &secret, &old);
 }
 
 /// What a reader does who has the files and the first key.
-fn verify_offline(dir: &Path, first: &VerifyingKey, old: &Note) {
+fn verify_offline(dir: &Path, stolen: &SigningKey, old: &Note) {
+    let first = stolen.verifying_key();
     let report = syncshield::audit::verify(dir, first).unwrap();
     assert_eq!(report.kinds["changes of key"], 1);
     let proof = dir.join("proof");
     audit::prove(&Prove { dir: dir.to_owned(), index: 0, to: To { log_key: Some(first.to_string()), out: Some(proof.clone()) } }).unwrap();
     let rotations = dir.join("log.rotations");
-    let check = |rotations| audit::check(&audit::Check { log_key: first.to_string(), rotations, file: proof.clone() });
-    check(Some(rotations.clone())).unwrap();
-    assert!(check(None).is_err(), "the first key signs no more");
+    let check = |key: &VerifyingKey, rotations: Option<&Path>, file: &str| {
+        let (log_key, rotations) = (key.to_string(), rotations.map(Path::to_owned));
+        audit::check(&audit::Check { log_key, rotations, file: dir.join(file) }).map_err(|error| error.to_string())
+    };
+    let second = public(dir);
+    for key in [first, &second] {
+        for file in ["proof", "before"] {
+            assert_eq!(check(key, Some(&rotations), file), Ok(()));
+        }
+    }
+    check(first, None, "before").unwrap();
+    for (key, file) in [(first, "proof"), (&second, "before")] {
+        let error = check(key, None, file).unwrap_err();
+        assert!(error.contains("give that one, or --rotations"), "{error}");
+    }
+    // The first key, in other hands, signs a tree that it never had.
+    let forged = std::fs::read_to_string(&proof).unwrap();
+    let (head, note) = forged.split_once("\n\n").unwrap();
+    let text = Note::parse(note.as_bytes()).unwrap().text;
+    std::fs::write(dir.join("forged"), format!("{head}\n\n{}", Note::sign(&text, stolen).unwrap())).unwrap();
+    let error = check(&second, Some(&rotations), "forged").unwrap_err();
+    assert!(error.contains("was replaced at"), "{error}");
 
     let Some(python) = python() else { return };
     std::fs::write(dir.join("old"), old.to_string()).unwrap();
@@ -138,6 +161,12 @@ fn verify_offline(dir: &Path, first: &VerifyingKey, old: &Note) {
     let (good, text) = verify(&first.to_string(), &["--rotations", "log.rotations"]);
     assert!(good && text.contains("1 changes, each signed by both keys"), "{text}");
     println!("{text}");
+    for key in [first, &second] {
+        let (good, text) = verify(&key.to_string(), &["--rotations", "log.rotations", "--proof", "before"]);
+        assert!(good && text.matches("proof: leaf 0").count() == 2, "{text}");
+        let (good, text) = verify(&key.to_string(), &["--rotations", "log.rotations", "--proof", "forged"]);
+        assert!(!good && text.contains("was replaced at"), "{text}");
+    }
     let (good, text) = verify(&first.to_string(), &[]);
     assert!(!good && text.contains("is not signed by"), "{text}");
     let honest = std::fs::read_to_string(&rotations).unwrap();

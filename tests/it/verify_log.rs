@@ -70,6 +70,11 @@ async fn an_independent_verifier_holds_checkpoint_tiles_and_proofs_to_be_good_an
     audit::consistency(&Consistency { dir: dir.path().to_owned(), old_size: 300, to: to(&growth) }).unwrap();
     let key = dir.path().join("log.pub").display().to_string();
     audit::check(&audit::Check { log_key: key.clone(), rotations: None, file: proof.clone() }).unwrap();
+    for (index, why) in [(700, "the log has 700 leaves, from 0 on"), (699, "")] {
+        let proven = audit::prove(&Prove { dir: dir.path().to_owned(), index, to: to(&dir.path().join("other")) });
+        let said = proven.map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(said.ends_with(why) && said.is_empty() == why.is_empty(), "{said}");
+    }
     let altered = tampered(&proof, 1);
     let error = audit::check(&audit::Check { log_key: key.clone(), rotations: None, file: altered.clone() }).unwrap_err().to_string();
     assert!(error.contains("proof: root at size 700"), "{error}");
@@ -85,6 +90,16 @@ async fn an_independent_verifier_holds_checkpoint_tiles_and_proofs_to_be_good_an
     let (good, text) = holds(&tiles, &all);
     assert!(good && text.contains("all holds") && text.contains("700 leaves") && text.matches("inclusion: ").count() == 3, "{text}");
     println!("{text}");
+    let alone = |args: &[&str]| {
+        let output = verifier(&python, &[&["--key", &key], args].concat());
+        (output.status.success(), said(&output))
+    };
+    let (good, text) = alone(&["--proof", &proof]);
+    assert!(good && text.contains("proof: leaf 511") && text.contains("      currency: 'USD'\n      cap_nanos: 1\n"), "{text}");
+    let (good, text) = alone(&["--index", "0"]);
+    assert!(!good && text.contains("--log is missing"), "{text}");
+    let (good, text) = alone(&["--proof", &altered]);
+    assert!(!good && text.contains("another root"), "{text}");
 
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listeners.http.local_addr().unwrap());

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use kiki::clock::{Clock, UnixMicros};
 use kiki::framed::Scanner;
 use kiki::tlog::note::{Note, VerifyingKey, Witness};
-use kiki::tlog::portable::{Growth, PortableProof};
-use kiki::tlog::{Checkpoint, Hash, Tree, leaf_hash};
+use kiki::tlog::portable::{self, Growth, PortableProof};
+use kiki::tlog::{Checkpoint, Hash, Tree, checkpoint, leaf_hash, note};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use syncshield::store::{Paths, prune, segments};
 
@@ -59,7 +59,7 @@ pub struct Check {
     /// The log's public key, or a file that holds it.
     #[arg(long)]
     pub log_key: String,
-    /// The log's changes of key (`log.rotations`), where it was signed by a later one.
+    /// The log's changes of key (`log.rotations`), where another of its keys signed the proof.
     #[arg(long)]
     pub rotations: Option<PathBuf>,
     /// The proof.
@@ -236,6 +236,15 @@ pub fn prove(args: &Prove) -> Result<(), Failure> {
         Ok(())
     })?;
     let (at, checkpoint) = signed(&args.dir, &key, &tree)?;
+    if args.index >= at.size {
+        let (index, leaves, signed) = (args.index, tree.size(), at.size);
+        let why = if index < leaves {
+            format!("the newest checkpoint covers {signed} leaves; SyncShield signs the next within a second, while it runs")
+        } else {
+            format!("the log has {leaves} leaves, from 0 on")
+        };
+        return Err(Failure::new(format!("leaf {index} cannot be proven: {why}")));
+    }
     let hashes = tree.inclusion_proof(args.index, at.size).doing("proving under the checkpoint")?;
     write(&args.to, &PortableProof { extra, index: args.index, hashes, checkpoint }.to_string())
 }
@@ -285,14 +294,39 @@ pub async fn prune(args: &Prune) -> Result<(), Failure> {
 /// # Errors
 /// A proof that does not hold under this key.
 pub fn check(args: &Check) -> Result<(), Failure> {
-    let key = newest(args.rotations.as_deref(), &invoice::key(Some(&args.log_key), &[])?)?;
+    let known = invoice::key(Some(&args.log_key), &[])?;
+    let keys = match &args.rotations {
+        None => vec![(known, u64::MAX)],
+        Some(path) => {
+            let text = std::fs::read_to_string(path).doing(format_args!("reading {}", path.display()))?;
+            kiki::rotation::signers(&text, &known).doing(path.display())?
+        }
+    };
     let text = std::fs::read_to_string(&args.file).doing(format_args!("reading {}", args.file.display()))?;
     let proof: PortableProof = text.parse().doing(args.file.display())?;
-    let checkpoint = proof.verify(key.name(), &key).doing(args.file.display())?;
+    let checkpoint = verified(&proof, &keys).map_err(|problem| Failure::new(format!("{}: {problem}", args.file.display())))?;
     let record = Records::new()?.read(&proof.extra)?;
     out::say(format_args!("good: leaf {} of {} in {}", proof.index, checkpoint.size, checkpoint.origin));
     out::say(record.json()?);
     Ok(())
+}
+
+/// The checkpoint that the proof leads to, signed by one of these keys in its time; the last of them is the newest.
+fn verified(proof: &PortableProof, keys: &[(VerifyingKey, u64)]) -> Result<Checkpoint, String> {
+    let mut found = Err("there is no key".to_owned());
+    for (key, until) in keys.iter().rev() {
+        found = match proof.verify(key.name(), key) {
+            Ok(checkpoint) if checkpoint.size > *until => {
+                Err(format!("{} was replaced at {until} leaves, and signed {}", kiki::rotation::short(key), checkpoint.size))
+            }
+            Err(portable::Error::Checkpoint(checkpoint::Error::Note(note::Error::Unverified { .. }))) => {
+                let hint = if keys.len() == 1 { "; by an earlier or a later key? give that one, or --rotations" } else { "" };
+                Err(format!("checkpoint: not signed by {}{hint}", kiki::rotation::short(key)))
+            }
+            other => return other.map_err(|error| error.to_string()),
+        };
+    }
+    found
 }
 
 /// Runs `kiki audit tail`.
@@ -374,7 +408,7 @@ pub fn export(args: &Export) -> Result<(), Failure> {
             let file = std::fs::File::create(path).doing(format_args!("making {}", path.display()))?;
             export_to(args, std::io::BufWriter::new(file))
         }
-        None => export_to(args, std::io::BufWriter::new(std::io::stdout().lock())),
+        None => export_to(args, std::io::BufWriter::new(out::pipe())),
     }
 }
 

@@ -187,6 +187,9 @@ fn verify_log(verify: &VerifyLog) -> Result<(), Failure> {
         ("leaves", out::grouped(report.leaves)),
         ("signed", format!("{} under root {}", out::grouped(report.signed), report.root)),
     ];
+    if verify.log_key.is_none() {
+        rows.push(("key", "that of the folder is trusted; name the one that you know with --log-key".to_owned()));
+    }
     rows.extend(report.arrived.iter().map(|(client, key)| ("arrived", format!("{client} as {key} says"))));
     if report.pruned > 0 {
         rows.push(("not read", format!("the first {}: pruned, their hashes hold", out::grouped(report.pruned))));

@@ -15,6 +15,7 @@ pub mod operate;
 pub mod out;
 pub mod platform;
 pub mod policy;
+pub mod purchases;
 pub mod put;
 pub mod replay;
 pub mod subject;

@@ -10,6 +10,38 @@ pub fn say(line: impl std::fmt::Display) {
     drop(writeln!(std::io::stdout().lock(), "{line}"));
 }
 
+/// Standard output for much. Where the reader has gone away (`| head`) the process ends, and that is no fault either.
+#[derive(Debug)]
+pub struct Pipe(std::io::StdoutLock<'static>);
+
+/// All of standard output.
+#[must_use]
+pub fn pipe() -> Pipe {
+    Pipe(std::io::stdout().lock())
+}
+
+impl std::io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).map_err(unread)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().map_err(unread)
+    }
+}
+
+fn unread(error: std::io::Error) -> std::io::Error {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    error
+}
+
+/// Prints a line of warning on standard error.
+pub fn warn(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr().lock(), "warning: {line}"));
+}
+
 /// A table of two columns under a heading.
 #[must_use]
 pub fn table(heading: &str, rows: &[(&str, String)]) -> String {

@@ -1,4 +1,5 @@
-//! `kiki put`: a client's terms and campaigns as documents say, YAML or JSON with the field names of `kiki.log.v1`.
+//! `kiki put`: a client's terms and campaigns as documents say, YAML or JSON with the field names of `kiki.log.v1`; and
+//! its [purchases].
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use prost_reflect::{DescriptorPool, DynamicMessage};
 
 use crate::error::{Doing as _, Failure, rpc};
-use crate::out;
+use crate::{out, purchases};
 
 /// Bytes of a document: what it is read to has to fit a leaf of 64 KiB.
 const MAX_BYTES: u64 = 1 << 20;
@@ -29,6 +30,15 @@ enum Command {
     Terms(Document),
     /// A campaign, or its next version.
     Campaign(Document),
+    /// Purchases and refunds, by SyncFlow: CSV with the columns event_id, customer, currency, value, occurred_at, receipt, personal.
+    Purchases {
+        /// The purchases.
+        #[command(flatten)]
+        of: Document,
+        /// SyncFlow's address.
+        #[arg(long, env = "KIKI_FLOW", default_value = "http://127.0.0.1:50052")]
+        flow: String,
+    },
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -36,7 +46,7 @@ struct Document {
     /// The advertiser.
     #[arg(long)]
     client: String,
-    /// The document, YAML or JSON.
+    /// The document: YAML or JSON; CSV of purchases.
     file: PathBuf,
 }
 
@@ -60,6 +70,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             let put = shield.put_campaign(request).await.map_err(|status| rpc("putting the campaign", &status))?.into_inner();
             (what, put.version, put.position)
         }
+        Command::Purchases { of, flow } => return purchases::put(&flow, &of.client, &of.file).await,
     };
     out::say(format_args!("{what}: version {version}, leaf {}", position.map_or(0, |position| position.index)));
     Ok(())

@@ -71,10 +71,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             let customer = Pseudonyms::new(&key).of(&client, &customer).0.to_vec().into();
             let request = pb::EraseSubjectRequest { client, customer, reason };
             let answer = shield.erase_subject(request).await.map_err(|status| rpc("erasing", &status))?.into_inner();
-            out::say(match answer.position {
-                Some(at) => format!("erased: leaf {} says that key {} was destroyed", at.index, hex::encode(&answer.key_id)),
-                None => "nothing is sealed for this customer".into(),
-            });
+            let Some(at) = answer.position else {
+                return Err(Failure::new("nothing was erased: no purchase of this customer came with personal data, or the id is another"));
+            };
+            let what = if answer.duplicate { "was erased before" } else { "erased" };
+            out::say(format_args!("{what}: leaf {} says that key {} was destroyed", at.index, hex::encode(&answer.key_id)));
         }
     }
     Ok(())

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use kiki::clock::UnixMicros;
 use kiki::leaf;
@@ -62,7 +63,9 @@ async fn what_was_reported_is_shown_exported_and_erased() {
     let show = || kiki(&["subject", "show", "--addr", &addr, "--client", "acme", "--event", "order-1"]);
     let erase = |customer: &str| {
         let names = ["--client", "acme", "--customer", customer, "--reason", "article 17", "--pseudonym-key", key.to_str().unwrap()];
-        kiki(&[&["subject", "erase", "--addr", &addr], &names[..]].concat())
+        let erased = Command::new(env!("CARGO_BIN_EXE_kiki")).args(["subject", "erase", "--addr", &addr]).args(names).output().unwrap();
+        let said = [erased.stdout, erased.stderr].concat();
+        (erased.status.success(), String::from_utf8(said).unwrap())
     };
     assert!(show().contains(EMAIL), "{}", show());
     let (sealed, opened) = (export(dir.path(), &[]), export(dir.path(), &["--unseal"]));
@@ -73,14 +76,40 @@ async fn what_was_reported_is_shown_exported_and_erased() {
     };
     assert_eq!(personal(&opened), [serde_json::json!({ "text": EMAIL }), serde_json::json!({ "hex": "ff01" })]);
 
-    assert!(erase("ada").starts_with("erased: leaf "));
-    assert_eq!(erase("ada").trim(), "nothing is sealed for this customer");
+    let (done, said) = erase("ada");
+    assert!(done && said.starts_with("erased: leaf "), "{said}");
+    let (done, again) = erase("ada");
+    assert!(done && again == said.replace("erased:", "was erased before:"), "{again}");
+    let (done, said) = erase("cy");
+    assert!(!done && said.starts_with("kiki: nothing was erased: no purchase of this customer"), "{said}");
     assert!(show().contains("erased, says leaf") && !show().contains(EMAIL));
     let opened = export(dir.path(), &["--unseal"]);
     assert_eq!(personal(&opened), [serde_json::json!({ "erased": true }), serde_json::json!({ "hex": "ff01" })]);
     let rows = export(dir.path(), &["--unseal", "--format", "csv"]);
     assert!(rows.lines().next().unwrap().ends_with(",body,personal") && rows.contains(r#""{""erased"":true}""#), "{rows}");
+
+    let row = |n: u32| format!("bulk-{n},customer-{n},USD,20,2026-01-31T12:00:00Z,reference {n}\n");
+    let csv = (0..1_500).fold("event_id,customer,currency,value,occurred_at,personal\n".to_owned(), |csv, n| csv + &row(n));
+    let file = dir.path().join("purchases.csv");
+    std::fs::write(&file, csv).unwrap();
+    let flow = &platform.endpoints.flow;
+    let put = || kiki(&["put", "purchases", "--client", "acme", "--flow", flow, file.to_str().unwrap()]);
+    assert_eq!(put(), "purchases of acme\n  recorded             1500\n  known before         0\n  acquired a customer  0\n");
+    assert!(put().contains("known before         1500"));
+    let said = kiki(&["subject", "show", "--addr", &addr, "--client", "acme", "--event", "bulk-1499"]);
+    assert!(said.contains("reference 1499"), "{said}");
+    a_reader_may_stop(dir.path());
     platform.stop().await.unwrap();
+}
+
+/// `kiki audit export | head -1`, of more than a pipe holds.
+fn a_reader_may_stop(data: &Path) {
+    let mut export = Command::new(env!("CARGO_BIN_EXE_kiki"));
+    let mut export = export.args(["audit", "export"]).arg(data).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(export.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ended = export.wait_with_output().unwrap();
+    assert!(line.starts_with('{') && ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

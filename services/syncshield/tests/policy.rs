@@ -106,6 +106,12 @@ async fn a_policy_lives_from_proposal_to_rollback() {
     assert_eq!(stage(client, 9, Stage::Active, "bob").await, Err(Code::NotFound));
     assert!(check(client, "DEU").await.allowed, "what was in force stays");
     assert_eq!(stage(client, 2, Stage::Active, "bob").await, Ok((2, 0)));
+    let got = client.get_policy(GetPolicyRequest { version: 1 }).await.unwrap().into_inner();
+    let at = |position: &Option<leaf::Position>| position.as_ref().map(|at| at.index);
+    let said: Vec<_> =
+        got.versions.iter().map(|v| (v.version, v.author.as_str(), v.proposed, at(&v.position), v.approver.as_str())).collect();
+    assert_eq!(said, [(1, "", false, Some(1), ""), (2, "ada", true, Some(2), "bob")]);
+    assert_eq!((at(&got.versions[0].approval), at(&got.versions[1].approval)), (None, Some(4)));
     let refused = check(client, "DEU").await;
     assert_eq!((refused.policy_version, refused.rules), (2, vec!["geo".to_owned()]));
 
@@ -214,6 +220,7 @@ async fn a_recorded_decision_is_counted_by_the_shadow_and_explained() {
     let by_slot = ExplainRequest { client: "acme".into(), lease_id: 7, sequence: 3, ..Default::default() };
     let explained = client.explain(by_slot).await.unwrap().into_inner().decisions;
     assert_eq!(explained[0].decision.as_ref().unwrap().country, "FRA");
+    assert!(explained[0].policy.as_ref().is_some_and(|of| of.version == explained[0].policy_version && of.position.is_some()));
     let other = ExplainRequest { client: "other".into(), ..by_opportunity.clone() };
     assert_eq!(client.explain(other).await.unwrap_err().code(), Code::NotFound, "another client's is not shown");
     let both = ExplainRequest { lease_id: 7, ..by_opportunity };

@@ -74,6 +74,21 @@ fn what_is_wrong_is_named_with_its_place() {
 }
 
 #[test]
+fn a_comparison_that_no_request_meets_is_named_with_its_place() {
+    let moot = |text: &str| Condition::compile(text).unwrap().moot;
+    assert_eq!(
+        moot("true &&\n  country == 'FR'").unwrap(),
+        "line 2, column 14: \"FR\" is no country of ISO 3166-1 alpha-3: did you mean FRA?"
+    );
+    for text in ["'fra' != country", "country in ['DEU', 'UK']", "country == 'DEU' ? country == 'XXX' : true", "'IAB27' in categories"] {
+        assert!(moot(text).is_some(), "{text}");
+    }
+    for text in ["country in ['DEU', 'FRA', client]", "country == '' || client == 'FR'", "'IAB7-39' in categories", "'FR' in places"] {
+        assert_eq!(moot(text), None, "{text}");
+    }
+}
+
+#[test]
 fn a_condition_has_its_bounds() {
     let long = format!("country == '{}'", "x".repeat(MAX_BYTES));
     assert!(fault(&long).contains("at most 1024"));
@@ -149,6 +164,6 @@ proptest! {
         let bid = if lists { bid(&categories, &places, cpm, ltv) } else { bid(&[], &[], cpm, ltv) };
         // What has too many parts is another test's.
         let Ok(condition) = Condition::compile(&text) else { return Ok(()) };
-        prop_assert_eq!(condition.0.of(&bid).ok(), by_cel(&text, &bid).ok(), "{}", text);
+        prop_assert_eq!(condition.holds.of(&bid).ok(), by_cel(&text, &bid).ok(), "{}", text);
     }
 }

@@ -3,6 +3,9 @@
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, Expr, LiteralValue, operators as op};
 
+use crate::country;
+use crate::guardrail::vet;
+
 use super::eval::{Arithmetic, Bool, Compare, How, Int, Text, Texts};
 
 /// What a bid says of itself.
@@ -44,6 +47,8 @@ type Checked<T> = Result<T, Fault>;
 pub(super) struct Checker {
     left: usize,
     most: usize,
+    /// The first comparison with a value that no request has.
+    pub(super) moot: Option<Fault>,
 }
 
 fn fault<T>(node: &IdedExpr, problem: impl Into<String>) -> Checked<T> {
@@ -56,7 +61,7 @@ fn two<T>(one: T, other: T) -> Box<(T, T)> {
 
 impl Checker {
     pub(super) const fn new(parts: usize) -> Self {
-        Self { left: parts, most: parts }
+        Self { left: parts, most: parts, moot: None }
     }
 
     pub(super) fn bool(&mut self, node: &IdedExpr) -> Checked<Bool> {
@@ -163,7 +168,10 @@ impl Checker {
         match (self.any(one)?, self.any(other)?) {
             (Any::Bool(one), Any::Bool(other)) => Ok(Bool::Same(Box::new(one), Box::new(other))),
             (Any::Int(one), Any::Int(other)) => Ok(Bool::Compare(Compare::Same, two(one, other))),
-            (Any::Text(one), Any::Text(other)) => Ok(Bool::SameText(one, other)),
+            (Any::Text(text), Any::Text(with)) => {
+                self.country(if matches!(text, Text::Country) { other } else { one }, &text, &with);
+                Ok(Bool::SameText(text, with))
+            }
             (one, other) => fault(node, format!("a {} is not compared with a {}", one.name(), other.name())),
         }
     }
@@ -174,7 +182,14 @@ impl Checker {
 
     fn is_in(&mut self, node: &IdedExpr, item: &IdedExpr, list: &IdedExpr) -> Checked<Bool> {
         match (self.any(item)?, self.any(list)?) {
-            (Any::Text(text), Any::Texts(list)) => Ok(Bool::TextIn(text, list)),
+            (Any::Text(text), Any::Texts(texts)) => {
+                match (&text, &texts) {
+                    (text, Texts::Are(each)) => each.iter().for_each(|with| self.country(list, text, with)),
+                    (Text::Is(category), Texts::Categories) => self.meets(item, vet::category(category)),
+                    _ => {}
+                }
+                Ok(Bool::TextIn(text, texts))
+            }
             (Any::Int(int), Any::Ints(list)) => Ok(Bool::IntIn(Box::new(int), list)),
             (Any::Text(Text::Is(name)), Any::Signals) => match SIGNALS.iter().find(|(known, _)| *known == name) {
                 Some((_, bit)) => Ok(Bool::Signal(*bit)),
@@ -182,6 +197,21 @@ impl Checker {
             },
             (_, Any::Signals) => fault(item, "a signal is named by a string"),
             (item, list) => fault(node, format!("a {} is not looked for in a {}", item.name(), list.name())),
+        }
+    }
+
+    /// The country is compared with what is one, or with nothing, as where it is unknown.
+    fn country(&mut self, node: &IdedExpr, one: &Text, other: &Text) {
+        if let (Text::Country, Text::Is(code)) | (Text::Is(code), Text::Country) = (one, other)
+            && !code.is_empty()
+        {
+            self.meets(node, country::check(code));
+        }
+    }
+
+    fn meets(&mut self, node: &IdedExpr, checked: Result<(), String>) {
+        if let Err(problem) = checked {
+            self.moot.get_or_insert(Fault { node: node.id, problem });
         }
     }
 

@@ -64,7 +64,7 @@ fn forbid(path: &str, code: &str, forbidden: &[&str]) -> Culprits {
 
 /// Folds, prices and fees depend on their arguments alone, so that anyone can compute them again.
 pub(super) fn domains_are_pure(path: &str, text: &str) -> Culprits {
-    let root = ["attribution", "framed", "guardrail", "money", "tlog"];
+    let root = ["attribution", "country", "framed", "guardrail", "money", "tlog"];
     let domain = in_service(path).is_some_and(|(service, inside)| service != "kiki-cli" && is_module(inside, "domain"));
     let shared = path.strip_prefix("src/").is_some_and(|inside| root.iter().any(|module| is_module(inside, module)));
     if !domain && !shared {

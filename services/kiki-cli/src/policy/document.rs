@@ -8,6 +8,8 @@ use std::path::Path;
 use kiki::guardrail::Policy;
 use kiki::leaf::{self, policy_rule::Kind};
 use kiki::money::parse_decimal;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -166,8 +168,22 @@ pub fn read(bytes: &[u8]) -> Result<(leaf::Policy, Policy), String> {
         document_sha256: Sha256::digest(bytes).to_vec().into(),
         ..Default::default()
     };
-    let compiled = Policy::compile(&policy).map_err(|error| error.to_string())?;
+    let compiled = Policy::accept(&policy).map_err(|error| error.to_string())?;
     Ok((policy, compiled))
+}
+
+/// A policy of the log as YAML, with the field names of `kiki.log.v1.Policy`: prices are nanos, which is the CPM in micros.
+///
+/// # Errors
+/// Descriptors that cannot be read.
+pub fn shown(policy: &leaf::Policy) -> Result<String, Failure> {
+    let pool = DescriptorPool::decode(kiki::pb::DESCRIPTORS).doing("reading the descriptors")?;
+    let message = pool.get_message_by_name("kiki.log.v1.Policy").ok_or_else(|| Failure::new("there is no kiki.log.v1.Policy"))?;
+    let message = DynamicMessage::decode(message, policy.encode_to_vec().as_slice()).doing("reading the policy")?;
+    let names = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
+    let mut text = Vec::new();
+    message.serialize_with_options(&mut serde_yaml_ng::Serializer::new(&mut text), &names).doing("writing the policy")?;
+    String::from_utf8(text).map(|text| text.trim_end().to_owned()).doing("writing the policy")
 }
 
 impl Amount {

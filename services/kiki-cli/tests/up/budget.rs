@@ -151,6 +151,17 @@ fn reconciles(up: &Up, lease: u64, until: &str) {
     let wrong = reconcile(&up.file("wrong.csv", &format!("bid,price\n{lease}-1,7.5\n{lease}-2,lots\n")));
     let refused = up.refused(&wrong.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(refused.contains("wrong.csv: row 3, column price: \"lots\""), "{refused}");
+    let mut early: Vec<&str> = wrong.iter().map(String::as_str).collect();
+    let report = up.file("early.csv", &format!("bid,price\n{lease}-0,8\n"));
+    (early[10], early[12]) = ("2026-01-01T00:00:00Z", report.as_str());
+    let refused = up.refused(&early);
+    assert!(
+        refused.contains(&format!("lease {lease} ended at 2")) && refused.contains("the report is until 2026-01-01T00:00:00Z"),
+        "{refused}"
+    );
+    (early[6], early[10]) = ("x", until);
+    let refused = up.refused(&early);
+    assert!(refused.contains(&format!("lease {lease} is of the platform \"meta\", and the report of \"x\"")), "{refused}");
     let right = reconcile(&up.file("january.csv", &format!("bid,price\n{lease}-0,8\n{lease}-1,7.5\n")));
     let right: Vec<&str> = right.iter().map(String::as_str).collect();
     let done = up.json(&right);
@@ -169,7 +180,9 @@ fn adjusts(up: &Up, at: &str) {
     };
     let run = |args: &str| up.json(&args.split('\n').collect::<Vec<_>>());
     let refused = up.refused(&adjust("1.25", "invalid-traffic").split('\n').collect::<Vec<_>>());
-    assert!(refused.contains("adjustment.amount_nanos"), "{refused}");
+    assert!(refused.contains("adjustment.amount_nanos: 1.25 USD: a credit for invalid traffic is below 0"), "{refused}");
+    let refused = up.refused(&adjust("-99.5", "platform").split('\n').collect::<Vec<_>>());
+    assert!(refused.contains("99.5 USD of credit, and 15.5 USD were"), "{refused}");
     let done = run(&adjust("-1.25", "invalid-traffic"));
     assert_eq!((&done["amount"], &done["duplicate"]), (&json!("-1.250000000"), &json!(false)));
     assert_eq!(run(&adjust("-1.25", "invalid-traffic"))["duplicate"], true, "the same command has one effect");

@@ -15,7 +15,6 @@
 //! Deliberately not here: the exchanges' own extensions, stored requests, and fields that no decision reads.
 
 mod channel;
-mod country;
 mod decimal;
 mod imp;
 mod native;
@@ -25,7 +24,6 @@ mod response;
 use serde_json::Value;
 
 pub use channel::{Channel, ChannelKind, Device, Regs};
-pub use country::alpha3;
 pub use decimal::{from_micros, micros_exact};
 pub use imp::{Banner, Deal, Imp, Media, Size};
 pub use native::{AssetKind, Native};

@@ -29,6 +29,16 @@ pub(super) fn check_reason(field: &str, reason: &str) -> Result<(), Refusal> {
     fits.then_some(()).ok_or_else(|| Refusal::field(field, format!("{} bytes; a reason has 1 to {MAX_REASON}", reason.len())))
 }
 
+/// More credit than was charged, in units of the currency, as people type them.
+pub(super) fn excess(nanos: i128, charged: i128, currency: &str) -> String {
+    format!("{} {currency} of credit, and {} {currency} were charged there", units(-nanos), units(charged))
+}
+
+/// Nanos in units of the currency, without zeroes at the end.
+fn units(nanos: i128) -> String {
+    kiki::money::decimal(nanos, 9).trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 pub(super) fn check_evidence(field: &str, digest: &[u8]) -> Result<(), Refusal> {
     (digest.len() == 32).then_some(()).ok_or_else(|| Refusal::field(field, format!("{} bytes; a SHA-256 has 32", digest.len())))
 }
@@ -58,8 +68,13 @@ impl State {
             leaf::AdjustmentKind::Platform | leaf::AdjustmentKind::Reconciled => adjustment.amount_nanos != 0,
         };
         if !fits_kind {
-            let (kind, nanos) = (adjustment.kind().as_str_name(), adjustment.amount_nanos);
-            return Err(Refusal::field("adjustment.amount_nanos", format!("{nanos} does not fit {kind}")));
+            let (amount, currency) = (units(adjustment.amount_nanos.into()), &adjustment.currency);
+            let fits = match adjustment.kind() {
+                leaf::AdjustmentKind::Unspecified => "its kind is missing",
+                leaf::AdjustmentKind::InvalidTraffic => "a credit for invalid traffic is below 0",
+                leaf::AdjustmentKind::Platform | leaf::AdjustmentKind::Reconciled => "a correction is not 0",
+            };
+            return Err(Refusal::field("adjustment.amount_nanos", format!("{amount} {currency}: {fits}")));
         }
         let times = (UnixMicros::from_pb(adjustment.accounted_at.as_ref()), UnixMicros::from_pb(adjustment.day_start.as_ref()));
         let (Some(at), Some(day)) = times else { return Err(Refusal::field("adjustment.accounted_at", "is absent or out of range")) };

@@ -12,6 +12,7 @@ use kiki::leaf;
 use kiki::money::Micros;
 use serde::{Deserialize, Serialize};
 
+use super::adjust::excess;
 use super::scopes::MAX_WINDOW_SECONDS;
 
 /// Slots of one lease: its bitmap takes at most 8 KiB.
@@ -343,7 +344,7 @@ impl CampaignState {
         let on_day = if forgotten { self.settled_nanos } else { self.settled_on(day) };
         let on_platform = if platform.is_empty() { self.settled_nanos } else { self.settled_in(day, Some(platform), Span::Total) };
         let charged = self.settled_nanos.min(on_day).min(on_platform);
-        if nanos >= 0 || charged + nanos >= 0 { Ok(()) } else { Err(format!("{nanos}, and {charged} nanos were charged there")) }
+        if nanos >= 0 || charged + nanos >= 0 { Ok(()) } else { Err(excess(nanos, charged, &self.currency)) }
     }
 
     /// The lease that a request key was granted.

@@ -56,6 +56,12 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
     at_most("campaign.exchanges", &campaign.exchanges, MAX_ENTRIES)?;
     at_most("campaign.creatives", &campaign.creatives, MAX_CREATIVES)?;
     campaign.platforms.iter().try_for_each(|platform| id("campaign.platforms", platform))?;
+    let targeting = campaign.targeting.as_ref();
+    for (name, list) in [("countries", targeting.map(|t| &t.countries)), ("blocked_countries", targeting.map(|t| &t.blocked_countries))] {
+        for (i, code) in list.into_iter().flatten().enumerate() {
+            kiki::country::check(code).map_err(|e| Refusal::field(format!("campaign.targeting.{name}[{i}]"), e))?;
+        }
+    }
     campaign.exchanges.iter().try_for_each(|exchange| id("campaign.exchanges", exchange))?;
     for (i, creative) in campaign.creatives.iter().enumerate() {
         let field = |name: &str| format!("campaign.creatives[{i}].{name}");
@@ -241,6 +247,27 @@ pub fn local_day(zone_name: &str, now: UnixMicros) -> Result<(UnixMicros, UnixMi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_campaign_targets_countries_that_are_in_force() {
+        let targeting = |countries: [&str; 1], blocked: [&str; 1]| {
+            let list = |codes: [&str; 1]| codes.map(str::to_owned).to_vec();
+            let targeting = leaf::Targeting { countries: list(countries), blocked_countries: list(blocked), ..Default::default() };
+            let (currency, zone) = ("USD".into(), "UTC".into());
+            check_campaign(&leaf::Campaign {
+                campaign: "c".into(),
+                currency,
+                zone,
+                target_roas_ppm: 1,
+                targeting: Some(targeting),
+                ..Default::default()
+            })
+        };
+        assert_eq!(targeting(["DEU"], ["FRA"]), Ok(()));
+        let error = targeting(["DEU"], ["FR"]).expect_err("two letters").to_string();
+        assert!(error.contains("campaign.targeting.blocked_countries[0]") && error.contains("did you mean FRA?"), "{error}");
+        assert!(targeting(["De"], ["FRA"]).is_err());
+    }
 
     #[test]
     fn a_day_with_a_clock_change_has_its_own_length() {

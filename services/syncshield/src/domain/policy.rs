@@ -32,8 +32,22 @@ pub struct Policies {
     before: Vec<u64>,
     /// Whether a version ever took force by approval.
     approved: bool,
-    /// The documents (`leaf::Policy`, encoded).
+    /// The documents: `leaf::Policy` and behind it [`Records`], encoded, which protobuf reads as one message or the other.
     held: BTreeMap<u64, Vec<u8>>,
+}
+
+/// A version's records, by their indices; none where a fold of before they were kept is all that is left.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Records {
+    /// Its own.
+    #[prost(uint64, optional, tag = "1000")]
+    pub put: Option<u64>,
+    /// That of the last approval.
+    #[prost(uint64, optional, tag = "1001")]
+    pub approval: Option<u64>,
+    /// Who approved it.
+    #[prost(string, tag = "1002")]
+    pub approver: String,
 }
 
 impl Policies {
@@ -48,6 +62,12 @@ impl Policies {
         self.held.keys().filter_map(|version| self.document(*version))
     }
 
+    /// All that are held, with their records.
+    pub fn versions(&self) -> impl Iterator<Item = (leaf::Policy, Records)> {
+        let both = |held: &Vec<u8>| Some((leaf::Policy::decode(held.as_slice()).ok()?, Records::decode(held.as_slice()).ok()?));
+        self.held.values().filter_map(both)
+    }
+
     pub(super) fn check_put(&self, policy: &leaf::Policy) -> Result<(), Refusal> {
         let next = self.newest + 1;
         if policy.version != next {
@@ -56,9 +76,9 @@ impl Policies {
         if policy.proposed && policy.author.is_empty() { Err(Refusal::field("policy.author", "is missing")) } else { Ok(()) }
     }
 
-    pub(super) fn put(&mut self, policy: &leaf::Policy) {
+    pub(super) fn put(&mut self, policy: &leaf::Policy, index: u64) {
         self.newest = policy.version;
-        self.held.insert(policy.version, policy.encode_to_vec());
+        self.hold(policy, &Records { put: Some(index), ..Default::default() });
         if !policy.proposed {
             self.enforce(policy.version);
         }
@@ -90,12 +110,20 @@ impl Policies {
         }
     }
 
-    pub(super) fn stage(&mut self, step: &leaf::PolicyStage) {
+    fn hold(&mut self, policy: &leaf::Policy, records: &Records) {
+        self.held.insert(policy.version, [policy.encode_to_vec(), records.encode_to_vec()].concat());
+    }
+
+    pub(super) fn stage(&mut self, step: &leaf::PolicyStage, index: u64) {
         match step.stage() {
             Stage::Unspecified => {}
             Stage::Shadow => self.shadow = step.version,
             Stage::Active => {
                 self.approved = true;
+                let held = self.versions().find(|(policy, _)| policy.version == step.version);
+                if let Some((policy, records)) = held {
+                    self.hold(&policy, &Records { approval: Some(index), approver: step.actor.clone(), ..records });
+                }
                 self.enforce(step.version);
             }
             Stage::RolledBack => {
@@ -150,7 +178,7 @@ impl Ledger {
         if policies.approved && !policy.proposed && !activate_now {
             return Err(Refusal::field("policy.author", "is missing, and versions of this log are approved: name an author"));
         }
-        let compiled = Policy::compile(&policy).map_err(|e| Refusal::field(format!("policy.{}", e.field), e.problem))?;
+        let compiled = Policy::accept(&policy).map_err(|e| Refusal::field(format!("policy.{}", e.field), e.problem))?;
         Ok((self.append(leaf::OPERATOR, ("", 0), Body::Policy(policy))?, compiled))
     }
 

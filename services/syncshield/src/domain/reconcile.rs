@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
 
-use super::adjust::{check_evidence, check_reason};
+use super::adjust::{check_evidence, check_reason, excess};
 use super::budget::{CampaignState, Lease, SlotState};
 use super::ledger::Ledger;
 use super::refusal::Refusal;
@@ -95,8 +95,17 @@ impl Report {
                 known.then_some(()).ok_or_else(|| Refusal::NotFound { what: "lease", id: id.to_string() })?;
                 continue;
             };
-            if !self.covers(lease, now) {
-                return Err(Refusal::field("leases", format!("lease {id} is not of the platform, or did not end by the report's instant")));
+            if lease.platform != self.platform {
+                let problem = format!("lease {id} is of the platform {:?}, and the report of {:?}", lease.platform, self.platform);
+                return Err(Refusal::field("leases", problem));
+            }
+            match lease.ended(now) {
+                None => return Err(Refusal::field("leases", format!("lease {id} has not ended"))),
+                Some(ended) if ended > self.until => {
+                    let (ended, until) = (instant(ended), instant(self.until));
+                    return Err(Refusal::field("leases", format!("lease {id} ended at {ended}, and the report is until {until}")));
+                }
+                Some(_) => {}
             }
             let good = match charged {
                 Charged::Slots(slots) => slots.iter().all(|(sequence, price)| *sequence < lease.slots && *price >= 0),
@@ -114,12 +123,13 @@ impl Report {
         } else {
             campaign.platforms.get(&self.platform).map_or(0, |p| p.settled_nanos)
         });
-        if platform + all < 0 {
-            Err(Refusal::field("leases", format!("{all}, and {platform} nanos were charged there")))
-        } else {
-            checked.map(drop)
-        }
+        if platform + all < 0 { Err(Refusal::field("leases", excess(all, platform, &campaign.currency))) } else { checked.map(drop) }
     }
+}
+
+/// As RFC 3339.
+fn instant(at: UnixMicros) -> String {
+    jiff::Timestamp::from_microsecond(at.0).map_or_else(|_| format!("{} us", at.0), |at| at.to_string())
 }
 
 impl Ledger {

@@ -162,10 +162,10 @@ impl State {
             self.note_source(head);
         }
         if let Body::Policy(policy) = body {
-            self.policies.put(policy);
+            self.policies.put(policy, head.index);
         }
         if let Body::PolicyStage(step) = body {
-            self.policies.stage(step);
+            self.policies.stage(step, head.index);
         }
         if let Body::KeyRotated(change) = body {
             self.keys.put(head.index, head.client_seq, change);

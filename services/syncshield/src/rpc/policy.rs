@@ -9,6 +9,7 @@ use kiki::status::{self, Reason};
 use tonic::Status;
 
 use crate::domain::ledger::Ledger;
+use crate::domain::policy::Records;
 use crate::shadow;
 use crate::store::Log;
 
@@ -24,8 +25,7 @@ pub(super) fn validate(policy: Option<leaf::Policy>) -> Result<pb::ValidatePolic
     let policy = policy.ok_or_else(|| status::field("policy", "is missing"))?;
     let bytes = prost::Message::encoded_len(&policy);
     let most = leaf::MAX_BYTES - 1_024; // the leaf around it
-    let compiled = Policy::compile(&policy);
-    Ok(match compiled {
+    Ok(match Policy::accept(&policy) {
         Err(error) => pb::ValidatePolicyResponse { field: format!("policy.{}", error.field), problem: error.problem, rules: 0 },
         Ok(_) if bytes > most => pb::ValidatePolicyResponse {
             field: "policy".into(),
@@ -53,24 +53,41 @@ pub(super) async fn get(log: &Log, version: u64) -> Result<pb::GetPolicyResponse
     let run = move |ledger: &mut Ledger| {
         let policies = &ledger.state.policies;
         let version = if version == 0 { policies.active } else { version };
-        Ok((policies.document(version), policies.active, policies.shadow))
+        Ok((policies.document(version), policies.active, policies.shadow, policies.versions().collect::<Vec<_>>()))
     };
-    let (policy, active_version, shadow_version) = log.run(run).await?;
+    let (policy, active_version, shadow_version, versions) = log.run(run).await?;
     if policy.is_none() && version > 0 {
         return Err(Reason::NotFound.status(format!("policy version {version} is not held")));
     }
     let digest = policy.as_ref().map(|policy| guardrail::digest(policy).to_vec()).unwrap_or_default().into();
     let shadow = (shadow_version > 0).then(|| log.shadow().of(shadow_version));
-    Ok(pb::GetPolicyResponse { policy, digest, active_version, shadow_version, shadow })
+    let versions = versions.iter().map(|(policy, records)| described(log.id(), policy, records)).collect();
+    Ok(pb::GetPolicyResponse { policy, digest, active_version, shadow_version, shadow, versions })
 }
+
+fn described(log_id: &str, policy: &leaf::Policy, records: &Records) -> pb::PolicyVersion {
+    let position = |index| Some(leaf::Position { log_id: log_id.to_owned(), index });
+    pb::PolicyVersion {
+        version: policy.version,
+        digest: guardrail::digest(policy).to_vec().into(),
+        author: policy.author.clone(),
+        proposed: policy.proposed,
+        position: records.put.and_then(position),
+        approver: records.approver.clone(),
+        approval: records.approval.and_then(position),
+    }
+}
+
+/// The versions that are held, by their digests.
+type Held = HashMap<[u8; 32], (leaf::Policy, Records)>;
 
 /// Finds a decision and names the rules that it was made under.
 pub(super) async fn explain(log: &Log, request: pb::ExplainRequest) -> Result<pb::ExplainResponse, Status> {
     if !matches!((request.opportunity.len(), request.lease_id), (16, 0) | (0, 1..)) {
         return Err(status::field("opportunity", "has 16 bytes and no lease_id beside it; or lease_id and sequence stand alone"));
     }
-    let held = log.run(|ledger| Ok(ledger.state.policies.documents().collect::<Vec<_>>())).await?;
-    let held: HashMap<[u8; 32], leaf::Policy> = held.into_iter().map(|policy| (guardrail::digest(&policy), policy)).collect();
+    let held = log.run(|ledger| Ok(ledger.state.policies.versions().collect::<Vec<_>>())).await?;
+    let held: Held = held.into_iter().map(|held| (guardrail::digest(&held.0), held)).collect();
     let size = *log.committed().borrow();
     let mut next = if request.from == 0 { size.saturating_sub(MAX_SEARCHED) } else { request.from };
     let end = size.min(next.saturating_add(MAX_SEARCHED));
@@ -108,8 +125,9 @@ fn search(leaves: &[(u64, bytes::Bytes)], request: &pb::ExplainRequest) -> Vec<F
     found
 }
 
-fn explained(log_id: &str, held: &HashMap<[u8; 32], leaf::Policy>, (index, batch, decision): Found) -> pb::Explained {
-    let policy = <[u8; 32]>::try_from(batch.policy_digest.as_ref()).ok().and_then(|digest| held.get(&digest));
+fn explained(log_id: &str, held: &Held, (index, batch, decision): Found) -> pb::Explained {
+    let found = <[u8; 32]>::try_from(batch.policy_digest.as_ref()).ok().and_then(|digest| held.get(&digest));
+    let policy = found.map(|(policy, _)| policy);
     let rules = decision.rules.iter().map(|id| rule(policy, id)).collect();
     let reasons = Refusals(decision.refusals).iter().map(i32::from).collect();
     pb::Explained {
@@ -121,6 +139,7 @@ fn explained(log_id: &str, held: &HashMap<[u8; 32], leaf::Policy>, (index, batch
         policy_version: policy.map_or(0, |policy| policy.version),
         policy_digest: batch.policy_digest,
         rules,
+        policy: found.map(|(policy, records)| described(log_id, policy, records)),
     }
 }
 

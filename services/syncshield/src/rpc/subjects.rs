@@ -9,10 +9,16 @@ use kiki::status::{self, Reason};
 use tonic::Status;
 
 use crate::domain::ledger::{Item, Ledger};
+use crate::domain::moving::ELSEWHERE;
 use crate::domain::refusal::Refusal;
 use crate::error::Error;
 use crate::store::Log;
 use crate::subjects::{Subject, Subjects};
+
+/// Leaves that are searched for an earlier erasure: some seconds of reading.
+const MAX_SEARCHED: u64 = 1_000_000;
+/// Bytes of leaves that are read at a time.
+const MAX_BYTES: usize = 1 << 20;
 
 /// Takes the personal data out of a request's items, by their places.
 pub(super) fn take(items: &mut [pb::RecordItem]) -> Result<Vec<(usize, Bytes)>, Status> {
@@ -91,11 +97,44 @@ pub(super) async fn unseal(log: &Log, subjects: &Subjects, request: pb::UnsealRe
 /// Erases a customer. It goes on where the caller does not wait for it.
 pub(super) async fn erase(log: &Log, subjects: &Subjects, request: pb::EraseSubjectRequest) -> Result<pb::EraseSubjectResponse, Status> {
     let subject = subject(&request.client, &request.customer, "customer")?;
-    let (log_id, log, subjects) = (log.id().to_owned(), log.clone(), subjects.clone());
-    let erasing = tokio::spawn(async move { subjects.erase(&log, subject, request.reason).await });
-    let erased = erasing.await.map_err(|_| Error::Stopped)??;
-    Ok(erased.map_or_else(Default::default, |(id, recorded)| pb::EraseSubjectResponse {
-        position: Some(leaf::Position { log_id, index: recorded.index }),
-        key_id: id.to_vec().into(),
+    let (of, to, subjects) = (subject.clone(), log.clone(), subjects.clone());
+    let erasing = tokio::spawn(async move { subjects.erase(&to, of, request.reason).await });
+    let position = |index| Some(leaf::Position { log_id: log.id().to_owned(), index });
+    if let Some((id, recorded)) = erasing.await.map_err(|_| Error::Stopped)?? {
+        return Ok(pb::EraseSubjectResponse { position: position(recorded.index), key_id: id.to_vec().into(), duplicate: false });
+    }
+    let before = erased_before(log, &subject).await?;
+    Ok(before.map_or_else(Default::default, |(key_id, index)| pb::EraseSubjectResponse {
+        position: position(index),
+        key_id,
+        duplicate: true,
     }))
+}
+
+/// The last key of a subject that was destroyed, and the record of that: the log names the key with what it sealed.
+async fn erased_before(log: &Log, subject: &Subject) -> Result<Option<(Bytes, u64)>, Status> {
+    let client = subject.client.clone();
+    let erased = move |ledger: &mut Ledger| Ok(ledger.state.clients.get(&client).map(|of| of.erased.clone()).unwrap_or_default());
+    let erased = log.run(erased).await?;
+    // Those in another log, from where the client moved, are not looked for.
+    let Some(end) = erased.values().map(|at| at.index).filter(|index| *index != ELSEWHERE).max() else { return Ok(None) };
+    let (mut next, mut found) = (end.saturating_sub(MAX_SEARCHED), None);
+    while next < end {
+        let leaves = match log.read(next, MAX_BYTES).await {
+            Err(Error::Pruned { retained, .. }) if retained > next => {
+                next = retained;
+                continue;
+            }
+            other => other?,
+        };
+        let Some((last, _)) = leaves.last() else { break };
+        next = last + 1;
+        for (_, bytes) in &leaves {
+            let Ok((head, Body::Outcome(outcome))) = leaf::decode(bytes) else { continue };
+            let ours = head.client == subject.client && outcome.customer[..] == subject.customer.0;
+            let sealed = outcome.sealed.filter(|_| ours).map(|sealed| sealed.key_id);
+            found = sealed.and_then(|id| erased.get(id.as_ref()).map(|at| (id, at.index))).or(found);
+        }
+    }
+    Ok(found)
 }

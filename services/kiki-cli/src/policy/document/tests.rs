@@ -9,7 +9,7 @@ const JSON: &str = include_str!("../../../../../docs/policies/example.json");
 const SCHEMA: &str = include_str!("../../../../../docs/policy.schema.json");
 
 /// The keywords that our schema uses; any other would be passed over, and so fails the test.
-const KEYWORDS: [&str; 20] = [
+const KEYWORDS: [&str; 21] = [
     "$schema",
     "$defs",
     "$ref",
@@ -22,6 +22,7 @@ const KEYWORDS: [&str; 20] = [
     "oneOf",
     "items",
     "enum",
+    "pattern",
     "minimum",
     "maximum",
     "minItems",
@@ -55,6 +56,11 @@ fn faults(schema: &Value, root: &Value, value: &Value, at: &str) -> Vec<String> 
         return vec![format!("{at} is {kind}")];
     }
     if schema["enum"].as_array().is_some_and(|allowed| !allowed.contains(value)) {
+        found.push(format!("{at} is {value}"));
+    }
+    if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str())
+        && !regex::Regex::new(pattern).unwrap().is_match(text)
+    {
         found.push(format!("{at} is {value}"));
     }
     let size =
@@ -138,6 +144,10 @@ fn what_the_schema_refuses_the_reader_refuses() {
         "{bid_caps: {USD: 5}, rules: [{id: a, frequency: {most: 3, hours: 721}}]}",
         "{bid_caps: {USD: 5}, rules: [{id: a, frequency: {most: 3}}]}",
         "{bid_caps: {USD: 5}, blocked_countries: DEU}",
+        "{bid_caps: {USD: 5}, blocked_countries: [FR]}",
+        "{bid_caps: {USD: 5}, blocked_categories: [IAB7_39]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, countries: {allow: [fra]}}]}",
+        "{bid_caps: {USD: 5}, rules: [{id: r, categories: {block: [News]}}]}",
         "{bid_caps: {USD: 5}, blocked_domains: [\"\"]}",
         "{bid_caps: {USD: 5}, rules: [{id: r}]}",
         "{bid_caps: {USD: 5}, rules: [{platform: x, platform_off: true}]}",
@@ -164,5 +174,7 @@ fn what_is_wrong_is_named() {
     assert!(error("{id: r, schedule: {zone: UTC, windows: [{days: [mon], from: '8:00', to: '09:00'}]}}").contains("HH:MM"));
     assert!(error("{id: r, schedule: {zone: UTC, windows: [{days: [mon], from: '08:05', to: '09:00'}]}}").contains("multiples of 15"));
     assert!(error("{id: r, condition: contry == 'DEU'}").contains("\"r\": line 1, column 1: \"contry\" is none of"));
+    assert!(error("{id: r, countries: {block: [UK]}}").ends_with("did you mean GBR?"));
+    assert!(error("{id: r, condition: country == 'FR'}").ends_with("did you mean FRA?"));
     assert!(error("{id: r, schedule: {zone: Mars, windows: [{days: [mon], from: '08:00', to: '09:00'}]}}").contains("IANA"));
 }

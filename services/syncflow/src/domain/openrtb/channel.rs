@@ -1,7 +1,9 @@
 //! Everything around the impressions: the site or app, the device, the user and the law.
 
+use kiki::country::alpha3;
+
 use super::node::Node;
-use super::{MAX_CUSTOMER_BYTES, Malformed, alpha3};
+use super::{MAX_CUSTOMER_BYTES, Malformed};
 
 /// What kind of place the ad would show in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,4 +1,6 @@
-//! ISO 3166-1 country codes: `device.geo.country` is alpha-3 by the specification and often alpha-2 in traffic.
+//! Country codes: the 249 of ISO 3166-1 that are in force, officially assigned codes alone.
+//!
+//! `device.geo.country` of OpenRTB is alpha-3 by the specification and often alpha-2 in traffic; here everything is alpha-3.
 
 /// Alpha-2 followed by alpha-3, in the order of alpha-2.
 const CODES: &str = "\
@@ -28,9 +30,25 @@ pub fn alpha3(code: &str) -> Option<String> {
     let code = code.to_ascii_uppercase();
     match code.len() {
         3 => Some(code),
+        2 if code == "UK" => Some("GBR".to_owned()), // reserved for it, and in use
         2 => CODES.split(' ').find_map(|pair| pair.strip_prefix(code.as_str())).map(str::to_owned),
         _ => None,
     }
+}
+
+/// Checks a code that somebody wrote: three capitals, and in force, because any other matches no request.
+///
+/// # Errors
+/// What is wrong, with the code that was probably meant.
+pub fn check(code: &str) -> Result<(), String> {
+    let known = |code: &str| code.len() == 3 && CODES.split(' ').any(|pair| &pair[2..] == code);
+    if known(code) {
+        return Ok(());
+    }
+    let meant = alpha3(code).filter(|code| known(code));
+    let meant = meant.map_or_else(String::new, |code| format!(": did you mean {code}?"));
+    let shown: String = code.chars().take(20).collect();
+    Err(format!("{shown:?} is no country of ISO 3166-1 alpha-3{meant}"))
 }
 
 #[cfg(test)]
@@ -54,8 +72,20 @@ mod tests {
         assert_eq!(alpha3("RU").as_deref(), Some("RUS"));
         assert_eq!(alpha3("deu").as_deref(), Some("DEU"));
         assert_eq!(alpha3("TST").as_deref(), Some("TST"));
+        assert_eq!(alpha3("uk").as_deref(), Some("GBR"));
         assert_eq!(alpha3("XX"), None);
         assert_eq!(alpha3("U1"), None);
         assert_eq!(alpha3(""), None);
+    }
+    #[test]
+    fn names_what_was_meant() {
+        let error = |code| check(code).expect_err("no code in force");
+        assert_eq!(check("FRA"), Ok(()));
+        assert_eq!(error("FR"), "\"FR\" is no country of ISO 3166-1 alpha-3: did you mean FRA?");
+        assert!(error("UK").ends_with("did you mean GBR?"));
+        assert!(error("deu").ends_with("did you mean DEU?"), "conditions compare capitals");
+        for none in ["", "XX", "XXX", "ANT", "RAF", "DEUT", "A F", "D\u{c9}U"] {
+            assert!(error(none).ends_with("alpha-3"), "{none}");
+        }
     }
 }
