@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::caller::Caller;
-use kiki::clock::Clock;
+use kiki::clock::{Clock, monotonic};
 use kiki::ids::Pseudonyms;
 use kiki::leaf::{Position, PredictionStatus};
 use kiki::pb::syncvalue::v1 as pb;
@@ -117,14 +117,19 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl SyncValueService for Rpc {
     async fn predict(&self, request: Request<pb::PredictRequest>) -> Result<Response<pb::PredictResponse>, Status> {
+        let start = monotonic();
         let caller = Caller::of(&request);
         let question = self.decoder(&caller).question(request.into_inner(), &|e| e)?;
-        Ok(Response::new(pb::PredictResponse { prediction: Some(self.answer(question)) }))
+        let answer = pb::PredictResponse { prediction: Some(self.answer(question)) };
+        self.metrics.predict.observe(start.elapsed().as_secs_f64());
+        Ok(Response::new(answer))
     }
 
     async fn predict_batch(&self, request: Request<pb::PredictBatchRequest>) -> Result<Response<pb::PredictBatchResponse>, Status> {
+        let start = monotonic();
         let caller = Caller::of(&request);
         let predictions = self.answers(&caller, request.into_inner().requests)?;
+        self.metrics.predict_batch.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(pb::PredictBatchResponse { predictions }))
     }
 
@@ -136,7 +141,9 @@ impl SyncValueService for Rpc {
     ) -> Result<Response<Self::PredictStreamStream>, Status> {
         let (rpc, caller) = (self.clone(), Caller::of(&request));
         let answers = request.into_inner().map(move |message| {
+            let start = monotonic();
             let predictions = rpc.answers(&caller, message?.requests)?;
+            rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
             Ok(pb::PredictStreamResponse { predictions })
         });
         Ok(Response::new(Box::pin(Until::new(answers, &self.shutdown))))
