@@ -1,15 +1,19 @@
-//! The yardstick: a tonic server that answers every call and every message with so many bytes and does nothing else.
+//! The yardstick: a tonic server that answers every call and every message with so many bytes and does nothing else; and,
+//! apart from that, what a stream of predictions costs where nothing is predicted: messages are read from protobuf and answers
+//! written to it.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use kiki::pb::syncvalue::v1::{PredictStreamRequest, PredictStreamResponse, Prediction};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{NamedService, StreamingService, UnaryService};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::child::Server;
 use super::raw::Raw;
@@ -19,6 +23,8 @@ use crate::out;
 const NAME: &str = "kiki.bench.Echo";
 pub(super) const STREAM: &str = "/kiki.bench.Echo/Stream";
 pub(super) const UNARY: &str = "/kiki.bench.Echo/Unary";
+/// Takes messages of PredictStream, and answers each question with the same prediction.
+pub(super) const PREDICTIONS: &str = "/kiki.bench.Echo/Predictions";
 
 /// How the echo answers.
 #[derive(Debug, Clone, clap::Args)]
@@ -66,8 +72,11 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let echo = self.clone();
         Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(Raw);
-            Ok(if request.uri().path() == UNARY { grpc.unary(echo, request).await } else { grpc.streaming(echo, request).await })
+            Ok(match request.uri().path() {
+                UNARY => tonic::server::Grpc::new(Raw).unary(echo, request).await,
+                PREDICTIONS => tonic::server::Grpc::new(ProstCodec::default()).streaming(Predictions, request).await,
+                _ => tonic::server::Grpc::new(Raw).streaming(echo, request).await,
+            })
         })
     }
 }
@@ -89,6 +98,36 @@ impl StreamingService<Bytes> for Echo {
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let answer = self.answer.clone();
         let answers = request.into_inner().map(move |message| message.map(|_| answer.clone()));
+        std::future::ready(Ok(Response::new(Box::pin(answers))))
+    }
+}
+
+/// The prediction of every answer: of the length that SyncValue's have.
+fn prediction() -> Prediction {
+    Prediction {
+        mean_micros: 50_000_000,
+        q05_micros: 10_000_000,
+        q95_micros: 150_000_000,
+        p_active_ppb: 900_000_000,
+        horizon_days: 90,
+        model: "rfv-1".to_owned(),
+        status: 2,
+        fallback_reason: 1,
+    }
+}
+
+struct Predictions;
+
+impl StreamingService<PredictStreamRequest> for Predictions {
+    type Response = PredictStreamResponse;
+    type ResponseStream = std::pin::Pin<Box<dyn Stream<Item = Result<PredictStreamResponse, Status>> + Send>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<PredictStreamRequest>>) -> Self::Future {
+        let answers = request.into_inner().map(|message| {
+            let predictions = message?.requests.iter().map(|_| prediction()).collect();
+            Ok(PredictStreamResponse { predictions })
+        });
         std::future::ready(Ok(Response::new(Box::pin(answers))))
     }
 }

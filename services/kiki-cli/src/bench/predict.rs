@@ -34,8 +34,8 @@ const PACE: u32 = 5_000;
 /// How SyncValue is asked.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
-    /// How long each of the three measurements takes, seconds, and as long again on the echo: calls at saturation, calls at
-    /// 5,000 a second, and streams.
+    /// How long each of the four measurements takes, seconds, and as long again on the echo: calls at saturation, calls at
+    /// 5,000 a second, streams, and streams beside an echo that reads and writes protobuf.
     #[arg(long, default_value_t = 10.0, value_parser = super::bids::seconds)]
     seconds: f64,
     /// Customers that are asked for; each has bought before.
@@ -65,7 +65,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let folder = Folder(args.scratch.join(format!("kiki-bench-{}", std::process::id())));
     std::fs::create_dir(&folder.0).doing(format_args!("making {}", folder.0.display()))?;
-    let progress = out::bar("bench predict", 4);
+    let progress = out::bar("bench predict", 5);
     let (server, grpc, http) = value::start(&folder.0)?;
     let channel = kiki::runtime::channel(&grpc).doing(&grpc)?;
     customers::observe(SyncValueServiceClient::new(channel.clone()), args.customers).await?;
@@ -83,7 +83,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let streams = Both {
         value: (&server, Target::new(&grpc, args.connections, STREAM, questions.batches.clone())?),
-        echo: (&stream_echo.0, Target::new(&stream_echo.1, args.connections, echo::STREAM, questions.batches)?),
+        echo: (&stream_echo.0, Target::new(&stream_echo.1, args.connections, echo::STREAM, questions.batches.clone())?),
+    };
+    let protobuf = Both {
+        value: streams.value.clone(),
+        echo: (&stream_echo.0, Target::new(&stream_echo.1, args.connections, echo::PREDICTIONS, questions.batches)?),
     };
 
     let metrics = format!("{http}/metrics");
@@ -95,8 +99,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let at_pace = scrape().await?.since(&between);
     progress.inc(1);
     let streamed = streams.measure(async |target| target.streams(load).await).await?;
+    progress.inc(1);
+    let streamed_protobuf = protobuf.measure(async |target| target.streams(load).await).await?;
     progress.finish_and_clear();
-    let report = Report::new(&args, [request_bytes, answer_bytes], [&saturated, &paced, &streamed], [&between, &at_pace]);
+    let pairs = [&saturated, &paced, &streamed, &streamed_protobuf];
+    let report = Report::new(&args, [request_bytes, answer_bytes], pairs, [&between, &at_pace]);
     report.print(args.json)
 }
 

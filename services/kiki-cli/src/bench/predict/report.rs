@@ -94,6 +94,9 @@ pub(super) struct Report {
     stream_cpu_ratio: f64,
     stream_cpu_s_per_million: f64,
     echo_stream_cpu_s_per_million: f64,
+    /// The same beside an echo that reads the questions from protobuf and writes as many predictions to it.
+    stream_cpu_ratio_to_protobuf_echo: f64,
+    protobuf_echo_stream_cpu_s_per_million: f64,
     stream_items_per_second: f64,
     echo_stream_items_per_second: f64,
     turns: u32,
@@ -115,7 +118,7 @@ impl Report {
     pub(super) fn new(
         args: &Args,
         [[request_bytes, stream_request_bytes], [answer_bytes, stream_answer_bytes]]: [[usize; 2]; 2],
-        [saturated, paced, streamed]: [&Pair; 3],
+        [saturated, paced, streamed, streamed_protobuf]: [&Pair; 4],
         service_time: [&ServiceTime; 2],
     ) -> Self {
         let (machine, cores) = machine::describe();
@@ -151,6 +154,8 @@ impl Report {
             stream_cpu_ratio: rounded(streamed.cpu_ratio()),
             stream_cpu_s_per_million: streamed.value.cpu(),
             echo_stream_cpu_s_per_million: streamed.echo.cpu(),
+            stream_cpu_ratio_to_protobuf_echo: rounded(streamed_protobuf.cpu_ratio()),
+            protobuf_echo_stream_cpu_s_per_million: streamed_protobuf.echo.cpu(),
             stream_items_per_second: streamed.value.per_second(),
             echo_stream_items_per_second: streamed.echo.per_second(),
             turns: TURNS,
@@ -182,6 +187,7 @@ impl Report {
         let inside = |p: [f64; 3]| p.map(|us| format!("{us:>9.1} us")).join("");
         let rate = |items: f64| format!("{}/s", out::grouped(items as u64));
         let cpu = |value: f64, echo: f64, ratio: f64| format!("{value:.2} s per million, echo {echo:.2} s: {ratio:.2} times");
+        let protobuf = (self.protobuf_echo_stream_cpu_s_per_million, self.stream_cpu_ratio_to_protobuf_echo);
         let bytes = |n: usize| out::grouped(n as u64);
         vec![
             ("Predict", format!("{}, echo {}", rate(self.unary_per_second), rate(self.echo_unary_per_second))),
@@ -198,6 +204,7 @@ impl Report {
             ),
             ("PredictStream", format!("{}, echo {}", rate(self.stream_items_per_second), rate(self.echo_stream_items_per_second))),
             ("  server's CPU", cpu(self.stream_cpu_s_per_million, self.echo_stream_cpu_s_per_million, self.stream_cpu_ratio)),
+            ("  echo by protobuf", format!("{:.2} s: {:.2} times", protobuf.0, protobuf.1)),
             ("load", format!("{} connections, {} calls in flight on each", self.connections, self.in_flight)),
             ("  streams", format!("{} batches of {} in flight on each connection", self.window_batches, self.batch_items)),
             ("messages", format!("{} bytes out, {} bytes back", bytes(self.request_bytes), bytes(self.answer_bytes))),
