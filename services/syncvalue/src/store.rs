@@ -151,7 +151,8 @@ impl Store {
         self.state.followed.subscribe()
     }
 
-    /// Reads a market, while nothing changes in it; an empty one where nobody was observed in it.
+    /// Reads a market, while nothing changes in it; an empty one where nobody was observed in it. What waits to change it waits for
+    /// this, and later readers behind that.
     pub fn read<T>(&self, market: &MarketId, read: impl FnOnce(&Market) -> T) -> T {
         let market = self.state.markets.read().get(market).cloned();
         match market {

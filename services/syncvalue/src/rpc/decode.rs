@@ -43,8 +43,10 @@ pub(super) enum Subject {
 }
 
 impl Questions {
-    fn are_about(&self, request: &pb::PredictRequest) -> bool {
-        self.market.client.as_str() == request.client && self.market.currency.code() == request.currency
+    /// Whether a request may join them. A history may take 20 ms, and a market cannot change while it is read: each is read alone.
+    fn take(&self, request: &pb::PredictRequest) -> bool {
+        let short = !matches!(request.subject, Some(pb::predict_request::Subject::History(_)));
+        short && self.market.client.as_str() == request.client && self.market.currency.code() == request.currency
     }
 }
 
@@ -63,7 +65,7 @@ impl Decoder<'_> {
         let mut all: Vec<Questions> = Vec::new();
         for (i, request) in requests.iter().enumerate() {
             let within = |e: Error| e.within(&format!("requests[{i}]"));
-            let question = match all.last_mut().filter(|last| last.are_about(request)) {
+            let question = match all.last_mut().filter(|last| last.take(request)) {
                 Some(last) => &mut last.questions,
                 None => {
                     self.caller.act_for(&request.client)?;
