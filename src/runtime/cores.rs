@@ -62,7 +62,10 @@ pub(super) async fn serve(listener: TcpListener, grpc: Grpc, shutdown: Cancellat
                 }
                 round = (round + 1) % threads.len();
             }
-            ended = ends.recv() => ended.unwrap_or(Ok(()))?,
+            ended = ends.recv() => {
+                ended.unwrap_or(Ok(()))?;
+                break;
+            }
             () = shutdown.cancelled() => {}
         }
     }
