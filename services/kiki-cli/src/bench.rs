@@ -6,11 +6,16 @@
 
 mod bids;
 mod child;
+mod customers;
 mod drive;
 mod echo;
 mod machine;
 mod postgres;
+mod predict;
+mod raw;
 mod shield;
+mod target;
+mod value;
 
 use crate::error::Failure;
 
@@ -34,11 +39,16 @@ pub struct Args {
 enum What {
     /// Bids over gRPC, each counted once its decision is durable.
     Bids(bids::Args),
+    /// Predictions by SyncValue, one by one and in streams.
+    Predict(predict::Args),
     /// SyncShield's log, budget and policy, with the raw work on the same disk beside the log.
     Shield(shield::Args),
     /// The bare echo that the others are compared with.
     #[command(hide = true)]
     EchoServer(echo::Args),
+    /// SyncValue alone, as its own binary runs it.
+    #[command(hide = true)]
+    ValueServer(value::Args),
 }
 
 /// Runs a measurement and prints what it found.
@@ -49,8 +59,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let measured = async {
         match args.what {
             What::Bids(args) => bids::run(args).await,
+            What::Predict(args) => predict::run(args).await,
             What::Shield(args) => shield::run(args).await,
             What::EchoServer(args) => echo::serve(args).await,
+            What::ValueServer(args) => value::serve(args).await,
         }
     };
     // Interrupted, it still stops its servers and removes their data, which happens when the future is dropped.

@@ -55,6 +55,37 @@ fn the_table_says_what_it_measured_and_on_what() {
 }
 
 #[test]
+fn predictions_are_compared_with_echoes_in_turn() {
+    let scratch = tempfile::tempdir().unwrap();
+    let text =
+        run(scratch.path(), &["predict", "--seconds", "1", "--customers", "500", "--connections", "2", "--in-flight", "8", "--json"]);
+    let figures: Value = serde_json::from_str(&text).unwrap();
+    let positive = [
+        "unary_cpu_ratio",
+        "stream_cpu_ratio",
+        "stream_cpu_ratio_to_protobuf_echo",
+        "unary_per_second",
+        "unary_per_second_at_5000",
+        "service_time_us_p50",
+        "service_time_us_p999",
+        "service_time_us_p999_at_5000",
+        "latency_us_p99",
+        "latency_us_p99_at_5000",
+        "echo_latency_us_p99_at_5000",
+        "stream_items_per_second",
+        "request_bytes",
+        "answer_bytes",
+    ];
+    for key in positive {
+        assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {text}");
+    }
+    // Neither a call nor a message of a stream is shorter than what one question and its answer hold.
+    let bytes = |key: &str| figures[key].as_u64().unwrap();
+    assert!(bytes("stream_answer_bytes") > 60 * bytes("answer_bytes") && bytes("stream_request_bytes") > 60 * 30, "{text}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "its data was left behind");
+}
+
+#[test]
 fn shield_measures_log_policy_leases_and_both_stores() {
     let scratch = tempfile::tempdir().unwrap();
     let server = postgres::Postgres::start_or_install();

@@ -65,7 +65,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     };
     let service = SyncValueServiceServer::new(rpc).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
     let routes = Routes::new(InterceptedService::new(service, kiki::caller::intercept));
-    let served = runtime::serve(listeners, SERVICE, routes, axum::Router::new(), metrics, shutdown.clone()).await;
+    let served = runtime::serve_on_each_core(listeners, SERVICE, routes, axum::Router::new(), metrics, shutdown.clone()).await;
     shutdown.cancel(); // a listener that failed ends the follower too
     if let Some(follower) = follower {
         drop(follower.await);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::caller::Caller;
-use kiki::clock::Clock;
+use kiki::clock::{Clock, monotonic};
 use kiki::ids::Pseudonyms;
 use kiki::leaf::{Position, PredictionStatus};
 use kiki::pb::syncvalue::v1 as pb;
@@ -19,12 +19,13 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::domain::market::{Market, Outlook};
 use crate::domain::predictor::{MODEL, Prediction, Reason};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::record::Followed;
 use crate::store::{Pending, Store};
-use decode::{Decoder, Question, Subject};
+use decode::{Decoder, Question, Questions, Subject};
 use until::Until;
 
 /// Messages of one Observe stream that are handed to the writer and not acknowledged: enough that each fsync finds work
@@ -51,19 +52,16 @@ impl Rpc {
         Decoder { caller, names: &self.names, horizon_days: self.horizon_days, now: self.clock.now() }
     }
 
-    fn answer(&self, question: Question) -> pb::Prediction {
-        let Question { market, subject, horizon_days, at } = question;
-        let prediction = match subject {
-            Subject::Customer(key) => self.store.predict(&market, &key, horizon_days, at),
-            Subject::History(mut history) => self.store.predict_history(&market, &mut history, horizon_days, at),
-        };
-        self.metrics.predicted(&prediction);
-        encode(&prediction)
+    fn answer(&self, Questions { market, questions }: Questions) -> Vec<Prediction> {
+        let predictions = self.store.read(&market, |market| predict(market, questions));
+        self.metrics.predicted(&predictions);
+        predictions
     }
 
-    fn answers(&self, caller: &Caller, requests: Vec<pb::PredictRequest>) -> Result<Vec<pb::Prediction>, Status> {
-        let questions = self.decoder(caller).questions(requests)?;
-        Ok(questions.into_iter().map(|question| self.answer(question)).collect())
+    fn answers(&self, caller: &Caller, requests: &[pb::PredictRequest]) -> Result<Vec<pb::Prediction>, Status> {
+        let all = self.decoder(caller).questions(requests)?;
+        let predictions = all.into_iter().flat_map(|questions| self.answer(questions));
+        Ok(predictions.map(|prediction| encode(&prediction)).collect())
     }
 
     async fn followed_to(&self, asked: Option<Position>) -> Result<Option<Followed>, Error> {
@@ -94,6 +92,20 @@ fn same_log(followed: &Followed, asked: &Position) -> bool {
     asked.log_id.is_empty() || asked.log_id == followed.log_id
 }
 
+/// The answers to questions about one market, in order.
+fn predict(market: &Market, questions: Vec<Question>) -> Vec<Prediction> {
+    let mut outlook: Option<Outlook<'_>> = None;
+    let answer = |Question { subject, horizon_days, at }| {
+        outlook.take_if(|outlook| outlook.horizon_days() != horizon_days);
+        let outlook = outlook.get_or_insert_with(|| market.over(horizon_days));
+        match subject {
+            Subject::Customer(key) => outlook.of(&key, at),
+            Subject::History(mut history) => outlook.of_history(&mut history, at),
+        }
+    };
+    questions.into_iter().map(answer).collect()
+}
+
 fn encode(prediction: &Prediction) -> pb::Prediction {
     let reason = match prediction.reason {
         Reason::NoModel => pb::FallbackReason::NoModel,
@@ -117,14 +129,19 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl SyncValueService for Rpc {
     async fn predict(&self, request: Request<pb::PredictRequest>) -> Result<Response<pb::PredictResponse>, Status> {
+        let start = monotonic();
         let caller = Caller::of(&request);
-        let question = self.decoder(&caller).question(request.into_inner(), &|e| e)?;
-        Ok(Response::new(pb::PredictResponse { prediction: Some(self.answer(question)) }))
+        let question = self.decoder(&caller).single(request.get_ref())?;
+        let answer = pb::PredictResponse { prediction: self.answer(question).first().map(encode) };
+        self.metrics.predict.observe(start.elapsed().as_secs_f64());
+        Ok(Response::new(answer))
     }
 
     async fn predict_batch(&self, request: Request<pb::PredictBatchRequest>) -> Result<Response<pb::PredictBatchResponse>, Status> {
+        let start = monotonic();
         let caller = Caller::of(&request);
-        let predictions = self.answers(&caller, request.into_inner().requests)?;
+        let predictions = self.answers(&caller, &request.get_ref().requests)?;
+        self.metrics.predict_batch.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(pb::PredictBatchResponse { predictions }))
     }
 
@@ -136,7 +153,9 @@ impl SyncValueService for Rpc {
     ) -> Result<Response<Self::PredictStreamStream>, Status> {
         let (rpc, caller) = (self.clone(), Caller::of(&request));
         let answers = request.into_inner().map(move |message| {
-            let predictions = rpc.answers(&caller, message?.requests)?;
+            let start = monotonic();
+            let predictions = rpc.answers(&caller, &message?.requests)?;
+            rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
             Ok(pb::PredictStreamResponse { predictions })
         });
         Ok(Response::new(Box::pin(Until::new(answers, &self.shutdown))))

@@ -15,14 +15,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kiki::clock::UnixMicros;
-use kiki::ids::CustomerKey;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::domain::customer::{Effect, Event};
+use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
-use crate::domain::predictor::Prediction;
 use crate::error::Error;
 use record::{Followed, MAX_EVENTS, Record};
 use wal::Wal;
@@ -82,7 +79,7 @@ pub struct Store {
 
 #[derive(Debug)]
 struct State {
-    markets: RwLock<HashMap<MarketId, Arc<Mutex<Market>>>>,
+    markets: RwLock<HashMap<MarketId, Arc<RwLock<Market>>>>,
     customers: AtomicU64,
     events: AtomicU64,
     followed: watch::Sender<Option<Followed>>,
@@ -156,16 +153,14 @@ impl Store {
         self.state.followed.subscribe()
     }
 
-    /// The value of a customer over `horizon_days`, as of `at`.
-    #[must_use]
-    pub fn predict(&self, market: &MarketId, customer: &CustomerKey, horizon_days: u32, at: UnixMicros) -> Prediction {
-        self.in_market(market, |market| market.predict(customer, horizon_days, at)).unwrap_or(Prediction::nothing(horizon_days))
-    }
-
-    /// The value of someone with this history, whom nobody observed.
-    #[must_use]
-    pub fn predict_history(&self, market: &MarketId, history: &mut [Event], horizon_days: u32, at: UnixMicros) -> Prediction {
-        self.in_market(market, |market| market.predict_history(history, horizon_days, at)).unwrap_or(Prediction::nothing(horizon_days))
+    /// Reads a market, while nothing changes in it; an empty one where nobody was observed in it. What waits to change it waits for
+    /// this, and later readers behind that.
+    pub fn read<T>(&self, market: &MarketId, read: impl FnOnce(&Market) -> T) -> T {
+        let market = self.state.markets.read().get(market).cloned();
+        match market {
+            Some(market) => read(&market.read()),
+            None => read(&Market::default()),
+        }
     }
 
     /// Customers of all markets.
@@ -179,15 +174,10 @@ impl Store {
     pub fn events(&self) -> u64 {
         self.state.events.load(Ordering::Relaxed)
     }
-
-    fn in_market<T>(&self, id: &MarketId, ask: impl FnOnce(&mut Market) -> T) -> Option<T> {
-        let market = self.state.markets.read().get(id).cloned();
-        market.map(|market| ask(&mut market.lock()))
-    }
 }
 
 impl State {
-    fn market(&self, id: &MarketId) -> Arc<Mutex<Market>> {
+    fn market(&self, id: &MarketId) -> Arc<RwLock<Market>> {
         if let Some(market) = self.markets.read().get(id) {
             return market.clone();
         }
@@ -199,7 +189,7 @@ impl State {
 
     fn observe(&self, observed: &Observed) -> Effect {
         let market = self.market(&observed.market);
-        let mut market = market.lock();
+        let mut market = market.write();
         let before = market.len();
         let effect = market.observe(observed.customer, &observed.event);
         self.customers.fetch_add((market.len() - before) as u64, Ordering::Relaxed);
@@ -216,7 +206,7 @@ impl State {
     /// Whether the event is of a customer who is not known yet.
     fn is_new(&self, observed: &Observed) -> bool {
         let market = self.markets.read().get(&observed.market).cloned();
-        !market.is_some_and(|market| market.lock().knows(&observed.customer))
+        !market.is_some_and(|market| market.read().knows(&observed.customer))
     }
 
     /// Whether all of `events` fit. `coming` customers of the group before them count as there.

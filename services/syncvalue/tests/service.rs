@@ -118,6 +118,41 @@ async fn answers_say_by_what_they_were_estimated() {
     assert!(text.contains("syncvalue_predictions_total{reason=\"no_model\"} 2"), "{text}");
     assert!(text.contains("syncvalue_customers 30") && text.contains("syncvalue_events_total{effect=\"applied\"} 120"), "{text}");
     assert!(text.contains("kiki_rpc_duration_seconds_count{rpc=\"/kiki.syncvalue.v1.SyncValueService/Predict\"} 4"), "{text}");
+    assert!(text.contains("syncvalue_service_seconds_count{rpc=\"Predict\"} 4"), "{text}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_may_ask_across_clients_currencies_and_horizons() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    service.observe(shop()).await.unwrap();
+    let dearer = |mut observed: ObservedEvent| {
+        observed.client = "globex".into();
+        observed.event.as_mut().unwrap().value_micros *= 3;
+        observed
+    };
+    let globex = shop().into_iter().map(|message| ObserveRequest { events: message.events.into_iter().map(dearer).collect() });
+    service.observe(globex.collect()).await.unwrap();
+    let asked =
+        [("acme", "USD", 90), ("acme", "USD", 30), ("globex", "USD", 30), ("acme", "EUR", 90), ("acme", "USD", 90), ("globex", "USD", 90)];
+    let requests = asked.map(|(client, currency, horizon_days)| PredictRequest {
+        client: client.into(),
+        currency: currency.into(),
+        horizon_days,
+        ..asking(Subject::Customer("c1".into()))
+    });
+    let request = PredictBatchRequest { requests: requests.to_vec() };
+    let together = service.client.predict_batch(request).await.unwrap().into_inner().predictions;
+    for (request, answer) in requests.into_iter().zip(&together) {
+        assert_eq!(service.client.predict(request).await.unwrap().into_inner().prediction.as_ref(), Some(answer));
+    }
+    let means: Vec<_> = together.iter().map(|prediction| prediction.mean_micros).collect();
+    assert!(means[0] > means[1] && means[2] > means[1] && means[5] > means[0], "{means:?}");
+    assert_eq!((means[3], means[4]), (0, means[0]));
+    let text = service.metrics().await;
+    assert!(text.contains("syncvalue_predictions_total{reason=\"no_model\"} 10"), "{text}");
+    assert!(text.contains("syncvalue_predictions_total{reason=\"no_population\"} 2"), "{text}");
     service.stop().await;
 }
 
@@ -200,6 +235,11 @@ async fn refusals_name_the_field_and_its_limit() {
         let status = service.client.predict_batch(PredictBatchRequest { requests: vec![good.clone(), request] }).await.unwrap_err();
         assert!(Reason::FieldInvalid.is(&status) && status.message().starts_with(message), "{}", status.message());
     }
+    let mut alien =
+        Request::new(PredictBatchRequest { requests: vec![good.clone(), PredictRequest { client: "globex".into(), ..good.clone() }] });
+    alien.metadata_mut().insert(caller::ROLE, "tenant".parse().unwrap());
+    alien.metadata_mut().insert(caller::CLIENT, "acme".parse().unwrap());
+    assert!(Reason::NotYours.is(&service.client.predict_batch(alien).await.unwrap_err()));
     let status = service.client.predict_batch(PredictBatchRequest { requests: vec![good; 1_025] }).await.unwrap_err();
     assert!(Reason::TooMany.is(&status) && status.message().contains("at most 1024"), "{status}");
     let wrong = [

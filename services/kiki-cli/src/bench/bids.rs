@@ -13,10 +13,10 @@ use kiki::pb::syncflow::v1::bid_response::Result as Either;
 use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
 use kiki::pb::syncflow::v1::{BidStreamRequest, BidStreamResponse};
 use prost::Message as _;
-use tonic::transport::Channel;
 
 use super::child::Server;
 use super::drive::{self, Heard, Load, Measured};
+use super::target::Target;
 use super::{Folder, echo, machine};
 use crate::error::{Doing as _, Failure};
 use crate::out;
@@ -80,19 +80,16 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let messages = (bids.items + bids.others).div_ceil(args.batch.into()).max(1);
     let answer_bytes = usize::try_from(bids.received_bytes / messages).doing("the size of an answer")?;
     let (echo, address) = echo::start(answer_bytes)?;
-    echo::drive(channels(&address, args.streams)?, warm_up, request_bytes).await?;
+    let target = Target::new(&address, args.streams, echo::STREAM, vec![vec![b'x'; request_bytes].into()])?;
+    target.streams(warm_up).await?;
     let before = machine::cpu_time(echo.pid())?;
-    let echoes = echo::drive(channels(&address, args.streams)?, load, request_bytes).await?;
+    let echoes = target.streams(load).await?;
     let echo_cpu = machine::cpu_time(echo.pid())?.saturating_sub(before);
     progress.finish_and_clear();
 
     let report = Report::new(&args, [request_bytes, answer_bytes], (&bids, cpu), (&echoes, echo_cpu), no_bids.by_reason());
     report.print(args.json)?;
     if bids.items == 0 { Err(Failure::new("no bid was made")) } else { Ok(()) }
-}
-
-fn channels(address: &str, count: u16) -> Result<Vec<Channel>, Failure> {
-    (0..count).map(|_| kiki::runtime::channel(address).doing(address)).collect()
 }
 
 /// How many opportunities were answered without a bid, by reason.
@@ -112,7 +109,8 @@ impl NoBids {
 async fn bids(scene: &Scene, streams: u16, load: Load, no_bids: &NoBids) -> Result<Measured, Failure> {
     let number = Arc::new(AtomicU64::new(0));
     let run = scene.next_run();
-    let streams = channels(&scene.flow, streams)?.into_iter().map(|channel| {
+    let channels: Result<Vec<_>, _> = (0..streams).map(|_| kiki::runtime::channel(&scene.flow).doing(&scene.flow)).collect();
+    let streams = channels?.into_iter().map(|channel| {
         let (scene, number, no_bids) = (run.clone(), number.clone(), no_bids.clone());
         let batch = move |_| scene.request(number.fetch_add(load.batch as u64, Ordering::Relaxed), load.batch);
         let mut flow = SyncFlowServiceClient::new(channel).max_decoding_message_size(kiki::runtime::MAX_MESSAGE);

@@ -50,17 +50,24 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3).doing("making a histogram");
         Ok(Self { items: 0, others: 0, elapsed: Duration::ZERO, received_bytes: 0, answer_us: histogram()?, final_us: histogram()? })
     }
 
-    fn add(&mut self, other: &Self) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, other: &Self) -> Result<(), Failure> {
         self.items += other.items;
         self.others += other.others;
         self.received_bytes += other.received_bytes;
         self.elapsed = self.elapsed.max(other.elapsed);
         self.answer_us.add(&other.answer_us).and_then(|()| self.final_us.add(&other.final_us)).doing("adding up latencies")
+    }
+
+    /// A call of one item, which is final when it is answered.
+    pub(super) fn add_call(&mut self, took: Duration, bytes: usize) {
+        self.items += 1;
+        self.received_bytes += bytes as u64;
+        self.answer_us.saturating_record(took.as_micros().try_into().unwrap_or(u64::MAX).max(1));
     }
 
     pub(super) fn items_per_second(&self) -> f64 {

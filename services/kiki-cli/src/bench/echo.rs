@@ -1,25 +1,30 @@
-//! The yardstick: a tonic server that answers every message with so many bytes and does nothing else.
+//! The yardstick: a tonic server that answers every call and every message with so many bytes and does nothing else; and,
+//! apart from that, what a stream of predictions costs where nothing is predicted: messages are read from protobuf and answers
+//! written to it.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
+use kiki::pb::syncvalue::v1::{PredictStreamRequest, PredictStreamResponse, Prediction};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::{NamedService, StreamingService};
-use tonic::transport::Channel;
+use tonic::server::{NamedService, StreamingService, UnaryService};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::child::Server;
-use super::drive::{self, Heard, Load, Measured};
+use super::raw::Raw;
 use crate::error::{Doing as _, Failure};
 use crate::out;
 
 const NAME: &str = "kiki.bench.Echo";
-const PATH: &str = "/kiki.bench.Echo/Stream";
+pub(super) const STREAM: &str = "/kiki.bench.Echo/Stream";
+pub(super) const UNARY: &str = "/kiki.bench.Echo/Unary";
+/// Takes messages of PredictStream, and answers each question with the same prediction.
+pub(super) const PREDICTIONS: &str = "/kiki.bench.Echo/Predictions";
 
 /// How the echo answers.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,28 +51,6 @@ pub(super) fn start(answer_bytes: usize) -> Result<(Server, String), Failure> {
     Ok((server, address))
 }
 
-/// Drives streams of requests of so many bytes; every answer is final.
-pub(super) async fn drive(channels: Vec<Channel>, load: Load, request_bytes: usize) -> Result<Measured, Failure> {
-    let request = Bytes::from(vec![b'x'; request_bytes]);
-    let streams = channels.into_iter().map(|channel| {
-        let request = request.clone();
-        let answered = std::sync::atomic::AtomicU64::new(0);
-        let hear = move |answer: &Bytes| {
-            let acknowledged = answered.fetch_add(load.batch as u64, std::sync::atomic::Ordering::Relaxed) + load.batch as u64;
-            Heard { answered: load.batch, counted: load.batch as u64, acknowledged, bytes: answer.len() }
-        };
-        let open = |requests| open(channel, requests);
-        tokio::spawn(drive::stream(load, open, move |_| request.clone(), hear))
-    });
-    drive::together(streams.collect()).await
-}
-
-async fn open(channel: Channel, requests: impl Stream<Item = Bytes> + Send + 'static) -> Result<Response<Streaming<Bytes>>, Status> {
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    client.streaming(Request::new(requests), http::uri::PathAndQuery::from_static(PATH), Raw).await
-}
-
 #[derive(Clone)]
 struct Echo {
     answer: Bytes,
@@ -88,7 +71,22 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let echo = self.clone();
-        Box::pin(async move { Ok(tonic::server::Grpc::new(Raw).streaming(echo, request).await) })
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                UNARY => tonic::server::Grpc::new(Raw).unary(echo, request).await,
+                PREDICTIONS => tonic::server::Grpc::new(ProstCodec::default()).streaming(Predictions, request).await,
+                _ => tonic::server::Grpc::new(Raw).streaming(echo, request).await,
+            })
+        })
+    }
+}
+
+impl UnaryService<Bytes> for Echo {
+    type Response = Bytes;
+    type Future = std::future::Ready<Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, _: Request<Bytes>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.answer.clone())))
     }
 }
 
@@ -104,40 +102,32 @@ impl StreamingService<Bytes> for Echo {
     }
 }
 
-/// Messages as they are: no protobuf.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
+/// The prediction of every answer: of the length that SyncValue's have.
+fn prediction() -> Prediction {
+    Prediction {
+        mean_micros: 50_000_000,
+        q05_micros: 10_000_000,
+        q95_micros: 150_000_000,
+        p_active_ppb: 900_000_000,
+        horizon_days: 90,
+        model: "rfv-1".to_owned(),
+        status: 2,
+        fallback_reason: 1,
     }
 }
 
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
+struct Predictions;
 
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(item);
-        Ok(())
-    }
-}
+impl StreamingService<PredictStreamRequest> for Predictions {
+    type Response = PredictStreamResponse;
+    type ResponseStream = std::pin::Pin<Box<dyn Stream<Item = Result<PredictStreamResponse, Status>> + Send>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
 
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
+    fn call(&mut self, request: Request<Streaming<PredictStreamRequest>>) -> Self::Future {
+        let answers = request.into_inner().map(|message| {
+            let predictions = message?.requests.iter().map(|_| prediction()).collect();
+            Ok(PredictStreamResponse { predictions })
+        });
+        std::future::ready(Ok(Response::new(Box::pin(answers))))
     }
 }

@@ -1,7 +1,8 @@
 //! A client's customers in one currency: their states, the sums over them, and the parameters in force.
 //!
 //! The parameters are fitted anew before the first event of each UTC day, and whenever the number of customers has doubled since:
-//! both depend on the order of the events alone. In between they stand still, so that a prediction costs two look-ups.
+//! both depend on the order of the events alone. In between they stand still, so that a prediction costs two look-ups, and many
+//! can be made at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use kiki::clock::UnixMicros;
 use kiki::ids::{ClientId, CustomerKey};
 use kiki::money::Currency;
+use parking_lot::RwLock;
 
 use super::customer::{Customer, Effect, Event, day_of};
 use super::fit::{Fit, Table};
@@ -45,7 +47,43 @@ pub struct Market {
     customers: HashMap<CustomerKey, Customer>,
     population: Option<Population>,
     fit: Option<Fit>,
-    tables: Vec<Arc<Table>>,
+    tables: RwLock<Vec<Arc<Table>>>,
+}
+
+/// What a market says over one horizon, as it stands.
+#[derive(Debug)]
+pub struct Outlook<'a> {
+    customers: &'a HashMap<CustomerKey, Customer>,
+    /// None below [`MIN_POPULATION`].
+    fitted: Option<(&'a Fit, Arc<Table>)>,
+    horizon_days: u32,
+}
+
+impl Outlook<'_> {
+    /// The horizon, days.
+    #[must_use]
+    pub const fn horizon_days(&self) -> u32 {
+        self.horizon_days
+    }
+
+    /// The value of a customer, as of `at`.
+    #[must_use]
+    pub fn of(&self, key: &CustomerKey, at: UnixMicros) -> Prediction {
+        let Some((fit, table)) = &self.fitted else { return Prediction::nothing(self.horizon_days) };
+        predictor::predict(fit, table, self.customers.get(key), day_of(at))
+    }
+
+    /// The value of someone with this history, whom nobody observed.
+    #[must_use]
+    pub fn of_history(&self, history: &mut [Event], at: UnixMicros) -> Prediction {
+        let Some((fit, table)) = &self.fitted else { return Prediction::nothing(self.horizon_days) };
+        history.sort_by_key(|event| (event.at, event.id.0));
+        let mut customer = Customer::default();
+        for event in &*history {
+            customer.observe(event);
+        }
+        predictor::predict(fit, table, Some(&customer), day_of(at))
+    }
 }
 
 impl Market {
@@ -106,39 +144,38 @@ impl Market {
 
     fn refit(&mut self) {
         self.fit = self.population.as_ref().filter(|population| population.customers >= MIN_POPULATION).and_then(Fit::of);
-        self.tables.clear();
+        self.tables.get_mut().clear();
+    }
+
+    /// What is expected over `horizon_days`.
+    #[must_use]
+    pub fn over(&self, horizon_days: u32) -> Outlook<'_> {
+        let fitted = self.fit.as_ref().map(|fit| (fit, self.table(fit, horizon_days)));
+        Outlook { customers: &self.customers, fitted, horizon_days }
     }
 
     /// The value of a customer over `horizon_days`, as of `at`.
-    pub fn predict(&mut self, key: &CustomerKey, horizon_days: u32, at: UnixMicros) -> Prediction {
-        let table = self.table(horizon_days);
-        let (Some(fit), Some(table)) = (&self.fit, table) else { return Prediction::nothing(horizon_days) };
-        predictor::predict(fit, &table, self.customers.get(key), day_of(at))
+    pub fn predict(&self, key: &CustomerKey, horizon_days: u32, at: UnixMicros) -> Prediction {
+        self.over(horizon_days).of(key, at)
     }
 
     /// The value of someone with this history, whom nobody observed.
-    pub fn predict_history(&mut self, history: &mut [Event], horizon_days: u32, at: UnixMicros) -> Prediction {
-        let table = self.table(horizon_days);
-        let (Some(fit), Some(table)) = (&self.fit, table) else { return Prediction::nothing(horizon_days) };
-        history.sort_by_key(|event| (event.at, event.id.0));
-        let mut customer = Customer::default();
-        for event in &*history {
-            customer.observe(event);
-        }
-        predictor::predict(fit, &table, Some(&customer), day_of(at))
+    pub fn predict_history(&self, history: &mut [Event], horizon_days: u32, at: UnixMicros) -> Prediction {
+        self.over(horizon_days).of_history(history, at)
     }
 
-    fn table(&mut self, horizon_days: u32) -> Option<Arc<Table>> {
-        let fit = self.fit.as_ref()?;
-        if let Some(table) = self.tables.iter().find(|table| table.horizon_days == horizon_days) {
-            return Some(table.clone());
-        }
-        if self.tables.len() == MAX_TABLES {
-            self.tables.remove(0);
+    fn table(&self, fit: &Fit, horizon_days: u32) -> Arc<Table> {
+        if let Some(table) = self.tables.read().iter().find(|table| table.horizon_days == horizon_days) {
+            return table.clone();
         }
         let table = Arc::new(Table::of(fit, horizon_days));
-        self.tables.push(table.clone());
-        Some(table)
+        let mut tables = self.tables.write();
+        tables.retain(|table| table.horizon_days != horizon_days); // somebody else's, of just now
+        if tables.len() == MAX_TABLES {
+            tables.remove(0);
+        }
+        tables.push(table.clone());
+        table
     }
 }
 
@@ -191,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_regular_is_worth_more_than_one_who_stayed_away() {
-        let mut market = shop();
+        let market = shop();
         let [regular, gone, unknown] = [0, 20, 99].map(|customer| market.predict(&key(customer), 90, at(71)));
         assert!(regular.mean_micros > 5 * gone.mean_micros, "{regular:?} {gone:?}");
         assert!(regular.p_active_ppb > gone.p_active_ppb);
@@ -202,14 +239,14 @@ mod tests {
 
     #[test]
     fn value_fades_as_the_customer_stays_away() {
-        let mut market = shop();
+        let market = shop();
         let means: Vec<_> = [71, 100, 150, 400].map(|day| market.predict(&key(0), 90, at(day)).mean_micros).into();
         assert!(means.windows(2).all(|pair| pair[0] >= pair[1]) && means[3] < means[0] / 2, "{means:?}");
     }
 
     #[test]
     fn a_history_is_worth_what_the_same_customer_is() {
-        let mut market = shop();
+        let market = shop();
         let mut history: Vec<_> = (0..=7).rev().map(|i| event(i, i as i64 * 10, 10_000_000)).collect();
         assert_eq!(market.predict_history(&mut history, 90, at(71)), market.predict(&key(3), 90, at(71)));
         assert_eq!(market.predict_history(&mut [], 90, at(71)).reason, Reason::UnknownCustomer);
@@ -221,7 +258,7 @@ mod tests {
         for horizon in 1..30 {
             asked.predict(&key(0), horizon, at(300));
         }
-        assert!(asked.tables.len() <= MAX_TABLES);
+        assert!(asked.tables.read().len() <= MAX_TABLES);
         for market in [&mut asked, &mut quiet] {
             market.observe(key(0), &event(7, 90, 1));
         }

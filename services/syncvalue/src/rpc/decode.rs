@@ -23,9 +23,14 @@ const MAX_EVENT_ID: usize = 63;
 /// How far ahead of "now" an event may be: a day, for clocks that are wrong and zones that were mistaken for UTC.
 const MAX_AHEAD_MICROS: i64 = DAY_MICROS;
 
+/// Questions about one market, checked: it is looked up once for all of them.
+pub(super) struct Questions {
+    pub(super) market: MarketId,
+    pub(super) questions: Vec<Question>,
+}
+
 /// A question, checked.
 pub(super) struct Question {
-    pub(super) market: MarketId,
     pub(super) subject: Subject,
     pub(super) horizon_days: u32,
     pub(super) at: UnixMicros,
@@ -37,6 +42,14 @@ pub(super) enum Subject {
     History(Vec<customer::Event>),
 }
 
+impl Questions {
+    /// Whether a request may join them. A history may take 20 ms, and a market cannot change while it is read: each is read alone.
+    fn take(&self, request: &pb::PredictRequest) -> bool {
+        let short = !matches!(request.subject, Some(pb::predict_request::Subject::History(_)));
+        short && self.market.client.as_str() == request.client && self.market.currency.code() == request.currency
+    }
+}
+
 /// What decoding needs to know of the service.
 pub(super) struct Decoder<'a> {
     pub(super) caller: &'a Caller,
@@ -46,21 +59,34 @@ pub(super) struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// The questions of one message.
-    pub(super) fn questions(&self, requests: Vec<pb::PredictRequest>) -> Result<Vec<Question>, Status> {
+    /// The questions of one message, in order; those behind one another that are about one market stand together.
+    pub(super) fn questions(&self, requests: &[pb::PredictRequest]) -> Result<Vec<Questions>, Status> {
         bounded("requests", requests.len(), MAX_REQUESTS)?;
-        let each = |(i, request)| self.question(request, &|e| e.within(&format!("requests[{i}]")));
-        requests.into_iter().enumerate().map(each).collect()
+        let mut all: Vec<Questions> = Vec::new();
+        for (i, request) in requests.iter().enumerate() {
+            let within = |e: Error| e.within(&format!("requests[{i}]"));
+            let question = match all.last_mut().filter(|last| last.take(request)) {
+                Some(last) => &mut last.questions,
+                None => {
+                    self.caller.act_for(&request.client)?;
+                    let market = market(&request.client, &request.currency).map_err(within)?;
+                    let room = if i == 0 { requests.len() } else { 0 }; // as a rule they are all about one
+                    &mut all.push_mut(Questions { market, questions: Vec::with_capacity(room) }).questions
+                }
+            };
+            question.push(self.question(request).map_err(within)?);
+        }
+        Ok(all)
     }
 
-    /// One question; `place` says where in the message it stands.
-    pub(super) fn question(&self, request: pb::PredictRequest, place: &dyn Fn(Error) -> Error) -> Result<Question, Status> {
+    /// One question.
+    pub(super) fn single(&self, request: &pb::PredictRequest) -> Result<Questions, Status> {
         self.caller.act_for(&request.client)?;
-        Ok(self.checked(request).map_err(place)?)
+        let market = market(&request.client, &request.currency)?;
+        Ok(Questions { market, questions: vec![self.question(request)?] })
     }
 
-    fn checked(&self, request: pb::PredictRequest) -> Result<Question, Error> {
-        let market = market(&request.client, &request.currency)?;
+    fn question(&self, request: &pb::PredictRequest) -> Result<Question, Error> {
         let at = match &request.at {
             None => self.now,
             at => UnixMicros::from_pb(at.as_ref()).ok_or_else(|| Error::field("at", "not a time in the years 1 to 9999"))?,
@@ -69,15 +95,15 @@ impl Decoder<'_> {
         if horizon_days > MAX_HORIZON_DAYS {
             return Err(Error::field("horizon_days", format!("{horizon_days}; 1 to {MAX_HORIZON_DAYS} are taken")));
         }
-        let subject = match request.subject {
+        let subject = match &request.subject {
             None => return Err(Error::field("subject", "one of customer, customer_key and history is needed")),
-            Some(pb::predict_request::Subject::Customer(customer)) => Subject::Customer(self.named(&request.client, &customer)?),
+            Some(pb::predict_request::Subject::Customer(customer)) => Subject::Customer(self.named(&request.client, customer)?),
             Some(pb::predict_request::Subject::CustomerKey(key)) => Subject::Customer(
-                CustomerKey::from_bytes(&key).ok_or_else(|| Error::field("customer_key", format!("{} bytes; 16 are taken", key.len())))?,
+                CustomerKey::from_bytes(key).ok_or_else(|| Error::field("customer_key", format!("{} bytes; 16 are taken", key.len())))?,
             ),
-            Some(pb::predict_request::Subject::History(history)) => Subject::History(history_of(&history, at)?),
+            Some(pb::predict_request::Subject::History(history)) => Subject::History(history_of(history, at)?),
         };
-        Ok(Question { market, subject, horizon_days, at })
+        Ok(Question { subject, horizon_days, at })
     }
 
     /// The events of one message of Observe.
