@@ -2,6 +2,9 @@
 //!
 //! `device.geo.country` of OpenRTB is alpha-3 by the specification and often alpha-2 in traffic; here everything is alpha-3.
 
+/// Kosovo's user-assigned codes, which exchanges send.
+const IN_USE: &str = "XKXKX";
+
 /// Alpha-2 followed by alpha-3, in the order of alpha-2.
 const CODES: &str = "\
 ADAND AEARE AFAFG AGATG AIAIA ALALB AMARM AOAGO AQATA ARARG ASASM ATAUT AUAUS AWABW AXALA AZAZE \
@@ -31,17 +34,21 @@ pub fn alpha3(code: &str) -> Option<String> {
     match code.len() {
         3 => Some(code),
         2 if code == "UK" => Some("GBR".to_owned()), // reserved for it, and in use
-        2 => CODES.split(' ').find_map(|pair| pair.strip_prefix(code.as_str())).map(str::to_owned),
+        2 => pairs().find_map(|pair| pair.strip_prefix(code.as_str())).map(str::to_owned),
         _ => None,
     }
 }
 
-/// Checks a code that somebody wrote: three capitals, and in force, because any other matches no request.
+fn pairs() -> impl Iterator<Item = &'static str> {
+    CODES.split(' ').chain([IN_USE])
+}
+
+/// Checks a code that somebody wrote: three capitals, and in force or in use, because requests have hardly any other.
 ///
 /// # Errors
 /// What is wrong, with the code that was probably meant.
 pub fn check(code: &str) -> Result<(), String> {
-    let known = |code: &str| code.len() == 3 && CODES.split(' ').any(|pair| &pair[2..] == code);
+    let known = |code: &str| code.len() == 3 && pairs().any(|pair| &pair[2..] == code);
     if known(code) {
         return Ok(());
     }
@@ -80,7 +87,7 @@ mod tests {
     #[test]
     fn names_what_was_meant() {
         let error = |code| check(code).expect_err("no code in force");
-        assert_eq!(check("FRA"), Ok(()));
+        assert_eq!((check("FRA"), check("XKX")), (Ok(()), Ok(())));
         assert_eq!(error("FR"), "\"FR\" is no country of ISO 3166-1 alpha-3: did you mean FRA?");
         assert!(error("UK").ends_with("did you mean GBR?"));
         assert!(error("deu").ends_with("did you mean DEU?"), "conditions compare capitals");

@@ -55,6 +55,17 @@ pub(super) fn category(name: &str) -> Result<(), String> {
     if good { Ok(()) } else { Err(format!("{shown:?} has not the form of an IAB content category, such as IAB7, IAB7-39 or 53")) }
 }
 
+/// As [`category`], for a condition: it compares letter by letter, and requests have these in capitals.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn exact_category(name: &str) -> Result<(), String> {
+    category(name)?;
+    let capitals = name.to_ascii_uppercase();
+    let same = name == capitals || !capitals.starts_with("IAB");
+    if same { Ok(()) } else { Err(format!("{name:?} is compared letter by letter: did you mean {capitals}?")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +97,12 @@ mod tests {
         assert!(Policy::accept(&rule(Kind::Countries(names(&["FRA"])))).is_ok());
         let unread = leaf::PolicyRule { id: "c".into(), ..Default::default() };
         assert!(Policy::accept(&leaf::Policy { rules: vec![unread], ..Default::default() }).is_err(), "what does not compile");
+    }
+
+    #[test]
+    fn a_condition_has_categories_in_capitals() {
+        assert_eq!(["IAB7-39", "v9i3On", "53"].map(exact_category), [Ok(()), Ok(()), Ok(())]);
+        assert!(exact_category("iab7-39").is_err_and(|why| why.ends_with("did you mean IAB7-39?")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use kiki::leaf::{self, Stage};
 use kiki::pb::syncshield::v1 as pb;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::runtime::MAX_MESSAGE;
 use tonic::transport::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
@@ -109,7 +110,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         out::say(out::table("valid", &written(&policy)));
         return Ok(());
     }
-    let mut shield = SyncShieldServiceClient::new(kiki::runtime::channel(&args.addr).doing(&args.addr)?);
+    let mut shield =
+        SyncShieldServiceClient::new(kiki::runtime::channel(&args.addr).doing(&args.addr)?).max_decoding_message_size(MAX_MESSAGE);
     match args.command {
         Command::Validate { .. } => Ok(()),
         Command::Put { file, activate_now } => put(&mut shield, &file, activate_now).await,
@@ -123,17 +125,18 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 
 async fn put(shield: &mut Shield, file: &std::path::Path, activate_now: bool) -> Result<(), Failure> {
     let (policy, _) = document::load(file)?;
-    for warning in unknown(&policy, &campaigns(shield).await?) {
-        out::warn(format_args!("{}: {warning}", file.display()));
-    }
     let document = hex::encode(&policy.document_sha256);
     let proposed = !policy.author.is_empty() && !activate_now;
-    let request = pb::PutPolicyRequest { policy: Some(policy), activate_now };
+    let request = pb::PutPolicyRequest { policy: Some(policy.clone()), activate_now };
     let put = shield.put_policy(request).await.map_err(|status| rpc("putting the policy", &status))?.into_inner();
     let what = if proposed { "proposed" } else { "in force" };
     let leaf = put.position.map_or(0, |position| position.index).to_string();
     let rows = [("leaf", leaf), ("policy digest", hex::encode(&put.digest)), ("document digest", document)];
     out::say(out::table(&format!("version {} {what}", put.version), &rows));
+    // A warning, so that it never stands in the way of the policy.
+    for warning in campaigns(shield).await.map(|known| unknown(&policy, &known)).unwrap_or_default() {
+        out::warn(format_args!("{}: {warning}", file.display()));
+    }
     Ok(())
 }
 
@@ -154,8 +157,16 @@ fn written(policy: &leaf::Policy) -> Vec<(&'static str, String)> {
 async fn campaigns(shield: &mut Shield) -> Result<Vec<(String, String)>, Failure> {
     let failed = |status: tonic::Status| rpc("asking for the campaigns", &status);
     let mut stream = shield.watch_campaigns(pb::WatchCampaignsRequest::default()).await.map_err(failed)?.into_inner();
-    let first = stream.message().await.map_err(failed)?.unwrap_or_default();
-    Ok(first.campaigns.into_iter().filter_map(|of| Some((of.client, of.campaign?.campaign))).collect())
+    let mut found = Vec::new();
+    // All there are come at once, in messages of so many.
+    while let Some(message) = stream.message().await.map_err(failed)? {
+        let many = message.campaigns.len();
+        found.extend(message.campaigns.into_iter().filter_map(|of| Some((of.client, of.campaign?.campaign))));
+        if many < syncshield::CAMPAIGNS_A_MESSAGE {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The rules that are for nobody yet.

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use kiki::clock::UnixMicros;
+use kiki::ids::check_customer;
 use kiki::money::parse_decimal;
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
@@ -41,9 +42,10 @@ pub async fn put(addr: &str, client: &str, file: &Path) -> Result<(), Failure> {
     let purchases = read(client, &csv).map_err(|problem| Failure::new(format!("{}: {problem}", file.display())))?;
     let mut flow = SyncFlowServiceClient::new(kiki::runtime::channel(addr).doing(addr)?);
     let (mut known, mut acquired) = (0, 0);
-    for batch in purchases.chunks(MAX_BATCH) {
+    for (batch, before) in purchases.chunks(MAX_BATCH).zip((0..).step_by(MAX_BATCH)) {
         let request = pb::ReportConversionsRequest { conversions: batch.to_vec() };
-        let answer = flow.report_conversions(request).await.map_err(|status| rpc("reporting the purchases", &status))?.into_inner();
+        let doing = format!("{before} purchases are recorded; reporting the {} behind them", batch.len());
+        let answer = flow.report_conversions(request).await.map_err(|status| rpc(doing, &status))?.into_inner();
         known += answer.results.iter().filter(|result| result.duplicate).count();
         acquired += answer.results.iter().filter(|result| !result.duplicate && !result.attributed_campaign.is_empty()).count();
     }
@@ -57,14 +59,18 @@ pub async fn put(addr: &str, client: &str, file: &Path) -> Result<(), Failure> {
 }
 
 fn read(client: &str, csv: &[u8]) -> Result<Vec<pb::ReportedConversion>, String> {
-    let rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv).into_deserialize::<Row>();
-    (2..)
-        .zip(rows)
-        .map(|(number, row)| {
-            let row = row.map_err(|error| error.to_string())?;
-            let wrong = |column: &str, problem: &dyn std::fmt::Display| format!("row {number}, column {column}: {problem}");
-            let value_micros = parse_decimal(&row.value, 6).map_err(|error| wrong("value", &error))?;
-            let occurred_at: jiff::Timestamp = row.occurred_at.parse().map_err(|error: jiff::Error| wrong("occurred_at", &error))?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(csv);
+    let header = reader.headers().map_err(|error| error.to_string())?.clone();
+    reader
+        .records()
+        .map(|record| {
+            let record = record.map_err(|error| error.to_string())?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let row: Row = record.deserialize(Some(&header)).map_err(|error| error.to_string())?;
+            let wrong = |column: &str, problem: &dyn std::fmt::Display| format!("line {line}, column {column}: {problem}");
+            check_customer(&row.customer).map_err(|error| wrong("customer", &error))?;
+            let value_micros = parse_decimal(row.value.trim(), 6).map_err(|error| wrong("value", &error))?;
+            let occurred_at: jiff::Timestamp = row.occurred_at.trim().parse().map_err(|error: jiff::Error| wrong("occurred_at", &error))?;
             Ok(pb::ReportedConversion {
                 client: client.to_owned(),
                 event_id: row.event_id,
@@ -106,8 +112,10 @@ mod tests {
     #[test]
     fn an_error_names_row_and_column() {
         let error = |row: &str| read("acme", format!("event_id,customer,currency,value,occurred_at\n{row}\n").as_bytes()).unwrap_err();
-        assert!(error("e,c,USD,5 USD,2026-01-31T12:00:00Z").starts_with("row 2, column value: "));
-        assert!(error("e,c,USD,5,yesterday").starts_with("row 2, column occurred_at: "));
+        assert!(error("e,c,USD,5 USD,2026-01-31T12:00:00Z").starts_with("line 2, column value: "));
+        assert!(error("e,c,USD,5,yesterday").starts_with("line 2, column occurred_at: "));
+        assert!(error(",,USD,5,2026-01-31T12:00:00Z").starts_with("line 2, column customer: "));
+        assert!(error("\n\ne,,USD,5,2026-01-31T12:00:00Z").starts_with("line 4, column customer: "));
         assert!(read("acme", b"event_id,customer,currency,value\ne,c,USD,5\n").unwrap_err().contains("occurred_at"));
     }
 }

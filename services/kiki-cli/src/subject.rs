@@ -72,7 +72,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             let request = pb::EraseSubjectRequest { client, customer, reason };
             let answer = shield.erase_subject(request).await.map_err(|status| rpc("erasing", &status))?.into_inner();
             let Some(at) = answer.position else {
-                return Err(Failure::new("nothing was erased: no purchase of this customer came with personal data, or the id is another"));
+                return Err(Failure::new(
+                    "nothing is sealed for this customer: none of its purchases came with personal data, the id is another, or it was erased too long ago to be found",
+                ));
             };
             let what = if answer.duplicate { "was erased before" } else { "erased" };
             out::say(format_args!("{what}: leaf {} says that key {} was destroyed", at.index, hex::encode(&answer.key_id)));

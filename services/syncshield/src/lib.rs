@@ -31,6 +31,7 @@ use tonic::service::interceptor::InterceptedService;
 
 pub use config::Config;
 pub use error::Error;
+pub use rpc::CAMPAIGNS_A_MESSAGE;
 use store::tiles::Publisher;
 use subjects::Subjects;
 

@@ -19,6 +19,8 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+pub use streams::CAMPAIGNS_A_MESSAGE;
+
 use crate::domain::ledger::{Closing, LeaseAsk, Ledger, MAX_ITEMS};
 use crate::domain::refusal::Refusal;
 use crate::shadow;

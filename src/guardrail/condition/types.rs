@@ -185,7 +185,7 @@ impl Checker {
             (Any::Text(text), Any::Texts(texts)) => {
                 match (&text, &texts) {
                     (text, Texts::Are(each)) => each.iter().for_each(|with| self.country(list, text, with)),
-                    (Text::Is(category), Texts::Categories) => self.meets(item, vet::category(category)),
+                    (Text::Is(category), Texts::Categories) => self.meets(item, vet::exact_category(category)),
                     _ => {}
                 }
                 Ok(Bool::TextIn(text, texts))

@@ -121,6 +121,7 @@ impl ClientState {
         let stored = self.invoices.values_mut().chain(self.adjustments.values_mut());
         stored.chain(self.closed.values_mut().map(|closed| &mut closed.at)).for_each(|stored| stored.index = ELSEWHERE);
         self.attribution.forget_places(ELSEWHERE);
+        self.erased.values_mut().for_each(|erased| erased.index = ELSEWHERE);
         // Terms name their evidence by its place, so it is recorded anew where it is needed.
         self.evidence.clear();
     }

@@ -20,7 +20,7 @@ const MAX_WAITING: usize = 4;
 /// Bytes of leaves in one message.
 const MAX_BYTES: usize = 1 << 20;
 /// Campaigns in one message: each is one leaf of at most 64 KiB, so 64 of them are at most 4 MiB.
-const MAX_CAMPAIGNS: usize = 64;
+pub const CAMPAIGNS_A_MESSAGE: usize = 64;
 /// A watcher hears at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -150,8 +150,8 @@ pub(super) fn watch_campaigns(
 /// In messages of bounded size; nothing at all is one empty message, which is a heartbeat.
 fn chunks(mut all: Vec<pb::ClientCampaign>) -> Vec<Vec<pb::ClientCampaign>> {
     let mut chunks = Vec::new();
-    while all.len() > MAX_CAMPAIGNS {
-        let rest = all.split_off(MAX_CAMPAIGNS);
+    while all.len() > CAMPAIGNS_A_MESSAGE {
+        let rest = all.split_off(CAMPAIGNS_A_MESSAGE);
         chunks.push(std::mem::replace(&mut all, rest));
     }
     chunks.push(all);

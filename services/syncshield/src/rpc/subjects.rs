@@ -91,7 +91,8 @@ pub(super) async fn unseal(log: &Log, subjects: &Subjects, request: pb::UnsealRe
     let find = move |ledger: &mut Ledger| {
         Ok(ledger.state.clients.get(&client).and_then(|of| of.erased.get(sealed.key_id.as_ref())).map(|at| at.index))
     };
-    Ok(pb::UnsealResponse { erased: true, erasure: log.run(find).await?.and_then(position), ..answer })
+    let erasure = log.run(find).await?.filter(|index| *index != ELSEWHERE);
+    Ok(pb::UnsealResponse { erased: true, erasure: erasure.and_then(position), ..answer })
 }
 
 /// Erases a customer. It goes on where the caller does not wait for it.
@@ -133,7 +134,8 @@ async fn erased_before(log: &Log, subject: &Subject) -> Result<Option<(Bytes, u6
             let Ok((head, Body::Outcome(outcome))) = leaf::decode(bytes) else { continue };
             let ours = head.client == subject.client && outcome.customer[..] == subject.customer.0;
             let sealed = outcome.sealed.filter(|_| ours).map(|sealed| sealed.key_id);
-            found = sealed.and_then(|id| erased.get(id.as_ref()).map(|at| (id, at.index))).or(found);
+            let here = sealed.and_then(|id| erased.get(id.as_ref()).map(|at| (id, at.index))).filter(|(_, index)| *index != ELSEWHERE);
+            found = here.or(found);
         }
     }
     Ok(found)

@@ -162,37 +162,3 @@ async fn calls_in_flight_are_bounded() {
     assert!(rest.iter().all(|answer| !matches!(answer, Err(Error::Busy { .. }))), "there was room for these");
     until("there is room again", async || states.get(&keys).await.iter().all(Result::is_ok)).await;
 }
-
-/// `cargo test --release -p syncvalue --test states -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn batches_of_64_on_one_redis() {
-    const CALLS: u64 = 5_000;
-    let server = Server::start_or_install();
-    for (size, callers) in [(128, 1), (2_048, 1), (128, 8), (2_048, 8)] {
-        let states = Arc::new(Redis::new(&[server.url()]).unwrap());
-        for what in ["put", "get"] {
-            let started = Instant::now();
-            let mut running = JoinSet::new();
-            for caller in 0..callers {
-                let states = states.clone();
-                running.spawn(async move {
-                    let keys: Vec<_> = (0..64).map(|n| key("acme", callers << 112 | size << 96 | caller << 64 | n)).collect();
-                    for events in 0..CALLS / callers as u64 {
-                        if what == "get" {
-                            assert!(states.get(&keys).await.iter().all(|answer| matches!(answer, Ok(Some(_)))));
-                            continue;
-                        }
-                        let new = state(events + 1, vec![0; size as usize]);
-                        let changes = keys.iter().map(|key| change(key, events, new.clone())).collect();
-                        assert_eq!(states.put(changes).await, vec![Ok(true); 64]);
-                    }
-                });
-            }
-            running.join_all().await;
-            let seconds = started.elapsed().as_secs_f64();
-            let (calls, each) = (CALLS as f64 / seconds, seconds * 1e6 * callers as f64 / CALLS as f64);
-            eprintln!("{what} of 64 x {size} B, {callers} at a time: {calls:.0} round trips/s, {each:.0} us each");
-        }
-    }
-}
