@@ -117,13 +117,15 @@ pub fn newest(text: &str, known: &VerifyingKey) -> Result<VerifyingKey, Error> {
     }
 }
 
-/// Every key of the log with the size of the log up to which it signed, the oldest first; for a reader who knows one of them.
+/// Every key of the log with the size of the log up to which it is believed, the oldest first; for a reader who knows one of
+/// them. A replaced key's is the size with its KeyRotated leaf, whatever both signed: who has the old key can add its
+/// signature to a later checkpoint of the new one, and what honestly is longer the new key signed too.
 ///
 /// # Errors
 /// As [`newest`].
 pub fn signers(text: &str, known: &VerifyingKey) -> Result<Vec<(VerifyingKey, u64)>, Error> {
     let last = newest(text, known)?;
-    let replaced = read(text)?.into_iter().map(|change| (change.old, change.checkpoint.size));
+    let replaced = read(text)?.into_iter().map(|change| (change.old, change.index + 1));
     Ok(replaced.chain([(last, u64::MAX)]).collect())
 }
 
@@ -203,12 +205,12 @@ mod tests {
         let mut text = String::new();
         for pair in seeds.windows(2) {
             let (old, new) = (key(pair[0]), key(pair[1]));
-            let index = tree.size() + 1;
-            tree.push(leaf_hash(b"another record"));
+            let index = tree.size();
             let names = (old.verifying_key().to_string(), new.verifying_key().to_string());
             let body = KeyRotated { old_key: names.0, new_key: names.1, ..Default::default() };
             let leaf = leaf::Leaf { log_id: LOG.into(), index, body: Some(Body::KeyRotated(body)), ..Default::default() }.encode_to_vec();
             tree.push(leaf_hash(&leaf));
+            tree.push(leaf_hash(b"another record"));
             let checkpoint = Checkpoint { origin: LOG.into(), size: tree.size(), root: tree.root() };
             let signers = signers(&old, &new);
             let mut note = Note::sign(&checkpoint.to_string(), &signers[0]).unwrap();
@@ -230,13 +232,13 @@ mod tests {
         }
         assert_eq!(newest(&text, &public(9)), Err(Error::Unknown(short(&public(9)))));
         assert_eq!(newest("", &public(9)).unwrap(), public(9), "no change was ever made");
-        assert_eq!(read(&text).unwrap().iter().map(|change| change.index).collect::<Vec<_>>(), [1, 3, 5]);
+        assert_eq!(read(&text).unwrap().iter().map(|change| change.index).collect::<Vec<_>>(), [0, 2, 4]);
     }
 
     #[test]
     fn names_every_signer_with_its_end() {
         let text = chain(&[1, 2, 3], both);
-        let all = [(public(1), 2), (public(2), 4), (public(3), u64::MAX)];
+        let all = [(public(1), 1), (public(2), 3), (public(3), u64::MAX)];
         for seed in 1..=3 {
             assert_eq!(signers(&text, &public(seed)).unwrap(), all);
         }

@@ -25,6 +25,7 @@ Prints what holds. Exits 1 with the first thing that does not.
 import argparse
 import base64
 import hashlib
+import math
 import pathlib
 import re
 import struct
@@ -66,18 +67,26 @@ def decode(text):
     return base64.b64decode(text, validate=True)
 
 
+def number(text):
+    check(re.fullmatch("0|[1-9][0-9]*", text), f"no number in its one form: {text!r}")
+    return int(text)
+
+
 class Key:
     """A verifier key: name+id+base64(0x01 || Ed25519 public key)."""
 
-    def __init__(self, text):
+    def __init__(self, text, until=None):
         name, key_id, key = text.strip().split("+", 2)
         material = decode(key)
         check(len(material) == 33 and material[0] == 1, "the key is not an Ed25519 key")
         digest = sha256(name.encode() + b"\n" + material)
         check(digest[:4].hex() == key_id, "the key's id is not that of its name and bytes")
         self.name, self.id, self.raw = name, digest[:4], material
-        self.until = None  # the size at which another key took over
+        self.until = until  # the size at which another key took over; None where the changes are not given
         self.public = Ed25519PublicKey.from_public_bytes(material[1:])
+
+    def __eq__(self, other):
+        return (self.name, self.raw) == (other.name, other.raw)
 
     def open(self, note):
         """The (size, root) of a signed checkpoint of the log that is named like this key."""
@@ -97,10 +106,9 @@ class Key:
         check(good, f"the checkpoint is not signed by {self.name}")
         origin, size, root = text.split("\n")[:3]
         check(origin == self.name, f"the checkpoint is of {origin!r}")
-        check(size == str(int(size)), "the checkpoint's size has another form")
-        root = decode(root)
+        size, root = number(size), decode(root)
         check(len(root) == 32, "the checkpoint's root is not 32 bytes")
-        return int(size), root
+        return size, root
 
 
 class Log:
@@ -182,7 +190,7 @@ def consistency_proof(log, old, start, end, whole=True):
 
 def verify_inclusion(leaf, index, size, proof, root):
     """RFC 9162, 2.1.3.2."""
-    check(index < size, f"leaf {index} is not in a tree of {size}")
+    check(0 <= index < size, f"leaf {index} is not in a tree of {size}")
     node, last, got = index, size - 1, leaf
     for sibling in proof:
         check(last, "the inclusion proof is too long")
@@ -230,7 +238,7 @@ def verify_proof_file(text, keys):
     lines = head.split("\n")
     check(lines[0] == "c2sp.org/tlog-proof@v1", "not a tlog-proof")
     check(lines[1].startswith("extra ") and lines[2].startswith("index "), "the proof has no leaf and index")
-    leaf, index = decode(lines[1][6:]), int(lines[2][6:])
+    leaf, index = decode(lines[1][6:]), number(lines[2][6:])
     size, root = open_by_any(keys, note)
     verify_inclusion(leaf_hash(leaf), index, size, [decode(line) for line in lines[3:]], root)
     return leaf, index, size
@@ -299,8 +307,8 @@ def fields(message):
 
 
 def follow(text, key):
-    """Every key of the log, each change signed by both, with the size up to which it signed; the last one has none."""
-    keys, header = [], "c2sp.org/tlog-proof@v1\n"
+    """Every key of the log, each change signed by both, with the size up to which it is believed: that with its leaf."""
+    keys, last, header = [], (-1, -1), "c2sp.org/tlog-proof@v1\n"
     check(text.startswith(header), "the changes of key do not begin with a tlog-proof")
     for proof in text[len(header) :].split("\n" + header):
         proof = header + proof.rstrip("\n") + "\n"
@@ -308,13 +316,20 @@ def follow(text, key):
         leaf = fields(decode(head.split("\n")[1].removeprefix("extra ")))
         check(38 in leaf, "a change of key without its leaf")  # Leaf.key_rotated
         change = fields(leaf[38])
-        old, new = Key(change[1].decode()), Key(change[2].decode())
+        old, new = (Key(change[field].decode(), math.inf) for field in (1, 2))
         check(old.name == new.name == leaf[1].decode() == key.name, "a change of another log's key")
-        check(not keys or keys[-1].id == old.id and keys[-1].raw == old.raw, "a change of key is missing")
-        verify_proof_file(proof, [old])
-        old.until, _ = new.open(note)
+        check(not keys or keys[-1] == old, "a change of key is missing")
+        check(new not in keys + [old], f"a change of key leads back to {new.id.hex()}")
+        record, index, size = verify_proof_file(proof, [old])
+        new.open(note)
+        check(len(note.rsplit("\n\n", 1)[1].splitlines()) == 2, "a change of key has other signatures than those of the two keys")
+        says = dict(wire(record)).get(2, 0)  # Leaf.index
+        check(says == index, f"the leaf of a change of key says that it is leaf {says}, not {index}")
+        check(index > last[0] and size > last[1], f"a change of key is at leaf {index}, behind that at leaf {last[0]}")
+        # Not `size`: who has the old key can add its signature to a later checkpoint of the new one.
+        old.until, last = index + 1, (index, size)
         keys[-1:] = [old, new]
-    check(any((one.id, one.raw) == (key.id, key.raw) for one in keys), "no change of key leads from the one that was given")
+    check(key in keys, "no change of key leads from the one that was given")
     return keys
 
 
@@ -322,14 +337,14 @@ def verify_consistency_file(text, keys, old_root_at):
     head, note = text.split("\n\n", 1)
     old, *proof = head.split("\n")
     check(old.startswith("old "), "the file does not begin with the old size")
-    old, (size, root) = int(old[4:]), open_by_any(keys, note)
+    old, (size, root) = number(old[4:]), open_by_any(keys, note)
     verify_consistency(old, size, [decode(line) for line in proof], old_root_at(old), root)
     return f"the first {old} leaves of {size} are those of the tiles"
 
 
 def open_by_any(keys, note):
     signed = [key for key in keys if f"— {key.name} {base64.b64encode(key.id).decode()[:5]}" in note]
-    hint = "; a key that was replaced since, or came later, is followed with --rotations" if len(keys) == 1 else ""
+    hint = "; a key that was replaced since, or came later, is followed with --rotations" if keys[-1].until is None else ""
     check(signed, f"the checkpoint is not signed by {keys[-1].name}+{keys[-1].id.hex()}{hint}")
     key = signed[-1]
     size, root = key.open(note)

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::leaf;
+use kiki::leaf::leaf::Body;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{GetCheckpointRequest, PutPolicyRequest};
+use kiki::rotation;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use kiki::tlog::note::{Note, SigningKey, VerifyingKey, Witness};
+use kiki::tlog::{Checkpoint, Tree, leaf_hash};
 use kiki_cli::audit::{self, Prove, To};
 use kiki_cli::operate::{RotateKey, rotate_key};
 use kiki_cli::witness::Server;
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::python_client::python;
@@ -147,8 +151,24 @@ fn verify_offline(dir: &Path, stolen: &SigningKey, old: &Note) {
     let (head, note) = forged.split_once("\n\n").unwrap();
     let text = Note::parse(note.as_bytes()).unwrap().text;
     std::fs::write(dir.join("forged"), format!("{head}\n\n{}", Note::sign(&text, stolen).unwrap())).unwrap();
-    let error = check(&second, Some(&rotations), "forged").unwrap_err();
-    assert!(error.contains("was replaced at"), "{error}");
+    // It adds itself to what the new key signed later, and so the change seems to be of that size.
+    let stretched = dir.join("stretched");
+    audit::prove(&Prove { dir: dir.to_owned(), index: 1, to: To { log_key: Some(first.to_string()), out: Some(stretched.clone()) } })
+        .unwrap();
+    let change = std::fs::read_to_string(&stretched).unwrap();
+    let (head, note) = change.split_once("\n\n").unwrap();
+    let mut by_both = Note::sign(&text, stolen).unwrap();
+    let later = Note::parse(note.as_bytes()).unwrap();
+    by_both.signatures.extend(later.signatures.into_iter().filter(|one| (one.name.as_str(), one.id) == (LOG, second.id())));
+    assert_eq!((by_both.verify(&[first, &second]), later.text == text), (Ok(2), true));
+    let change = format!("{head}\n\n{by_both}");
+    std::fs::write(&stretched, &change).unwrap();
+    assert_eq!(rotation::read(&change).unwrap()[0].checkpoint.size, 3, "both did sign");
+    assert_eq!(rotation::signers(&change, first).unwrap(), [(first.clone(), 2), (second.clone(), u64::MAX)]);
+    for changes in [&rotations, &stretched] {
+        let error = check(&second, Some(changes), "forged").unwrap_err();
+        assert!(error.contains("was replaced at 2 leaves, and signed 3"), "{error}");
+    }
 
     let Some(python) = python() else { return };
     std::fs::write(dir.join("old"), old.to_string()).unwrap();
@@ -164,19 +184,74 @@ fn verify_offline(dir: &Path, stolen: &SigningKey, old: &Note) {
     for key in [first, &second] {
         let (good, text) = verify(&key.to_string(), &["--rotations", "log.rotations", "--proof", "before"]);
         assert!(good && text.matches("proof: leaf 0").count() == 2, "{text}");
-        let (good, text) = verify(&key.to_string(), &["--rotations", "log.rotations", "--proof", "forged"]);
-        assert!(!good && text.contains("was replaced at"), "{text}");
+        for changes in ["log.rotations", "stretched"] {
+            let (good, text) = verify(&key.to_string(), &["--rotations", changes, "--proof", "forged"]);
+            assert!(!good && text.contains("was replaced at 2 leaves, and signed 3"), "{text}");
+        }
     }
     let (good, text) = verify(&first.to_string(), &[]);
-    assert!(!good && text.contains("is not signed by"), "{text}");
+    assert!(!good && text.contains("is not signed by") && text.contains("is followed with --rotations"), "{text}");
     let honest = std::fs::read_to_string(&rotations).unwrap();
     let mut lines: Vec<&str> = honest.trim_end().split('\n').collect();
     lines.remove(lines.len() - 2); // the first key's signature
     std::fs::write(&rotations, lines.join("\n") + "\n").unwrap();
     let (good, text) = verify(&first.to_string(), &["--rotations", "log.rotations"]);
-    assert!(!good && text.contains("is not signed by"), "{text}");
+    assert!(!good && text.contains("is not signed by") && !text.contains("--rotations"), "{text}");
     let error = syncshield::audit::verify(dir, first).unwrap_err();
     assert!(error.problem.contains("none of the note's"), "{error}");
+}
+
+/// Changes of key as text, in this order: the old seed, the new one, the leaf, and which leaf it says that it is.
+fn chain(changes: &[(u8, u8, u64, u64)], more: &[u8]) -> String {
+    let key = |seed: u8| SigningKey::new(LOG, &[seed; 32]).unwrap();
+    let leaf = |&(old, new, _, index): &(u8, u8, u64, u64)| {
+        let (old_key, new_key) = (key(old).verifying_key().to_string(), key(new).verifying_key().to_string());
+        let body = leaf::KeyRotated { old_key, new_key, ..Default::default() };
+        leaf::Leaf { log_id: LOG.into(), index, body: Some(Body::KeyRotated(body)), ..Default::default() }.encode_to_vec()
+    };
+    let mut leaves: Vec<_> = changes.iter().map(|change| (change.2, leaf(change))).collect();
+    leaves.sort();
+    let prove = |change: &(u8, u8, u64, u64)| {
+        let mut tree = Tree::new();
+        leaves.iter().take(usize::try_from(change.2).unwrap() + 1).for_each(|(_, leaf)| tree.push(leaf_hash(leaf)));
+        let checkpoint = Checkpoint { origin: LOG.into(), size: tree.size(), root: tree.root() };
+        let mut note = Note::parse(checkpoint.sign_by_both(&key(change.0), &key(change.1)).unwrap().as_bytes()).unwrap();
+        more.iter().for_each(|&seed| note.add(&key(seed)));
+        rotation::proof(change.2, &leaf(change), tree.inclusion_proof(change.2, tree.size()).unwrap(), &note.to_string())
+    };
+    changes.iter().map(prove).collect()
+}
+
+#[test]
+fn both_verifiers_refuse_the_same_chains() {
+    let good = chain(&[(1, 2, 0, 0), (2, 3, 1, 1)], &[]);
+    let refused = [
+        (chain(&[(1, 2, 0, 0), (2, 1, 1, 1)], &[]), "leads back to"),
+        (chain(&[(1, 1, 0, 0)], &[]), "leads back to"),
+        (chain(&[(1, 2, 0, 7)], &[]), "says that it is leaf 7, not 0"),
+        (chain(&[(1, 2, 1, 1), (2, 3, 0, 0)], &[]), "is at leaf 0, behind that at leaf 1"),
+        (chain(&[(1, 2, 0, 0)], &[9]), "has other signatures than those of the two keys"),
+        (chain(&[(1, 2, 0, 0)], &[1]), "has other signatures than those of the two keys"),
+    ];
+    let forms = ["+1", "01", "-1", "1_0", "1 "].map(|form| (good.replace("\nindex 1\n", &format!("\nindex {form}\n")), "no "));
+    let refused = [&refused[..], &forms].concat();
+    let known = SigningKey::new(LOG, &[1; 32]).unwrap().verifying_key().clone();
+    rotation::newest(&good, &known).unwrap();
+    for (text, why) in &refused {
+        let error = rotation::newest(text, &known).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verify_log.py");
+    std::fs::write(dir.path().join("proof"), chain(&[(1, 2, 0, 0)], &[])).unwrap();
+    for (text, why) in refused.iter().chain([&(good, "all holds")]) {
+        std::fs::write(dir.path().join("rotations"), text).unwrap();
+        let args = ["--key", &known.to_string(), "--rotations", "rotations", "--proof", "proof"];
+        let output = Command::new(&python).arg(&script).args(args).current_dir(dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(said.contains(why) && output.status.success() == (*why == "all holds"), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
