@@ -160,10 +160,15 @@ fn a_client_goes_on_in_the_other_log_with_its_limits_and_its_keys() {
     // Others have leases there, with numbers that the client's own must not be mixed up with.
     to.ledger.put_campaign("other", campaign()).unwrap();
     to.ledger.seal();
+    let destroyed = [9; kiki::sealed::KEY_ID];
+    from.ledger.erased("acme", &destroyed, "article 17").unwrap();
+    from.ledger.seal();
     let (Exported { state, .. }, proof, key) = from.export("test.local/b");
     let arrived = to.ledger.import_client(&proof, &key, &state).unwrap();
     to.ledger.seal();
 
+    let erased = to.ledger.erased("acme", &destroyed, "article 17").unwrap();
+    assert_eq!((erased.index, erased.duplicate), (ELSEWHERE, true));
     assert_eq!(to.ledger.lease(&ask("first", 600)).unwrap().lease_id, lease_id, "the key was used in the other log");
     assert!(matches!(to.ledger.lease(&ask("second", 401)), Ok(granted) if granted.lease.as_ref().unwrap().amount.get() == 400));
     assert!(matches!(to.ledger.lease(&ask("third", 1)), Err(Refusal::Exhausted { available_nanos: 0, .. })));

@@ -100,7 +100,7 @@ pub(super) async fn erase(log: &Log, subjects: &Subjects, request: pb::EraseSubj
     let subject = subject(&request.client, &request.customer, "customer")?;
     let (of, to, subjects) = (subject.clone(), log.clone(), subjects.clone());
     let erasing = tokio::spawn(async move { subjects.erase(&to, of, request.reason).await });
-    let position = |index| Some(leaf::Position { log_id: log.id().to_owned(), index });
+    let position = |index| (index != ELSEWHERE).then(|| leaf::Position { log_id: log.id().to_owned(), index });
     if let Some((id, recorded)) = erasing.await.map_err(|_| Error::Stopped)?? {
         return Ok(pb::EraseSubjectResponse { position: position(recorded.index), key_id: id.to_vec().into(), duplicate: false });
     }
