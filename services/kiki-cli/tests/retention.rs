@@ -81,7 +81,7 @@ async fn what_was_reported_is_shown_exported_and_erased() {
     let (done, again) = erase("ada");
     assert!(done && again == said.replace("erased:", "was erased before:"), "{again}");
     let (done, said) = erase("cy");
-    assert!(!done && said.starts_with("kiki: nothing was erased: no purchase of this customer"), "{said}");
+    assert!(!done && said.starts_with("kiki: nothing is sealed for this customer"), "{said}");
     assert!(show().contains("erased, says leaf") && !show().contains(EMAIL));
     let opened = export(dir.path(), &["--unseal"]);
     assert_eq!(personal(&opened), [serde_json::json!({ "erased": true }), serde_json::json!({ "hex": "ff01" })]);
