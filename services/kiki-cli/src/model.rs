@@ -21,6 +21,9 @@ use crate::error::{Doing as _, Failure};
 use crate::out;
 use crate::replay::events::{DAY, Events};
 
+/// Days that a log may span, with the day of the question: twenty years.
+const MAX_DAYS: i64 = 7_305;
+
 /// What a model is trained on, and where it goes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TrainArgs {
@@ -123,6 +126,13 @@ fn span(log: &Log) -> (i64, i64) {
     (days().min().unwrap_or_default(), days().max().unwrap_or_default() + 1)
 }
 
+/// A network takes a step for each week of a customer, so that a date that is centuries off would cost memory without end.
+fn check_span((start, end): (i64, i64), of: &Path) -> Result<(), Failure> {
+    let days = end - start;
+    let problem = || Failure::new(format!("{}: {days} days from the first to the last; at most {MAX_DAYS} are taken", of.display()));
+    (days <= MAX_DAYS).then_some(()).ok_or_else(problem)
+}
+
 /// Trains the networks, one after the other; those that stand in `kept` already are taken from there.
 fn trained(prepared: &Prepared, kept: Option<&Path>) -> Result<(Model, Vec<serde_json::Value>), Failure> {
     let (mut members, mut told) = (Vec::new(), Vec::new());
@@ -159,6 +169,7 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
     let events = Events::read(&args.events)?;
     let log = log_of(&events);
     let (start, cut) = span(&log);
+    check_span((start, cut), &args.events)?;
     let protocol = Protocol { start, cut, horizon_days: args.horizon };
     let buyers = buyers(&log, &protocol, |_| false);
     let settings = Settings { steps: args.steps, ..settings() };
@@ -194,6 +205,10 @@ fn begin_or_go_on(kept: &Path, what: &serde_json::Value) -> Result<(), Failure> 
         return Ok(());
     }
     if kept.exists() {
+        // What somebody else keeps under that name is not ours to remove.
+        if before.is_none() {
+            return Err(Failure::new(format!("{} is there already, and is no interrupted training", kept.display())));
+        }
         std::fs::remove_dir_all(kept).doing(format_args!("removing {}", kept.display()))?;
     }
     std::fs::create_dir_all(kept).doing(format_args!("making {}", kept.display()))?;
@@ -208,6 +223,7 @@ pub fn predict(args: &PredictArgs) -> Result<(), Failure> {
     let (model, _) = folder::load(&args.model).doing("reading the model")?;
     let log = log_of(&Events::read(&args.events)?);
     let at = args.at.map_or_else(|| span(&log).1, day_of);
+    check_span((span(&log).0, at), &args.events)?;
     let known = log.iter().filter(|(_, days)| days.first().is_some_and(|first| first.day < at));
     let (ids, days): (Vec<&str>, Vec<&[Day]>) = known.map(|(id, days)| (id.as_str(), &**days)).unzip();
     let text = csv_of(&ids, &syncvalue::train::predict(&model, &days, at));
@@ -237,10 +253,18 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<(), Failure> {
     if protocol.cut < protocol.start + 7 {
         return Err(Failure::new(format!("--calibration-end {}: less than a week after --start {}", args.calibration_end, args.start)));
     }
+    check_span((protocol.start, protocol.cut), &args.events)?;
     let log = log_of(&Events::read(&args.events)?);
     let split = args.split.as_deref().map(read_split).transpose()?;
     let lends = |id: &str| split.as_ref().is_some_and(|split| split.get(id).copied().unwrap_or(false));
     let buyers = buyers(&log, &protocol, lends);
+    if let Some(split) = &args.split {
+        let lenders = buyers.iter().filter(|buyer| buyer.until > protocol.cut).count();
+        if lenders == 0 || lenders == buyers.len() {
+            let name = split.display();
+            return Err(Failure::new(format!("{name}: {lenders} of the {} customers lend, and both kinds are needed", buyers.len())));
+        }
+    }
     let prepared =
         Prepared::new(&buyers, &protocol, Settings { steps: args.steps, ..settings() }, args.seed).doing(args.events.display())?;
     let (model, _) = trained(&prepared, None)?;
@@ -250,6 +274,10 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<(), Failure> {
     std::fs::write(path, csv_of(&ids, &forecasts)).doing(format_args!("writing {}", path.display()))?;
 
     let outcomes = scored(&log, &buyers, &forecasts, &protocol);
+    if outcomes.iter().all(|outcome| outcome.spend <= 0.0) {
+        out::say(format_args!("{} is written; nothing was spent afterwards, so that there is nothing to score", path.display()));
+        return Ok(());
+    }
     let figures = metrics(&outcomes);
     for (ending, picture) in [("calibration.svg", svg::calibration(&deciles(&outcomes))), ("gain.svg", svg::gain(&gain(&outcomes)))] {
         let path = path.with_extension(ending);

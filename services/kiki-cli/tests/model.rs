@@ -103,6 +103,25 @@ fn what_is_wrong_is_named() {
     assert!(part.contains("split.csv: row 1, part: \"other\" is not fit, val or test"), "{part}");
     let horizon = why("train --events events.csv --horizon 1w2");
     assert!(horizon.contains("is not 7 to 3650 days"), "{horizon}");
+    fs::write(dir.path().join("split.csv"), "cust,part\nc0,test\n").unwrap();
+    let nobody = why(&format!("evaluate --events events.csv {EVALUATE} --predictions out.csv"));
+    assert!(nobody.contains("split.csv: 0 of the 300 customers lend, and both kinds are needed"), "{nobody}");
+    let late = kiki(
+        dir.path(),
+        "evaluate --events events.csv --start 2020-01-01 --calibration-end 2021-01-01 --horizon-days 60 --steps 5 --predictions out.csv",
+    )
+    .unwrap();
+    assert!(late.contains("out.csv is written; nothing was spent afterwards"), "{late}");
+    // What stands where an interrupted training would is left alone.
+    fs::create_dir_all(dir.path().join("mine/training")).unwrap();
+    fs::write(dir.path().join("mine/training/notes.txt"), "mine").unwrap();
+    let mine = why("train --events events.csv --steps 5 --out mine");
+    assert!(mine.contains("mine/training is there already, and is no interrupted training"), "{mine}");
+    assert_eq!(fs::read_to_string(dir.path().join("mine/training/notes.txt")).unwrap(), "mine");
+    let mut far = events();
+    far.push((0, "c0,0970-01-01,1,5.00".to_owned()));
+    write(&dir.path().join("far.csv"), &far);
+    assert!(why("train --events far.csv --out model").contains("days from the first to the last; at most 7305 are taken"));
     write(&dir.path().join("few.csv"), &events()[..20]);
     let few = why("train --events few.csv --out model");
     assert!(few.contains("customers came before the cut; a model takes at least 200"), "{few}");
