@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::io::Result;
+#[path = "support/ending.rs"]
+mod ending;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
@@ -17,80 +18,18 @@ use kiki::tlog::{Checkpoint, leaf_hash, multiproof_root, verify_consistency};
 use syncshield::Error;
 use syncshield::audit;
 use syncshield::domain::ledger::{Closing, Item, LeaseAsk};
-use syncshield::store::disk::{Disk, DiskFile, Files};
+use syncshield::store::disk::Files;
 use syncshield::store::prune::{Report, prune_on};
 use syncshield::store::{Log, Paths, segments};
+
+use ending::Ending;
 
 const START: i64 = 1_770_000_000_000_000;
 const MONTH: i64 = 31 * 86_400_000_000;
 
-/// Real files in small segments. After so many calls that change something, each fails.
-#[derive(Clone)]
-struct Small(Arc<AtomicI64>);
-
-impl Small {
-    fn good() -> Self {
-        Self(Arc::new(AtomicI64::new(i64::MAX)))
-    }
-    fn step(&self) -> Result<()> {
-        if self.0.fetch_sub(1, Ordering::Relaxed) > 0 { Ok(()) } else { Err(std::io::Error::other("the device failed")) }
-    }
-}
-
-impl Disk for Small {
-    fn max_segment(&self) -> u64 {
-        1_024
-    }
-    fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
-        Files.list(dir)
-    }
-    fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        Files.read(path)
-    }
-    fn read_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
-        Files.read_at(path, offset, len)
-    }
-    fn append(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
-        self.step()?;
-        Ok(Box::new(Handle(self.clone(), Files.append(path)?)))
-    }
-    fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
-        self.step()?;
-        Ok(Box::new(Handle(self.clone(), Files.create(path)?)))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.step()?;
-        Files.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> Result<()> {
-        self.step()?;
-        Files.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.step()?;
-        let _ = dir; // the machine lives on
-        Ok(())
-    }
-}
-
-struct Handle(Small, Box<dyn DiskFile>);
-
-impl DiskFile for Handle {
-    fn size(&self) -> Result<u64> {
-        self.1.size()
-    }
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        // A crash in the middle of a write leaves a part of it.
-        self.0.step().inspect_err(|_| drop(self.1.write(&bytes[..bytes.len() / 2])))?;
-        self.1.write(bytes)
-    }
-    fn cut(&mut self, len: u64) -> Result<()> {
-        self.0.step()?;
-        self.1.cut(len)
-    }
-    fn sync(&mut self) -> Result<()> {
-        self.0.step()
-    }
+/// Real files in small segments, which end after so many calls.
+fn small(calls: i64) -> Ending {
+    Ending::after(calls, 1_024)
 }
 
 fn key() -> SigningKey {
@@ -115,14 +54,14 @@ impl World {
     fn cold(&self) -> PathBuf {
         self.dir.path().join("cold")
     }
-    fn open(&self) -> std::result::Result<(Log, tokio::task::JoinHandle<()>), Error> {
-        let (log, hand) = Log::open_by_hand(Arc::new(Small::good()), &self.paths(), key(), Clock::Virtual(self.clock.clone()))?;
+    fn open(&self) -> Result<(Log, tokio::task::JoinHandle<()>), Error> {
+        let (log, hand) = Log::open_by_hand(Arc::new(small(i64::MAX)), &self.paths(), key(), Clock::Virtual(self.clock.clone()))?;
         Ok((log, tokio::spawn(hand.run())))
     }
-    async fn prune(&self, disk: &Small, before: i64) -> std::result::Result<Report, Error> {
+    async fn prune(&self, disk: &Ending, before: i64) -> Result<Report, Error> {
         prune_on(Arc::new(disk.clone()), &self.paths(), key(), Clock::Virtual(self.clock.clone()), UnixMicros(before), &self.cold()).await
     }
-    fn verify(&self) -> std::result::Result<audit::Report, audit::Finding> {
+    fn verify(&self) -> Result<audit::Report, audit::Finding> {
         audit::verify(&self.dir.path().join("data"), key().verifying_key())
     }
     fn copy(&self) -> Self {
@@ -277,9 +216,9 @@ async fn pruned_leaves_are_gone_and_trees_proofs_sums_and_sequences_go_on() {
     let (_, first) = opened.0.read(0, 1).await.unwrap().remove(0);
     close(opened).await;
 
-    let young = world.prune(&Small::good(), START).await.unwrap();
+    let young = world.prune(&small(i64::MAX), START).await.unwrap();
     assert!(young.segments == 0 && young.stopped.contains("leaf 0 is not old enough"), "{young:?}");
-    let report = world.prune(&Small::good(), START + MONTH).await.unwrap();
+    let report = world.prune(&small(i64::MAX), START + MONTH).await.unwrap();
     assert!(report.segments > 3 && report.bytes > 0, "{report:?}");
     let left = world.verify().unwrap();
     assert_eq!((left.pruned, &left.settled), (report.retained, &whole.settled));
@@ -331,13 +270,13 @@ async fn nothing_goes_from_which_something_is_still_computed() {
     ended(&world).await;
     world.clock.advance_to(UnixMicros(START + 2 * MONTH));
     let before = segments::list(&Files, &world.paths().log()).unwrap();
-    let report = world.prune(&Small::good(), i64::MAX).await.unwrap();
+    let report = world.prune(&small(i64::MAX), i64::MAX).await.unwrap();
     assert!(report.segments == 0 && report.stopped.contains("are not invoiced"), "{report:?}");
     invoiced(&world).await;
     let opened = world.open().unwrap();
     opened.0.run(|ledger| ledger.put_campaign("acme", campaign(false))).await.unwrap();
     close(opened).await;
-    let report = world.prune(&Small::good(), i64::MAX).await.unwrap();
+    let report = world.prune(&small(i64::MAX), i64::MAX).await.unwrap();
     assert!(report.segments == 0 && report.stopped.contains("is not paused"), "{report:?}");
     assert!(rollups(&world).is_empty() && segments::list(&Files, &world.paths().log()).unwrap().len() >= before.len());
 }
@@ -348,7 +287,7 @@ async fn an_opening_fold_or_a_hash_that_was_changed_is_found() {
     let world = World::new();
     ended(&world).await;
     invoiced(&world).await;
-    world.prune(&Small::good(), START + MONTH).await.unwrap();
+    world.prune(&small(i64::MAX), START + MONTH).await.unwrap();
     let (hashes, opening) = (segments::pruned(&Files, &world.paths().log()).unwrap()[1].1.clone(), world.paths().opening());
     for path in [hashes, opening] {
         let good = std::fs::read(&path).unwrap();
@@ -370,15 +309,15 @@ async fn wherever_a_crash_comes_the_log_starts_and_pruning_goes_on() {
     invoiced(&world).await;
     let expected = {
         let world = world.copy();
-        let report = world.prune(&Small::good(), START + MONTH).await.unwrap();
+        let report = world.prune(&small(i64::MAX), START + MONTH).await.unwrap();
         (report.retained, world.verify().unwrap().settled)
     };
     for steps in 0.. {
         let world = world.copy();
-        let done = world.prune(&Small(Arc::new(AtomicI64::new(steps))), START + MONTH).await.is_ok();
+        let done = world.prune(&small(steps), START + MONTH).await.is_ok();
         close(world.open().unwrap_or_else(|e| panic!("after {steps} calls: {e}"))).await;
         world.verify().unwrap_or_else(|e| panic!("after {steps} calls: {e}"));
-        world.prune(&Small::good(), START + MONTH).await.unwrap_or_else(|e| panic!("after {steps} calls: {e}"));
+        world.prune(&small(i64::MAX), START + MONTH).await.unwrap_or_else(|e| panic!("after {steps} calls: {e}"));
         let left = world.verify().unwrap_or_else(|e| panic!("after {steps} calls, pruned again: {e}"));
         assert_eq!((left.pruned, left.settled), expected, "after {steps} calls");
         let cold = segments::list(&Files, &world.cold()).unwrap().len();

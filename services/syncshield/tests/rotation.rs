@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
-use std::io::{Error, Result};
+#[path = "support/ending.rs"]
+mod ending;
+
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use kiki::clock::Clock;
 use kiki::leaf;
@@ -16,77 +17,12 @@ use kiki::status::Reason;
 use kiki::tlog::note::{Note, SigningKey, VerifyingKey};
 use kiki::tlog::portable::PortableProof;
 use syncshield::audit;
-use syncshield::store::disk::{Disk, DiskFile, Files};
 use syncshield::store::rotate::Rotated;
 use syncshield::store::{Log, Paths};
 
+use ending::Ending;
+
 const LOG: &str = "test.local/log";
-
-/// The real disk, until the process ends: after so many changes nothing is changed any more.
-#[derive(Clone)]
-struct Ends(Arc<AtomicI64>);
-
-impl Ends {
-    fn step(&self) -> Result<()> {
-        if self.0.fetch_sub(1, SeqCst) > 0 { Ok(()) } else { Err(Error::other("the process has ended")) }
-    }
-}
-
-struct EndsFile(Ends, Box<dyn DiskFile>);
-
-impl Disk for Ends {
-    fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
-        Files.list(dir)
-    }
-    fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        Files.read(path)
-    }
-    fn read_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
-        Files.read_at(path, offset, len)
-    }
-    fn append(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
-        self.step()?;
-        Ok(Box::new(EndsFile(self.clone(), Files.append(path)?)))
-    }
-    fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
-        self.step()?;
-        Ok(Box::new(EndsFile(self.clone(), Files.create(path)?)))
-    }
-    fn create_secret(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
-        self.step()?;
-        Ok(Box::new(EndsFile(self.clone(), Files.create_secret(path)?)))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.step()?;
-        Files.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> Result<()> {
-        self.step()?;
-        Files.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.step()?;
-        Files.sync_dir(dir)
-    }
-}
-
-impl DiskFile for EndsFile {
-    fn size(&self) -> Result<u64> {
-        self.1.size()
-    }
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.step()?;
-        self.1.write(bytes)
-    }
-    fn cut(&mut self, len: u64) -> Result<()> {
-        self.0.step()?;
-        self.1.cut(len)
-    }
-    fn sync(&mut self) -> Result<()> {
-        self.0.step()?;
-        self.1.sync()
-    }
-}
 
 fn open(dir: &Path) -> Log {
     Log::open(&Paths::new(dir), LOG, Clock::System).unwrap()
@@ -98,7 +34,7 @@ async fn grow(log: &Log) -> u64 {
     log.checkpoint(*log.committed().borrow()).await.unwrap().size
 }
 
-async fn rotate(log: &Log, old: &VerifyingKey) -> std::result::Result<Rotated, syncshield::Error> {
+async fn rotate(log: &Log, old: &VerifyingKey) -> Result<Rotated, syncshield::Error> {
     log.rotate_key(old.to_string(), "ada".into(), "yearly".into()).await
 }
 
@@ -234,10 +170,10 @@ fn copied(dir: &Path) -> tempfile::TempDir {
 /// Changes the key in a process that ends after so many changes of the disk. Whether the change was answered.
 async fn cut_off(dir: &Path, first: &VerifyingKey, steps: i64) -> bool {
     let secret: SigningKey = std::fs::read_to_string(Paths::new(dir).key()).unwrap().trim().parse().unwrap();
-    let disk = Ends(Arc::new(AtomicI64::new(i64::MAX)));
+    let disk = Ending::after(i64::MAX, 64 << 20);
     let (log, hand) = Log::open_by_hand(Arc::new(disk.clone()), &Paths::new(dir), secret, Clock::System).unwrap();
     let writer = tokio::spawn(hand.run());
-    disk.0.store(steps, SeqCst);
+    disk.end_after(steps);
     let answered = rotate(&log, first).await.is_ok();
     drop(log);
     writer.await.unwrap();
