@@ -46,7 +46,10 @@ impl Process {
         for _ in 0..4_000 {
             if let Ok(channel) = endpoint.connect().await {
                 process.client = Client::new(channel);
-                return process;
+                // A connection alone may be to itself: nobody listens yet, and its own port is the one that it asks for.
+                if process.client.get_policy(GetPolicyRequest::default()).await.is_ok() {
+                    return process;
+                }
             }
             assert_eq!(process.child.try_wait().unwrap(), None, "the process ended at its start");
             tokio::time::sleep(Duration::from_millis(5)).await; // until it listens
