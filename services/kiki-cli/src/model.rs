@@ -15,7 +15,7 @@ use syncvalue::store::folder;
 use syncvalue::train::data::{Buyer, Log, Protocol, buyers};
 use syncvalue::train::learn::{Progress, Settings};
 use syncvalue::train::metrics::{Metrics, Outcome, deciles, gain, metrics};
-use syncvalue::train::{MEMBERS, Prepared, settings};
+use syncvalue::train::{Prepared, settings};
 
 use crate::error::{Doing as _, Failure};
 use crate::out;
@@ -136,29 +136,30 @@ fn check_span((start, end): (i64, i64), of: &Path) -> Result<(), Failure> {
 /// Trains the networks, one after the other; those that stand in `kept` already are taken from there.
 fn trained(prepared: &Prepared, kept: Option<&Path>) -> Result<(Model, Vec<serde_json::Value>), Failure> {
     let (mut members, mut told) = (Vec::new(), Vec::new());
-    for member in 0..MEMBERS {
+    let kinds = prepared.kinds();
+    for (member, kind) in kinds.iter().enumerate() {
         let bar = out::bar("training", settings().checks as u64);
         let path = kept.map(|folder| folder.join(format!("network-{member}.safetensors")));
-        let before = path.as_deref().map(|path| folder::load_member(prepared.layout(), path)).transpose().doing("going on")?.flatten();
-        let p = if let Some(before) = before {
+        let before = path.as_deref().map(|path| folder::load_member(kind, path)).transpose().doing("going on")?.flatten();
+        let network = if let Some(before) = before {
             before
         } else {
-            let learned = prepared.member(member, |progress| show(&bar, member, &progress));
+            let learned = prepared.member(member, |progress| show(&bar, (member, kinds.len()), &progress));
             told.push(serde_json::json!({ "network": member, "held_out_loss": learned.held_out, "best": learned.best }));
             if let Some(path) = &path {
-                folder::save_member(prepared.layout(), &learned.parameters, path).doing("keeping a network")?;
+                folder::save_member(&learned.member, path).doing("keeping a network")?;
             }
-            learned.parameters
+            learned.member
         };
         bar.finish_and_clear();
-        members.push(p);
+        members.push(network);
     }
     Ok((prepared.model(members), told))
 }
 
-fn show(bar: &ProgressBar, member: usize, progress: &Progress) {
+fn show(bar: &ProgressBar, (member, of): (usize, usize), progress: &Progress) {
     bar.set_position(progress.checks as u64);
-    bar.set_message(format!("{} of {MEMBERS}: {:.4} {:.4}", member + 1, progress.loss, progress.held_out));
+    bar.set_message(format!("{} of {of}: {:.4} {:.4}", member + 1, progress.loss, progress.held_out));
 }
 
 /// Runs `kiki train`.
@@ -189,7 +190,7 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
         ("model", model.id),
         ("customers", out::grouped(buyers.len() as u64)),
         ("horizon", format!("{} days", args.horizon)),
-        ("networks", MEMBERS.to_string()),
+        ("networks", prepared.kinds().len().to_string()),
         ("folder", args.out.display().to_string()),
     ];
     out::say(out::table("trained", &rows));

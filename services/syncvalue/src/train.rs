@@ -11,22 +11,21 @@ pub mod metrics;
 pub mod random;
 
 use crate::domain::fit::Table;
-use crate::domain::model::network::{INPUTS, Layout};
-use crate::domain::model::{Day, Forecast, Model, scaled, weeks};
+use crate::domain::model::network::INPUTS;
+use crate::domain::model::{Day, Forecast, Member, Model, scaled, typical, weeks};
 use crate::domain::predictor::expect;
 use data::{Buyer, Cuts, Histories, History, Protocol};
-use learn::{Learned, Progress, Settings};
+use learn::{Kind, Learned, Progress, Settings};
 use random::Random;
 
-/// Networks of a model, and folds of its customers.
-pub const MEMBERS: usize = 5;
 /// The fewest customers that a model is trained on: below, the estimate knows as much.
 pub const MIN_BUYERS: usize = 200;
 
 /// How a model is trained: chosen on the validation parts of the logs that README.md of the service names.
 #[must_use]
 pub fn settings() -> Settings {
-    Settings { dilations: vec![1, 2, 4, 8], steps: 1_200, batch: 128, rate: 0.003, decay: 0.2, checks: 20, patience: 5 }
+    let member = Kind { dilations: vec![1, 2, 4, 8], own: 1.0 };
+    Settings { members: vec![member; 5], steps: 1_200, batch: 128, rate: 0.003, decay: 0.2, checks: 20, patience: 5 }
 }
 
 /// Which weeks lend labels.
@@ -78,32 +77,34 @@ impl Prepared {
         if histories.iter().all(|history| history.labels.is_empty()) {
             return Err(Error::NoLabels);
         }
-        let folds = (0..histories.len()).map(|i| (Random(seed.wrapping_mul(1_000_003) ^ i as u64).bits() % MEMBERS as u64) as usize);
+        let parts = settings.members.len() as u64;
+        let folds = (0..histories.len()).map(|i| (Random(seed.wrapping_mul(1_000_003) ^ i as u64).bits() % parts) as usize);
         let folds = folds.collect();
         let table = Table::of(&estimate, protocol.horizon_days);
-        let layout = Layout::new(&settings.dilations);
-        let model = Model { id: String::new(), horizon_days: protocol.horizon_days, scales, layout, members: Vec::new(), estimate, table };
+        let Protocol { cut, horizon_days, .. } = *protocol;
+        let model = Model { id: String::new(), horizon_days, cut, scales, members: Vec::new(), estimate, table };
         Ok(Self { histories, model, seed, settings, folds })
     }
 
-    /// Trains the network that leaves out fold `member`.
+    /// Trains network `member`, which leaves out its fold of the customers.
     pub fn member(&self, member: usize, told: impl FnMut(Progress)) -> Learned {
         let mut fold = (Vec::new(), Vec::new());
         for (history, of) in self.histories.iter().zip(&self.folds) {
             if *of == member { fold.1.push(history) } else { fold.0.push(history) }
         }
-        learn::learn(&fold.0, &fold.1, &self.settings, self.seed.wrapping_mul(1_000).wrapping_add(member as u64), told)
+        let kind = &self.settings.members[member];
+        learn::learn((&fold.0, &fold.1), kind, &self.settings, self.seed.wrapping_mul(1_000).wrapping_add(member as u64), told)
     }
 
-    /// Where a network's parameters stand.
+    /// The networks that the model will have.
     #[must_use]
-    pub fn layout(&self) -> &Layout {
-        &self.model.layout
+    pub fn kinds(&self) -> &[Kind] {
+        &self.settings.members
     }
 
-    /// The model of these networks' parameters. Its id is made from what it is.
+    /// The model of these networks. Its id is made from what it is.
     #[must_use]
-    pub fn model(&self, members: Vec<Vec<f32>>) -> Model {
+    pub fn model(&self, members: Vec<Member>) -> Model {
         let id = Model::id_of(&members, self.model.horizon_days);
         Model { id, members, ..self.model.clone() }
     }
@@ -119,10 +120,10 @@ impl Prepared {
 /// What a model makes of customers on the day `at`, before anything of it happened. Each has at least one day before it.
 #[must_use]
 pub fn predict(model: &Model, customers: &[&[Day]], at: i64) -> Vec<Forecast> {
-    let Model { scales, estimate, table, .. } = model;
+    let Model { scales, estimate, table, cut, .. } = model;
     let known = |days: &&[Day]| {
         let mut expected = [0.0; 3];
-        let inputs = weeks(days, at, scales, (estimate, table), |week, customer| {
+        let inputs = weeks(days, (at, *cut), scales, (estimate, table), |week, customer| {
             if week == 0 {
                 expected = scaled(expect(estimate, table, customer, at - 1).unwrap_or_default(), scales);
             }
@@ -136,7 +137,10 @@ pub fn predict(model: &Model, customers: &[&[Day]], at: i64) -> Vec<Forecast> {
 
 fn forecasts(model: &Model, known: &[(&[[f32; INPUTS]], [f32; 3])]) -> Vec<Forecast> {
     let inputs: Vec<_> = known.iter().map(|(inputs, _)| *inputs).collect();
-    let outs: Vec<_> = model.members.iter().map(|p| learn::run(p, &model.layout, &inputs)).collect();
-    let of = |(i, (_, expected)): (usize, &(_, [f32; 3]))| model.forecast(&outs.iter().map(|outs| outs[i]).collect::<Vec<_>>(), expected);
+    let outs: Vec<_> = model.members.iter().map(|member| learn::run(&member.parameters, &member.layout, &inputs)).collect();
+    let typical = typical(&model.estimate, &model.table, &model.scales);
+    let of = |(i, (_, expected)): (usize, &(_, [f32; 3]))| {
+        model.forecast(&outs.iter().map(|outs| outs[i]).collect::<Vec<_>>(), expected, &typical)
+    };
     known.iter().enumerate().map(of).collect()
 }

@@ -39,7 +39,7 @@ fn quick() -> Settings {
 fn forecasts(log: &Log, seed: u64) -> Vec<(String, Forecast)> {
     let buyers = buyers(log, &PROTOCOL, lends);
     let prepared = Prepared::new(&buyers, &PROTOCOL, quick(), seed).unwrap();
-    let model = prepared.model((0..2).map(|member| prepared.member(member, |_| ()).parameters).collect());
+    let model = prepared.model((0..2).map(|member| prepared.member(member, |_| ()).member).collect());
     buyers.into_iter().map(|buyer| buyer.id).zip(prepared.forecasts(&model)).collect()
 }
 
@@ -89,7 +89,7 @@ fn a_folder_keeps_a_model_and_refuses_what_is_none() {
     let log = shop(240);
     let buyers = buyers(&log, &PROTOCOL, |_| false);
     let prepared = Prepared::new(&buyers, &PROTOCOL, quick(), 1).unwrap();
-    let model = prepared.model(vec![prepared.member(0, |_| ()).parameters]);
+    let model = prepared.model(vec![prepared.member(0, |_| ()).member]);
     let dir = tempfile::tempdir().unwrap();
     let card = folder::save(&model, serde_json::json!({ "of": "a test" }), dir.path()).unwrap();
     let (kept, card_again) = folder::load(dir.path()).unwrap();
@@ -112,8 +112,8 @@ fn a_folder_keeps_a_model_and_refuses_what_is_none() {
     });
     assert!(other.contains("the card is that of") || other.contains("estimate"), "{other}");
     assert!(spoil(folder::WEIGHTS, &|bytes| bytes[..bytes.len() / 2].to_vec()).contains(folder::WEIGHTS));
-    let format = spoil(folder::CARD, &|bytes| String::from_utf8(bytes).unwrap().replace("\"format\": 1", "\"format\": 2").into_bytes());
-    assert!(format.contains("format: 2; this version reads 1"), "{format}");
+    let format = spoil(folder::CARD, &|bytes| String::from_utf8(bytes).unwrap().replace("\"format\": 2", "\"format\": 3").into_bytes());
+    assert!(format.contains("format: 3; this version reads 2"), "{format}");
     assert!(folder::load(&dir.path().join("none")).unwrap_err().to_string().contains("card.json"));
 }
 

@@ -1,8 +1,8 @@
 //! The model that the product is named for: a dilated gated recurrent network over a customer's weeks.
 //!
 //! [`features`] says what a week looks like to it, [`network`] is its arithmetic, [`kernel`] the loops that it is made of, and [`heads`] what
-//! comes out, beside what the estimate that every model carries with it expects ([`super::predictor`]). Several networks that
-//! were trained alike on other parts of the customers answer together: the mean of their answers.
+//! comes out, beside what the estimate that every model carries with it expects ([`super::predictor`]). Several networks, each
+//! trained without another part of the customers, answer together: the mean of their answers.
 
 pub mod features;
 pub mod heads;
@@ -46,16 +46,27 @@ pub struct Model {
     pub id: String,
     /// Days that it predicts.
     pub horizon_days: u32,
+    /// A day on which a week begins, since 1970: the one behind the last that it was trained on. Weeks are counted from it both ways.
+    pub cut: i64,
     /// What values are measured in.
     pub scales: Scales,
-    /// Where a member's parameters stand.
-    pub layout: Layout,
-    /// The parameters of each network.
-    pub members: Vec<Vec<f32>>,
+    /// The networks.
+    pub members: Vec<Member>,
     /// The estimate that it was trained beside.
     pub estimate: Fit,
     /// What the estimate expects over the horizon.
     pub table: Table,
+}
+
+/// One network of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// Where its parameters stand.
+    pub layout: Layout,
+    /// How much of what it corrects is the customer's own estimate (1), and how much that of a typical customer (0); see [`offset`].
+    pub own: f32,
+    /// The parameters.
+    pub parameters: Vec<f32>,
 }
 
 /// Expected spend over the model's horizon, in currency units.
@@ -81,12 +92,36 @@ pub fn scaled(expected: Expected, scales: &Scales) -> [f32; 3] {
     [(expected.spend / 1e6 / scales.spend) as f32, expected.count as f32, expected.active as f32]
 }
 
-/// A customer's weeks up to the day `end`, counted back from it; the first is that of the first purchase. Empty without one.
+/// What the estimate expects of someone of whom nothing is known but one usual purchase a quarter of a year ago: what a network corrects that does
+/// not start from the customer's own estimate. Any such customer would do; it says how things grow with the horizon.
+#[must_use]
+pub fn typical(estimate: &Fit, table: &Table, scales: &Scales) -> [f32; 3] {
+    let usual = Day { day: 0, items: 1, spend_micros: estimate.spend as i64 };
+    let mut customer = Customer::default();
+    customer.observe(&usual.event());
+    scaled(predictor::expect(estimate, table, &customer, 91).unwrap_or_default(), scales)
+}
+
+/// What a network corrects: `own` of the customer's own estimate and the rest of a typical one's, multiplied (odds for the chance).
+#[must_use]
+pub fn offset(expected: &[f32; 3], typical: &[f32; 3], own: f32) -> [f32; 3] {
+    if own >= 1.0 {
+        return *expected;
+    }
+    let mix = |a: f32, b: f32| own * a + (1.0 - own) * b;
+    let log = |x: f32| x.clamp(1e-5, 1e9).ln();
+    let odds = |x: f32| (x.clamp(1e-5, 1.0 - 1e-5) / (1.0 - x.clamp(1e-5, 1.0 - 1e-5))).ln();
+    let ([a, b, c], [x, y, z]) = (expected, typical);
+    [mix(log(*a), log(*x)).exp(), mix(log(*b), log(*y)).exp(), 1.0 / (1.0 + (-mix(odds(*c), odds(*z))).exp())]
+}
+
+/// A customer's weeks up to the day `end`, the first of which is that of the first purchase. Empty without one. A week begins every seven days from
+/// `cut` both ways; the last is as long as it has got.
 ///
 /// `at_end` is called at each week's end with the number of the week, from the last (0) backwards, and the customer by then.
 pub fn weeks(
     days: &[Day],
-    end: i64,
+    (end, cut): (i64, i64),
     scales: &Scales,
     estimate: (&Fit, &Table),
     mut at_end: impl FnMut(usize, &Customer),
@@ -94,8 +129,10 @@ pub fn weeks(
     let (mut customer, mut known, mut inputs) = (Customer::default(), Weeks::new(*scales), Vec::new());
     let Some(first) = days.first().filter(|first| first.day < end) else { return inputs };
     let mut days = days.iter().peekable();
-    for week in (0..=(end - 1 - first.day) / 7).rev() {
-        let end = end - week * 7;
+    // Behind the last week, and how far that is from being over.
+    let over = end + (cut - end).rem_euclid(7);
+    for week in (0..=(over - 1 - first.day) / 7).rev() {
+        let end = end.min(over - week * 7);
         while let Some(day) = days.next_if(|day| day.day < end) {
             customer.observe(&day.event());
             known.bought(day.day, day.spend_micros as f64 / 1e6, day.items);
@@ -110,17 +147,21 @@ pub fn weeks(
 impl Model {
     /// The id of these networks: the first 48 bits of the SHA-256 of their parameters and the horizon.
     #[must_use]
-    pub fn id_of(members: &[Vec<f32>], horizon_days: u32) -> String {
+    pub fn id_of(members: &[Member], horizon_days: u32) -> String {
         let mut digest = Sha256::new();
-        members.iter().flatten().for_each(|p| digest.update(p.to_le_bytes()));
+        for member in members {
+            digest.update(member.own.to_le_bytes());
+            member.layout.layers.iter().for_each(|layer| digest.update([layer.dilation as u8]));
+            member.parameters.iter().for_each(|p| digest.update(p.to_le_bytes()));
+        }
         digest.update(horizon_days.to_le_bytes());
         format!("drnn-{}", hex::encode(&digest.finalize()[..6]))
     }
 
-    /// What the members' outputs say together, beside what the estimate expects.
+    /// What the members' outputs say together, beside what the estimate expects of the customer and of a typical one.
     #[must_use]
-    pub fn forecast(&self, outs: &[[f32; OUTPUTS]], expected: &[f32; 3]) -> Forecast {
-        let heads = || outs.iter().map(|out| Heads::of(out, expected));
+    pub fn forecast(&self, outs: &[[f32; OUTPUTS]], expected: &[f32; 3], typical: &[f32; 3]) -> Forecast {
+        let heads = || outs.iter().zip(&self.members).map(|(out, member)| Heads::of(out, &offset(expected, typical, member.own)));
         let mean_of = |what: fn(Heads) -> f32| heads().map(|h| f64::from(what(h))).sum::<f64>() / outs.len().max(1) as f64;
         let (active, location, scale) = (mean_of(|h| h.active), mean_of(|h| h.location), mean_of(|h| h.scale));
         let quantile = |level: f64| {

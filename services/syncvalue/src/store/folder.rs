@@ -11,14 +11,15 @@ use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::fit::{Fit, Numbers, Table};
-use crate::domain::model::Model;
 use crate::domain::model::features::Scales;
 use crate::domain::model::network::Layout;
+use crate::domain::model::{Member, Model};
 use crate::domain::population::{CLASSES, WEEKS};
 use crate::domain::predictor::MAX_HORIZON_DAYS;
+use crate::train::learn::Kind;
 
 /// The form of the folder; one that is read has to have it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The file of weights.
 pub const WEIGHTS: &str = "weights.safetensors";
 /// The file that says what it is.
@@ -27,6 +28,8 @@ pub const CARD: &str = "card.json";
 const MAX_BYTES: u64 = 64 << 20;
 /// Networks of a model and layers of a network, at most.
 const MAX_PARTS: usize = 16;
+/// Days from 1970 to the year 9999.
+const MAX_DAY: i64 = 2_932_896;
 
 /// Why a model cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +61,10 @@ pub struct Card {
     pub id: String,
     /// Days that it predicts.
     pub horizon_days: u32,
-    /// Weeks that its layers look back, from the lowest up.
-    pub dilations: Vec<usize>,
-    /// How many networks answer together.
-    pub members: usize,
+    /// The first day that it was not trained on, since 1970; a week begins on it.
+    pub cut: i64,
+    /// The networks that answer together.
+    pub members: Vec<Kind>,
     /// Mean spend of a purchase day, currency units.
     pub spend_scale: f64,
     /// Mean items of a purchase day.
@@ -110,11 +113,11 @@ impl View for Tensor {
 }
 
 /// The tensors of some networks, as safetensors.
-fn encoded(layout: &Layout, members: &[Vec<f32>], rate: &[f64]) -> Result<Vec<u8>, String> {
+fn encoded(members: &[Member], rate: &[f64]) -> Result<Vec<u8>, String> {
     let mut tensors = BTreeMap::new();
-    for (member, p) in members.iter().enumerate() {
+    for (member, Member { layout, parameters, .. }) in members.iter().enumerate() {
         for (name, at, [rows, columns]) in layout.tensors() {
-            let bytes = p[at..at + rows * columns].iter().flat_map(|x| x.to_le_bytes()).collect();
+            let bytes = parameters[at..at + rows * columns].iter().flat_map(|x| x.to_le_bytes()).collect();
             tensors.insert(format!("{member}.{name}"), Tensor { dtype: Dtype::F32, shape: vec![rows, columns], bytes });
         }
     }
@@ -125,6 +128,10 @@ fn encoded(layout: &Layout, members: &[Vec<f32>], rate: &[f64]) -> Result<Vec<u8
     safetensors::serialize(tensors, None).map_err(|e| e.to_string())
 }
 
+fn kind(member: &Member) -> Kind {
+    Kind { dilations: member.layout.layers.iter().map(|layer| layer.dilation).collect(), own: member.own }
+}
+
 fn tensor<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype, shape: [usize; 2]) -> Result<&'a [u8], String> {
     let found = file.tensor(name).map_err(|e| format!("{name}: {e}"))?;
     if found.dtype() != dtype || found.shape() != shape {
@@ -133,7 +140,8 @@ fn tensor<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype, shape: [usize; 2
     Ok(found.data())
 }
 
-fn parameters(file: &SafeTensors<'_>, layout: &Layout, member: usize) -> Result<Vec<f32>, String> {
+fn member(file: &SafeTensors<'_>, kind: &Kind, member: usize) -> Result<Member, String> {
+    let layout = Layout::new(&kind.dilations);
     let mut p = vec![0.0; layout.len];
     for (name, at, shape) in layout.tensors() {
         let name = format!("{member}.{name}");
@@ -145,7 +153,7 @@ fn parameters(file: &SafeTensors<'_>, layout: &Layout, member: usize) -> Result<
             }
         }
     }
-    Ok(p)
+    Ok(Member { layout, own: kind.own, parameters: p })
 }
 
 /// Writes a model; files that are there are replaced, the card last.
@@ -158,8 +166,8 @@ pub fn save(model: &Model, trained: serde_json::Value, folder: &Path) -> Result<
         format: FORMAT,
         id: model.id.clone(),
         horizon_days: model.horizon_days,
-        dilations: model.layout.layers.iter().map(|layer| layer.dilation).collect(),
-        members: model.members.len(),
+        cut: model.cut,
+        members: model.members.iter().map(kind).collect(),
         spend_scale: model.scales.spend,
         items_scale: model.scales.items,
         estimate: Estimate { customers, spend, first_spend, scatter },
@@ -170,7 +178,7 @@ pub fn save(model: &Model, trained: serde_json::Value, folder: &Path) -> Result<
         let path = folder.join(file);
         move |why| Error::Wrong { path, why }
     };
-    write(&folder.join(WEIGHTS), &encoded(&model.layout, &model.members, &rate).map_err(wrong(WEIGHTS))?)?;
+    write(&folder.join(WEIGHTS), &encoded(&model.members, &rate).map_err(wrong(WEIGHTS))?)?;
     let text = serde_json::to_vec_pretty(&card).map_err(|e| wrong(CARD)(e.to_string()))?;
     write(&folder.join(CARD), &text)?;
     Ok(card)
@@ -212,11 +220,19 @@ fn check(card: &Card) -> Result<(), String> {
     if !(1..=MAX_HORIZON_DAYS).contains(&card.horizon_days) {
         return Err(format!("horizon_days: {}; 1 to {MAX_HORIZON_DAYS} are predicted", card.horizon_days));
     }
-    if !(1..=MAX_PARTS).contains(&card.members) || !(1..=MAX_PARTS).contains(&card.dilations.len()) {
-        return Err(format!("members, dilations: {}, {}; 1 to {MAX_PARTS} of each", card.members, card.dilations.len()));
+    if !(1..=MAX_PARTS).contains(&card.members.len()) {
+        return Err(format!("members: {}; 1 to {MAX_PARTS} are taken", card.members.len()));
     }
-    if card.dilations.iter().any(|dilation| !(1..=64).contains(dilation)) {
-        return Err(format!("dilations: {:?}; each 1 to 64", card.dilations));
+    for (i, Kind { dilations, own }) in card.members.iter().enumerate() {
+        if !(1..=MAX_PARTS).contains(&dilations.len()) || dilations.iter().any(|dilation| !(1..=64).contains(dilation)) {
+            return Err(format!("members[{i}].dilations: {dilations:?}; 1 to {MAX_PARTS} of 1 to 64"));
+        }
+        if !(0.0..=1.0).contains(own) {
+            return Err(format!("members[{i}].own: {own}; 0 to 1"));
+        }
+    }
+    if !(-MAX_DAY..=MAX_DAY).contains(&card.cut) {
+        return Err(format!("cut: {}; {MAX_DAY} days from 1970 at most", card.cut));
     }
     let scales = [card.spend_scale, card.items_scale];
     if scales.iter().any(|scale| !scale.is_finite() || *scale <= 0.0) {
@@ -227,16 +243,15 @@ fn check(card: &Card) -> Result<(), String> {
 
 fn decode(bytes: &[u8], card: &Card) -> Result<Model, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
-    let layout = Layout::new(&card.dilations);
-    let members = (0..card.members).map(|member| parameters(&file, &layout, member)).collect::<Result<Vec<_>, _>>()?;
+    let members = card.members.iter().enumerate().map(|(i, kind)| member(&file, kind, i)).collect::<Result<Vec<_>, _>>()?;
     let rate = tensor(&file, "estimate.rate", Dtype::F64, [CLASSES, WEEKS])?;
     let rate = rate.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
     let Estimate { customers, spend, first_spend, scatter } = card.estimate;
     let estimate = Fit::from_numbers(&Numbers { rate, customers, spend, first_spend, scatter }).ok_or("estimate: absurd numbers")?;
     let table = Table::of(&estimate, card.horizon_days);
     let scales = Scales { spend: card.spend_scale, items: card.items_scale };
-    let model =
-        Model { id: Model::id_of(&members, card.horizon_days), horizon_days: card.horizon_days, scales, layout, members, estimate, table };
+    let (id, (horizon_days, cut)) = (Model::id_of(&members, card.horizon_days), (card.horizon_days, card.cut));
+    let model = Model { id, horizon_days, cut, scales, members, estimate, table };
     if model.id != card.id {
         return Err(format!("these are the weights of {}, and the card is that of {}", model.id, card.id));
     }
@@ -247,8 +262,8 @@ fn decode(bytes: &[u8], card: &Card) -> Result<Model, String> {
 ///
 /// # Errors
 /// The file system's.
-pub fn save_member(layout: &Layout, p: &[f32], path: &Path) -> Result<(), Error> {
-    let bytes = encoded(layout, &[p.to_vec()], &[]).map_err(|why| Error::Wrong { path: path.into(), why })?;
+pub fn save_member(member: &Member, path: &Path) -> Result<(), Error> {
+    let bytes = encoded(std::slice::from_ref(member), &[]).map_err(|why| Error::Wrong { path: path.into(), why })?;
     write(path, &bytes)
 }
 
@@ -256,12 +271,12 @@ pub fn save_member(layout: &Layout, p: &[f32], path: &Path) -> Result<(), Error>
 ///
 /// # Errors
 /// The file system's, or a file of another network.
-pub fn load_member(layout: &Layout, path: &Path) -> Result<Option<Vec<f32>>, Error> {
+pub fn load_member(kind: &Kind, path: &Path) -> Result<Option<Member>, Error> {
     if !path.exists() {
         return Ok(None);
     }
     let bytes = read(path)?;
     let wrong = |why| Error::Wrong { path: path.into(), why };
     let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(e.to_string()))?;
-    parameters(&file, layout, 0).map(Some).map_err(wrong)
+    member(&file, kind, 0).map(Some).map_err(wrong)
 }

@@ -9,7 +9,7 @@ use crate::domain::customer::{Customer, Effect};
 use crate::domain::fit::{Fit, Table};
 use crate::domain::model::features::Scales;
 use crate::domain::model::network::INPUTS;
-use crate::domain::model::{Day, scaled, weeks};
+use crate::domain::model::{Day, scaled, typical, weeks};
 use crate::domain::population::{Population, Standing};
 use crate::domain::predictor::expect;
 
@@ -100,6 +100,8 @@ pub struct Label {
     pub count: f32,
     /// What the estimate expects over the same days, as [`scaled`] has it.
     pub expected: [f32; 3],
+    /// The same of a typical customer.
+    pub typical: [f32; 3],
     /// What it counts beside others.
     pub weight: f32,
 }
@@ -135,7 +137,7 @@ pub struct Histories<'a> {
     fit: &'a Fit,
     whole: Table,
     cuts: Cuts,
-    tables: HashMap<u32, Table>,
+    tables: HashMap<u32, (Table, [f32; 3])>,
 }
 
 impl<'a> Histories<'a> {
@@ -150,24 +152,28 @@ impl<'a> Histories<'a> {
         let Self { protocol, scales, fit, whole, cuts, tables } = self;
         let total = ((protocol.cut - protocol.start) / 7) as usize;
         let (mut ends, mut expected) = (Vec::new(), [0.0; 3]);
-        let inputs = weeks(&buyer.days, protocol.cut, scales, (fit, whole), |week, customer| {
+        let inputs = weeks(&buyer.days, (protocol.cut, protocol.cut), scales, (fit, whole), |week, customer| {
             let end = protocol.cut - 7 * week as i64;
             if week == 0 {
                 expected = scaled(expect(fit, whole, customer, end - 1).unwrap_or_default(), scales);
             }
             let horizon = (buyer.until - end).min(i64::from(protocol.horizon_days));
             if week.is_multiple_of(cuts.every) && total >= cuts.after + week && horizon >= 7 * cuts.shortest as i64 {
-                let table = tables.entry(horizon as u32).or_insert_with(|| Table::of(fit, horizon as u32));
+                let (table, typical) = tables.entry(horizon as u32).or_insert_with(|| {
+                    let table = Table::of(fit, horizon as u32);
+                    let typical = typical(fit, &table, scales);
+                    (table, typical)
+                });
                 let expected = scaled(expect(fit, table, customer, end - 1).unwrap_or_default(), scales);
-                ends.push((week, end, horizon, expected));
+                ends.push((week, end, horizon, expected, *typical));
             }
         });
-        let label = |&(week, end, horizon, expected): &(usize, i64, i64, [f32; 3])| {
+        let label = |&(week, end, horizon, expected, typical): &(usize, i64, i64, [f32; 3], [f32; 3])| {
             let after = &buyer.days[buyer.known(end).len()..];
             let after = &after[..after.partition_point(|day| day.day < end + horizon)];
             let spend = after.iter().map(|day| day.spend_micros as f64 / 1e6).sum::<f64>() / scales.spend;
             let weight = if week == 0 { 1.0 } else { cuts.weight };
-            Label { step: inputs.len() - 1 - week, spend: spend as f32, count: after.len() as f32, expected, weight }
+            Label { step: inputs.len() - 1 - week, spend: spend as f32, count: after.len() as f32, expected, typical, weight }
         };
         let labels = ends.iter().map(label).collect();
         History { inputs, labels, expected }

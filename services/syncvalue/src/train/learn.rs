@@ -6,12 +6,22 @@ use super::random::Random;
 use crate::domain::model::heads::{self, Heads};
 use crate::domain::model::kernel::Vectors;
 use crate::domain::model::network::{GATES, HIDDEN, INPUTS, Layout, OUTPUTS};
+use crate::domain::model::{Member, offset};
 
-/// How a network is trained.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Settings {
+/// What a network is.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Kind {
     /// Weeks that the layers look back, from the lowest up.
     pub dilations: Vec<usize>,
+    /// See [`offset`].
+    pub own: f32,
+}
+
+/// How a model is trained.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Settings {
+    /// The networks: each learns without its part of the customers.
+    pub members: Vec<Kind>,
     /// Steps of a training that is not stopped early, at most.
     pub steps: usize,
     /// Customers whose gradients make one step.
@@ -65,8 +75,8 @@ pub fn begin(layout: &Layout, seed: u64) -> Vec<f32> {
 /// - What those who buy spend: log-normal likelihood (ZILN, Wang et al. 2019), on the estimate's mean of a buyer.
 /// - Days: Poisson likelihood, on the estimate's number.
 #[must_use]
-pub fn loss(out: &[f32; OUTPUTS], label: &Label) -> (f32, [f32; OUTPUTS]) {
-    let h = Heads::of(out, &label.expected);
+pub fn loss(out: &[f32; OUTPUTS], label: &Label, own: f32) -> (f32, [f32; OUTPUTS]) {
+    let h = Heads::of(out, &offset(&label.expected, &label.typical, own));
     let (root, y) = (h.mean.sqrt(), label.spend);
     let bought = if label.count > 0.0 && y > 0.0 { 1.0 } else { 0.0 };
     let mut slopes = [0.0; OUTPUTS];
@@ -90,8 +100,8 @@ pub fn loss(out: &[f32; OUTPUTS], label: &Label) -> (f32, [f32; OUTPUTS]) {
 /// A trained network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Learned {
-    /// The parameters.
-    pub parameters: Vec<f32>,
+    /// The network.
+    pub member: Member,
     /// The loss of those who were held out, at each check.
     pub held_out: Vec<f32>,
     /// The best of the checks.
@@ -111,12 +121,19 @@ pub struct Progress {
 
 /// Trains until those who are held out are not predicted better any more. The same everywhere for the same processor's instructions, data,
 /// settings and seed, however many threads there are.
-pub fn learn(fit: &[&History], held_out: &[&History], settings: &Settings, seed: u64, mut told: impl FnMut(Progress)) -> Learned {
-    let layout = Layout::new(&settings.dilations);
+pub fn learn(
+    (fit, held_out): (&[&History], &[&History]),
+    kind: &Kind,
+    settings: &Settings,
+    seed: u64,
+    mut told: impl FnMut(Progress),
+) -> Learned {
+    let (layout, own) = (Layout::new(&kind.dilations), kind.own);
     let mut random = Random(seed ^ 0x5EED);
     let p = begin(&layout, seed);
     let mut adam = Adam { mean: vec![0.0; layout.len], square: vec![0.0; layout.len], kept: p.clone(), p, step: 0 };
-    let mut learned = Learned { parameters: adam.p.clone(), held_out: Vec::new(), best: 0 };
+    let member = Member { layout: layout.clone(), own, parameters: adam.p.clone() };
+    let mut learned = Learned { member, held_out: Vec::new(), best: 0 };
     let mut order: Vec<usize> = (0..fit.len()).filter(|i| !fit[*i].labels.is_empty()).collect();
     if order.is_empty() {
         return learned;
@@ -130,19 +147,19 @@ pub fn learn(fit: &[&History], held_out: &[&History], settings: &Settings, seed:
         }
         let batch = &order[at..(at + settings.batch).min(order.len())];
         at += settings.batch;
-        let (loss, gradient) = batch_gradient(&adam.p, &layout, fit, batch);
+        let (loss, gradient) = batch_gradient(&adam.p, &layout, own, fit, batch);
         adam.step(&gradient, settings.rate * pace(step, settings.steps), settings.decay);
         sum += loss;
         if step % every != 0 {
             continue;
         }
-        let checked = mean_loss(&adam.kept, &layout, held_out);
+        let checked = mean_loss(&adam.kept, &layout, own, held_out);
         learned.held_out.push(checked);
         let checks = learned.held_out.len();
         told(Progress { checks, loss: std::mem::take(&mut sum) / every as f32, held_out: checked });
         if checked < least {
             (least, learned.best) = (checked, checks - 1);
-            learned.parameters.clone_from(&adam.kept);
+            learned.member.parameters.clone_from(&adam.kept);
         } else if checks > learned.best + settings.patience {
             break;
         }
@@ -206,7 +223,7 @@ fn each_chunk<T: Send>(chunks: &[&[usize]], work: impl Fn(&[usize], &mut Tape) -
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn batch_gradient(p: &[f32], layout: &Layout, fit: &[&History], batch: &[usize]) -> (f32, Vec<f32>) {
+fn batch_gradient(p: &[f32], layout: &Layout, own: f32, fit: &[&History], batch: &[usize]) -> (f32, Vec<f32>) {
     let (turned, vectors) = (Turned::of(p, layout), Vectors::here());
     let chunks: Vec<&[usize]> = batch.chunks(CHUNK).collect();
     let scale = 1.0 / batch.len() as f32;
@@ -218,7 +235,7 @@ fn batch_gradient(p: &[f32], layout: &Layout, fit: &[&History], batch: &[usize])
             vectors.run(Forward { p, layout, inputs, tape });
             let mut slopes = vec![[0.0; OUTPUTS]; inputs.len()];
             for label in labels {
-                let (loss, slope) = loss(&tape.out[label.step], label);
+                let (loss, slope) = loss(&tape.out[label.step], label, own);
                 sum += loss * scale;
                 slopes[label.step] = slope.map(|s| s * scale);
             }
@@ -235,10 +252,11 @@ fn batch_gradient(p: &[f32], layout: &Layout, fit: &[&History], batch: &[usize])
 }
 
 /// The mean over customers of their last label's loss.
-fn mean_loss(p: &[f32], layout: &Layout, of: &[&History]) -> f32 {
+fn mean_loss(p: &[f32], layout: &Layout, own: f32, of: &[&History]) -> f32 {
     let labelled = of.iter().filter_map(|history| Some((&history.inputs[..=history.labels.last()?.step], history.labels.last()?)));
     let (inputs, labels): (Vec<_>, Vec<_>) = labelled.unzip();
-    let losses = run(p, layout, &inputs).iter().zip(&labels).map(|(out, label)| f64::from(loss(out, label).0 / label.weight)).sum::<f64>();
+    let losses =
+        run(p, layout, &inputs).iter().zip(&labels).map(|(out, label)| f64::from(loss(out, label, own).0 / label.weight)).sum::<f64>();
     (losses / labels.len().max(1) as f64) as f32
 }
 
