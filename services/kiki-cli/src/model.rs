@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use jiff::civil::Date;
-use syncvalue::domain::model::{Day, Forecast, Model};
+use syncvalue::domain::customer::Day;
+use syncvalue::domain::model::{Forecast, Model};
 use syncvalue::store::folder;
 use syncvalue::train::data::{Buyer, Log, Protocol, buyers};
 use syncvalue::train::learn::{Progress, Settings};

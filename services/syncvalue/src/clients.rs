@@ -102,6 +102,6 @@ fn observed(leaf: &Leaf, outcome: &Outcome) -> Result<Observed, String> {
     let occurred_at = UnixMicros::from_pb(outcome.occurred_at.as_ref()).ok_or("occurred_at: missing")?;
     let recorded_at = UnixMicros::from_pb(leaf.recorded_at.as_ref()).ok_or("recorded_at: missing")?;
     let at = occurred_at.min(UnixMicros(recorded_at.0.saturating_add(DAY_MICROS)));
-    let event = Event { id: EventId::of(&outcome.event_id), at, value_micros: outcome.value_micros };
+    let event = Event { id: EventId::of(&outcome.event_id), at, value_micros: outcome.value_micros, items: 0 };
     Ok(Observed { market: MarketId { client, currency }, customer, event })
 }

@@ -18,6 +18,15 @@ pub struct Config {
     /// SyncShield's address, `http://host:port`, whose log is followed for outcomes; without it none is.
     #[arg(long, env = "KIKI_SHIELD")]
     pub shield: Option<String>,
+    /// Folder whose folders are models, as `kiki train` writes them.
+    #[arg(long, env = "KIKI_VALUE_MODELS", default_value = "kiki-models")]
+    pub models: PathBuf,
+    /// The model that answers for all until SetModels says otherwise: the name of a folder below that of the models. Without it the estimate does.
+    #[arg(long, env = "KIKI_VALUE_MODEL")]
+    pub model: Option<String>,
+    /// Memory for what the networks remember of customers, MiB; what does not fit is made again when it is asked for.
+    #[arg(long, env = "KIKI_VALUE_CACHE_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub cache_mib: u32,
     /// The horizon of a prediction that names none, days.
     #[arg(long, env = "KIKI_VALUE_HORIZON_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HORIZON_DAYS)))]
     pub horizon_days: u32,

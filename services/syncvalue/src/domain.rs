@@ -12,3 +12,4 @@ pub mod market;
 pub mod model;
 pub mod population;
 pub mod predictor;
+pub mod serving;

@@ -76,6 +76,20 @@ pub enum Error {
     /// SyncShield did not answer, or refused.
     #[error("syncshield: {0}")]
     Shield(String),
+    /// A plan of models that was made from one that is not the last any more.
+    #[error("plan.version: {asked}; the last is {now}")]
+    Changed {
+        /// What the change was made from.
+        asked: u64,
+        /// What is in force.
+        now: u64,
+    },
+    /// What is known of a customer cannot be read or written.
+    #[error(transparent)]
+    States(#[from] crate::store::states::Error),
+    /// Plans or a model that cannot be read.
+    #[error("{0}")]
+    Model(String),
     /// A file or a listener.
     #[error("{what}: {source}")]
     Io {
@@ -116,9 +130,11 @@ impl From<Error> for Status {
             Error::Full { .. } => Reason::Overloaded,
             Error::LogFailed(_) => Reason::LogUnavailable,
             Error::NotFollowed { .. } => Reason::NotReady,
+            Error::Changed { .. } => Reason::Conflict,
+            Error::States(_) => Reason::DependencyUnavailable,
             Error::LogInconsistent(_) => Reason::LogInconsistent,
             Error::Shield(_) => Reason::DependencyUnavailable,
-            Error::Damaged { .. } | Error::Unreadable { .. } | Error::InUse(_) | Error::Io { .. } => Reason::Internal,
+            Error::Damaged { .. } | Error::Unreadable { .. } | Error::InUse(_) | Error::Model(_) | Error::Io { .. } => Reason::Internal,
         };
         reason.status(error.to_string())
     }

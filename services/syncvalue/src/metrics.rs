@@ -3,7 +3,7 @@
 use kiki::runtime;
 use prometheus::{CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
-use crate::domain::predictor::{Prediction, Reason};
+use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::store::{Applied, Store};
 
 /// Ends of the buckets of the time inside the service, microseconds: a tenth apart at the least where answers are expected.
@@ -12,12 +12,26 @@ const SERVICE_US: [f64; 27] = [
     300.0, 500.0, 1_000.0, 10_000.0,
 ];
 
+/// Ends of the buckets of a logarithm of a ratio: 0.01 is 1 %.
+const SHADOW: [f64; 13] = [-2.0, -1.0, -0.5, -0.2, -0.1, -0.02, -0.001, 0.001, 0.02, 0.1, 0.2, 0.5, 1.0];
+/// Who answered, by label; none: a model.
+const SOURCES: [(&str, Option<Reason>); 6] = [
+    ("ok", None),
+    ("no_model", Some(Reason::NoModel)),
+    ("unknown_customer", Some(Reason::UnknownCustomer)),
+    ("no_population", Some(Reason::NoPopulation)),
+    ("state_unavailable", Some(Reason::StateUnavailable)),
+    ("model_failed", Some(Reason::ModelFailed)),
+];
+
 /// The service's own metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    no_model: IntCounter,
-    unknown_customer: IntCounter,
-    no_population: IntCounter,
+    /// As in [`SOURCES`].
+    sources: [IntCounter; SOURCES.len()],
+    shadow: Histogram,
+    /// Customers whose networks' state had to go.
+    pub(crate) evictions: IntCounter,
     events: IntCounterVec,
     customers: IntGauge,
     followed: IntGauge,
@@ -32,7 +46,7 @@ impl Metrics {
     /// Registers them.
     pub(crate) fn new(metrics: &runtime::Metrics) -> Self {
         let predictions = metrics.add(IntCounterVec::new(
-            Opts::new("syncvalue_predictions_total", "predictions that were answered, by why the fallback estimate answered"),
+            Opts::new("syncvalue_predictions_total", "predictions that were answered: by a model (ok), or why the fallback estimate answered"),
             &["reason"],
         ));
         let options = HistogramOpts::new("syncvalue_service_seconds", "time from a message's being decoded to its answer, by RPC");
@@ -41,9 +55,15 @@ impl Metrics {
             predict: service.with_label_values(&["Predict"]),
             predict_batch: service.with_label_values(&["PredictBatch"]),
             predict_stream: service.with_label_values(&["PredictStream"]),
-            no_model: predictions.with_label_values(&["no_model"]),
-            unknown_customer: predictions.with_label_values(&["unknown_customer"]),
-            no_population: predictions.with_label_values(&["no_population"]),
+            sources: SOURCES.map(|(label, _)| predictions.with_label_values(&[label])),
+            shadow: metrics.add(Histogram::with_opts(
+                HistogramOpts::new(
+                    "syncvalue_shadow_log_ratio",
+                    "natural logarithm of the mean that the other model of a plan made, over the one that was answered",
+                )
+                .buckets(SHADOW.to_vec()),
+            )),
+            evictions: metrics.add(IntCounter::new("syncvalue_cache_evictions_total", "customers whose networks' state had to go")),
             events: metrics.add(IntCounterVec::new(Opts::new("syncvalue_events_total", "customer events, by their effect"), &["effect"])),
             customers: metrics.add(IntGauge::new("syncvalue_customers", "customers with at least one event, over all clients")),
             followed: metrics.add(IntGauge::new("syncvalue_followed_index", "next index to be read from SyncShield's log")),
@@ -59,17 +79,23 @@ impl Metrics {
 
     /// Predictions were answered. Each counter is touched once: the cores share them.
     pub(crate) fn predicted(&self, predictions: &[Prediction]) {
-        let reasons = [
-            (Reason::NoModel, &self.no_model),
-            (Reason::UnknownCustomer, &self.unknown_customer),
-            (Reason::NoPopulation, &self.no_population),
-        ];
-        for (reason, counter) in reasons {
-            match predictions.iter().filter(|prediction| prediction.reason == reason).count() {
+        for (counter, source) in self.sources.iter().zip(SOURCES) {
+            let counted = |prediction: &&Prediction| match (prediction.source, source.1) {
+                (Source::Model(_), None) => true,
+                (Source::Estimate(by), Some(reason)) => by == reason,
+                _ => false,
+            };
+            match predictions.iter().filter(counted).count() {
                 0 => {}
                 count => counter.inc_by(count as u64),
             }
         }
+    }
+
+    /// Another model made a prediction too.
+    pub(crate) fn compared(&self, answered: &Prediction, other: &Prediction) {
+        let log = |prediction: &Prediction| (prediction.mean_micros.max(1) as f64).ln();
+        self.shadow.observe(log(other) - log(answered));
     }
 
     /// Events were taken in.

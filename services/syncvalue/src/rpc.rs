@@ -1,6 +1,8 @@
 //! The calls: decode, one call of the store, encode.
 
 mod decode;
+mod explain;
+mod plans;
 mod until;
 
 use std::pin::Pin;
@@ -11,6 +13,7 @@ use kiki::caller::Caller;
 use kiki::clock::{Clock, monotonic};
 use kiki::ids::Pseudonyms;
 use kiki::leaf::{Position, PredictionStatus};
+use kiki::money::Currency;
 use kiki::pb::syncvalue::v1 as pb;
 use kiki::pb::syncvalue::v1::sync_value_service_server::SyncValueService;
 use tokio::sync::mpsc;
@@ -19,10 +22,13 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::domain::market::{Market, Outlook};
-use crate::domain::predictor::{MODEL, Prediction, Reason};
+use crate::answers::{About, Answers, Look};
+use crate::domain::market::Outlook;
+use crate::domain::predictor::{MODEL, Prediction, Reason, Source};
+use crate::domain::serving::Serving;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::store::models::Models;
 use crate::store::record::Followed;
 use crate::store::{Pending, Store};
 use decode::{Decoder, Question, Questions, Subject};
@@ -38,6 +44,8 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(crate) struct Rpc {
     pub(crate) store: Arc<Store>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) answers: Answers,
     pub(crate) names: Pseudonyms,
     pub(crate) horizon_days: u32,
     pub(crate) clock: Clock,
@@ -52,16 +60,37 @@ impl Rpc {
         Decoder { caller, names: &self.names, horizon_days: self.horizon_days, now: self.clock.now() }
     }
 
-    fn answer(&self, Questions { market, questions }: Questions) -> Vec<Prediction> {
-        let predictions = self.store.read(&market, |market| predict(market, questions));
+    /// The answers to questions about one market, in order.
+    fn answer(&self, Questions { market, questions }: &Questions, answers: &mut Vec<pb::Prediction>) {
+        let serving = self.models.of(market);
+        let looks: Vec<Look<'_>> = self.store.read(market, |known| {
+            let mut outlook: Option<Outlook<'_>> = None;
+            let look = |question: &Question| {
+                outlook.take_if(|outlook| outlook.horizon_days() != question.horizon_days);
+                let outlook = outlook.get_or_insert_with(|| known.averages.over(question.horizon_days));
+                let customer = match &question.subject {
+                    Subject::Customer(key) => known.get(key),
+                    Subject::History(customer) => Some(&**customer),
+                };
+                self.answers.look(&serving, outlook, customer, about(question, known.number, market.currency))
+            };
+            questions.iter().map(look).collect()
+        });
+        let finish = |look| match look {
+            Look::Answered(prediction) => prediction,
+            Look::Ask(ask) => self.answers.ask(*ask),
+        };
+        let predictions: Vec<Prediction> = looks.into_iter().map(finish).collect();
         self.metrics.predicted(&predictions);
-        predictions
+        answers.extend(predictions.iter().map(|prediction| encode(prediction, &serving)));
     }
 
     fn answers(&self, caller: &Caller, requests: &[pb::PredictRequest]) -> Result<Vec<pb::Prediction>, Status> {
-        let all = self.decoder(caller).questions(requests)?;
-        let predictions = all.into_iter().flat_map(|questions| self.answer(questions));
-        Ok(predictions.map(|prediction| encode(&prediction)).collect())
+        let mut answers = Vec::with_capacity(requests.len());
+        for questions in self.decoder(caller).questions(requests)? {
+            self.answer(&questions, &mut answers);
+        }
+        Ok(answers)
     }
 
     async fn followed_to(&self, asked: Option<Position>) -> Result<Option<Followed>, Error> {
@@ -92,25 +121,18 @@ fn same_log(followed: &Followed, asked: &Position) -> bool {
     asked.log_id.is_empty() || asked.log_id == followed.log_id
 }
 
-/// The answers to questions about one market, in order.
-fn predict(market: &Market, questions: Vec<Question>) -> Vec<Prediction> {
-    let mut outlook: Option<Outlook<'_>> = None;
-    let answer = |Question { subject, horizon_days, at }| {
-        outlook.take_if(|outlook| outlook.horizon_days() != horizon_days);
-        let outlook = outlook.get_or_insert_with(|| market.over(horizon_days));
-        match subject {
-            Subject::Customer(key) => outlook.of(&key, at),
-            Subject::History(mut history) => outlook.of_history(&mut history, at),
-        }
+fn about(question: &Question, market: u32, currency: Currency) -> About<'_> {
+    let key = match &question.subject {
+        Subject::Customer(key) => Some(*key),
+        Subject::History(_) => None,
     };
-    questions.into_iter().map(answer).collect()
+    About { key, campaign: &question.campaign, at: question.at, market, currency }
 }
 
-fn encode(prediction: &Prediction) -> pb::Prediction {
-    let reason = match prediction.reason {
-        Reason::NoModel => pb::FallbackReason::NoModel,
-        Reason::UnknownCustomer => pb::FallbackReason::UnknownCustomer,
-        Reason::NoPopulation => pb::FallbackReason::NoPopulation,
+fn encode(prediction: &Prediction, serving: &Serving) -> pb::Prediction {
+    let (model, status, reason) = match prediction.source {
+        Source::Model(number) => (serving.id(number), PredictionStatus::Ok, pb::FallbackReason::Unspecified),
+        Source::Estimate(reason) => (MODEL, PredictionStatus::Fallback, reason_of(reason)),
     };
     pb::Prediction {
         mean_micros: prediction.mean_micros,
@@ -118,13 +140,25 @@ fn encode(prediction: &Prediction) -> pb::Prediction {
         q95_micros: prediction.q95_micros,
         p_active_ppb: prediction.p_active_ppb,
         horizon_days: prediction.horizon_days,
-        model: MODEL.into(),
-        status: PredictionStatus::Fallback.into(),
+        model: model.into(),
+        status: status.into(),
         fallback_reason: reason.into(),
+        median_micros: prediction.median_micros,
+        staleness_seconds: prediction.staleness_secs,
     }
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+fn reason_of(reason: Reason) -> pb::FallbackReason {
+    match reason {
+        Reason::NoModel => pb::FallbackReason::NoModel,
+        Reason::UnknownCustomer => pb::FallbackReason::UnknownCustomer,
+        Reason::NoPopulation => pb::FallbackReason::NoPopulation,
+        Reason::StateUnavailable => pb::FallbackReason::StateUnavailable,
+        Reason::ModelFailed => pb::FallbackReason::ModelFailed,
+    }
+}
+
+type AnswerStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl SyncValueService for Rpc {
@@ -132,7 +166,9 @@ impl SyncValueService for Rpc {
         let start = monotonic();
         let caller = Caller::of(&request);
         let question = self.decoder(&caller).single(request.get_ref())?;
-        let answer = pb::PredictResponse { prediction: self.answer(question).first().map(encode) };
+        let mut answers = Vec::with_capacity(1);
+        self.answer(&question, &mut answers);
+        let answer = pb::PredictResponse { prediction: answers.pop() };
         self.metrics.predict.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(answer))
     }
@@ -145,7 +181,7 @@ impl SyncValueService for Rpc {
         Ok(Response::new(pb::PredictBatchResponse { predictions }))
     }
 
-    type PredictStreamStream = Answers<pb::PredictStreamResponse>;
+    type PredictStreamStream = AnswerStream<pb::PredictStreamResponse>;
 
     async fn predict_stream(
         &self,
@@ -161,7 +197,7 @@ impl SyncValueService for Rpc {
         Ok(Response::new(Box::pin(Until::new(answers, &self.shutdown))))
     }
 
-    type ObserveStream = Answers<pb::ObserveResponse>;
+    type ObserveStream = AnswerStream<pb::ObserveResponse>;
 
     async fn observe(&self, request: Request<Streaming<pb::ObserveRequest>>) -> Result<Response<Self::ObserveStream>, Status> {
         let caller = Caller::of(&request);
@@ -180,18 +216,72 @@ impl SyncValueService for Rpc {
         Ok(Response::new(Box::pin(answers)))
     }
 
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        let caller = Caller::of(&request);
+        let request = request.into_inner().request.ok_or_else(|| Error::field("request", "missing"))?;
+        let question = self.decoder(&caller).single(&request)?;
+        let mut answers = Vec::with_capacity(1);
+        self.answer(&question, &mut answers);
+        let mut answer = pb::ExplainResponse { prediction: answers.pop(), ..Default::default() };
+        let Questions { market, questions } = &question;
+        let serving = self.models.of(market);
+        let customer = |question: &Question| match &question.subject {
+            Subject::Customer(key) => self.store.read(market, |market| market.get(key).cloned()),
+            Subject::History(customer) => Some((**customer).clone()),
+        };
+        if let Some(question) = questions.first()
+            && let Some(customer) = customer(question)
+            && let Some(explained) = explain::explain(&serving, &customer, &about(question, 0, market.currency), question.horizon_days)
+        {
+            answer = pb::ExplainResponse { prediction: answer.prediction, ..explained };
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn erase_customer(&self, request: Request<pb::EraseCustomerRequest>) -> Result<Response<pb::EraseCustomerResponse>, Status> {
+        let caller = Caller::of(&request);
+        let (client, customer) = self.decoder(&caller).erased(request.get_ref())?;
+        let erased = self.store.erase(&client, &customer).await?.erased;
+        erased.iter().for_each(|market| self.answers.cache.erase(*market, &customer));
+        Ok(Response::new(pb::EraseCustomerResponse { erased: erased.len() as u32 }))
+    }
+
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::GetModelResponse>, Status> {
         Caller::of(&request).act_for_all()?;
         let followed = self.followed_to(request.into_inner().followed_to).await?;
+        let all = self.models.all();
+        let serving = all.iter().find(|set| set.plan.client.is_empty() && set.plan.currency.is_empty());
+        let model = serving.and_then(|set| set.serving.as_deref()).map(|loaded| &loaded.model);
+        let (status, reason) = match model {
+            Some(_) => (PredictionStatus::Ok, pb::FallbackReason::Unspecified),
+            None => (PredictionStatus::Fallback, pb::FallbackReason::NoModel),
+        };
         Ok(Response::new(pb::GetModelResponse {
-            model: MODEL.into(),
-            status: PredictionStatus::Fallback.into(),
-            fallback_reason: pb::FallbackReason::NoModel.into(),
-            horizon_days: self.horizon_days,
+            model: model.map_or(MODEL, |model| &model.id).into(),
+            status: status.into(),
+            fallback_reason: reason.into(),
+            horizon_days: model.map_or(self.horizon_days, |model| model.horizon_days),
             customers: self.store.customers(),
             events: self.store.events(),
             followed_to: followed.map(|followed| Position { log_id: followed.log_id, index: followed.next_index }),
+            plans: all.iter().map(|set| plans::encode(&set.plan)).collect(),
+            models: all.iter().flat_map(|set| plans::infos(set)).collect(),
         }))
+    }
+
+    async fn set_models(&self, request: Request<pb::SetModelsRequest>) -> Result<Response<pb::SetModelsResponse>, Status> {
+        Caller::of(&request).operate()?;
+        let pb::SetModelsRequest { plan, rollback } = request.into_inner();
+        let plan = plans::decode(plan.unwrap_or_default());
+        let (models, cache) = (self.models.clone(), self.answers.cache.clone());
+        // Models are read from files.
+        let set = tokio::task::spawn_blocking(move || {
+            let set = if rollback { models.rollback(&plan.client, &plan.currency) } else { models.set(plan) }?;
+            cache.keep(&models.numbers());
+            Ok::<_, Error>(set)
+        });
+        let set = set.await.map_err(|e| Error::Model(e.to_string()))??;
+        Ok(Response::new(pb::SetModelsResponse { plan: Some(plans::encode(&set.plan)), models: plans::infos(&set) }))
     }
 }
 

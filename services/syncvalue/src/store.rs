@@ -4,7 +4,9 @@
 //! order of the log; so that a restart, which applies the log's records in order, comes to the same state. After a failed write it
 //! takes nothing more.
 
+pub mod cache;
 pub mod folder;
+pub mod models;
 pub mod record;
 pub mod states;
 mod wal;
@@ -13,15 +15,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use kiki::ids::{ClientId, CustomerKey};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
 use crate::error::Error;
-use record::{Followed, MAX_EVENTS, Record};
+use record::{Erased, Followed, MAX_EVENTS, Record};
 use wal::Wal;
 
 /// Clients times currencies. A market is 40 kB of sums and up to 190 kB of tables: 235 MB for all of them.
@@ -34,7 +37,7 @@ const MAX_WAITING: usize = 512;
 const MAX_GROUP: usize = 256;
 
 /// What one message did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Events that had an effect.
     pub applied: u32,
@@ -42,6 +45,8 @@ pub struct Applied {
     pub duplicates: u32,
     /// Events of new customers for whom there was no room (from the log alone; a call is refused instead).
     pub dropped: u32,
+    /// The markets, by number, in which a customer was forgotten.
+    pub erased: Vec<u32>,
 }
 
 enum Work {
@@ -53,6 +58,7 @@ enum Work {
 struct Job {
     events: Vec<Observed>,
     followed: Option<Followed>,
+    erased: Option<Erased>,
     done: oneshot::Sender<Result<Applied, Error>>,
 }
 
@@ -80,6 +86,8 @@ pub struct Store {
 #[derive(Debug)]
 struct State {
     markets: RwLock<HashMap<MarketId, Arc<RwLock<Market>>>>,
+    /// Markets that were ever made.
+    numbers: AtomicU32,
     customers: AtomicU64,
     events: AtomicU64,
     followed: watch::Sender<Option<Followed>>,
@@ -93,6 +101,7 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let state = Arc::new(State {
             markets: RwLock::default(),
+            numbers: AtomicU32::new(0),
             customers: AtomicU64::new(0),
             events: AtomicU64::new(0),
             followed: watch::Sender::new(None),
@@ -100,6 +109,9 @@ impl Store {
         let wal = Wal::open(folder, |record| {
             for observation in &record.events {
                 state.observe(&Observed::try_from(observation)?);
+            }
+            if let Some(erased) = &record.erased {
+                state.erase(erased);
             }
             state.follow(record.followed);
             Ok(())
@@ -116,7 +128,7 @@ impl Store {
     /// # Errors
     /// The writer has stopped.
     pub async fn observe(&self, events: Vec<Observed>) -> Result<Pending, Error> {
-        self.take(events, None).await
+        self.take(events, None, None).await
     }
 
     /// Takes events of SyncShield's log in together with the position behind them; at most [`MAX_EVENTS`].
@@ -124,7 +136,16 @@ impl Store {
     /// # Errors
     /// The event log failed.
     pub async fn follow(&self, events: Vec<Observed>, followed: Followed) -> Result<Applied, Error> {
-        self.take(events, Some(followed)).await?.applied().await
+        self.take(events, Some(followed), None).await?.applied().await
+    }
+
+    /// Forgets a customer of a client, in all currencies.
+    ///
+    /// # Errors
+    /// The event log failed.
+    pub async fn erase(&self, client: &ClientId, customer: &CustomerKey) -> Result<Applied, Error> {
+        let erased = Erased { client: client.as_str().into(), customer: customer.0.to_vec() };
+        self.take(Vec::new(), None, Some(erased)).await?.applied().await
     }
 
     /// Says that SyncShield's log held nothing to take in up to here. It is not written: after a restart it is read again.
@@ -132,9 +153,9 @@ impl Store {
         self.state.follow(Some(followed));
     }
 
-    async fn take(&self, events: Vec<Observed>, followed: Option<Followed>) -> Result<Pending, Error> {
+    async fn take(&self, events: Vec<Observed>, followed: Option<Followed>, erased: Option<Erased>) -> Result<Pending, Error> {
         let (done, pending) = oneshot::channel();
-        let job = Job { events, followed, done };
+        let job = Job { events, followed, erased, done };
         self.work.send(Work::Take(job)).await.map_err(|_| Error::LogFailed("the writer has stopped".into()))?;
         Ok(Pending(pending))
     }
@@ -183,7 +204,10 @@ impl State {
         }
         match self.markets.write().entry(id.clone()) {
             Entry::Occupied(entry) => entry.get().clone(),
-            Entry::Vacant(entry) => entry.insert(Arc::default()).clone(),
+            Entry::Vacant(entry) => {
+                let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+                entry.insert(Arc::new(RwLock::new(Market { number, ..Market::default() }))).clone()
+            }
         }
     }
 
@@ -197,6 +221,20 @@ impl State {
         effect
     }
 
+    /// The markets, by number, in which something was known of the customer.
+    fn erase(&self, erased: &Erased) -> Vec<u32> {
+        let Some(customer) = CustomerKey::from_bytes(&erased.customer) else { return Vec::new() };
+        let markets = self.markets.read();
+        let of_client = markets.iter().filter(|(id, _)| id.client.as_str() == erased.client).map(|(_, market)| market);
+        let known = of_client.filter_map(|market| {
+            let mut market = market.write();
+            market.erase(&customer).then_some(market.number)
+        });
+        let known: Vec<u32> = known.collect();
+        self.customers.fetch_sub(known.len() as u64, Ordering::Relaxed);
+        known
+    }
+
     fn follow(&self, followed: Option<Followed>) {
         if followed.is_some() {
             self.followed.send_replace(followed);
@@ -206,7 +244,7 @@ impl State {
     /// Whether the event is of a customer who is not known yet.
     fn is_new(&self, observed: &Observed) -> bool {
         let market = self.markets.read().get(&observed.market).cloned();
-        !market.is_some_and(|market| market.read().knows(&observed.customer))
+        market.is_none_or(|market| market.read().get(&observed.customer).is_none())
     }
 
     /// Whether all of `events` fit. `coming` customers of the group before them count as there.
@@ -282,7 +320,7 @@ impl Writer {
         }
         for (job, outcome) in taken {
             let result = match &self.failed {
-                None => Ok(self.state.apply(&job.events, job.followed, outcome)),
+                None => Ok(self.state.apply(job.events, job.followed, job.erased, outcome)),
                 Some(reason) => Err(Error::LogFailed(reason.clone())),
             };
             answer(job.done, result);
@@ -291,12 +329,15 @@ impl Writer {
 }
 
 impl State {
-    fn apply(&self, events: &[Observed], followed: Option<Followed>, mut outcome: Applied) -> Applied {
-        for event in events {
+    fn apply(&self, events: Vec<Observed>, followed: Option<Followed>, erased: Option<Erased>, mut outcome: Applied) -> Applied {
+        for event in &events {
             match self.observe(event) {
                 Effect::Duplicate => outcome.duplicates += 1,
                 Effect::Acquired | Effect::Returned | Effect::Adjusted => outcome.applied += 1,
             }
+        }
+        if let Some(erased) = erased {
+            outcome.erased = self.erase(&erased);
         }
         self.follow(followed);
         outcome
@@ -305,12 +346,13 @@ impl State {
 
 /// One message's records. A message with a position is one record, so that the two cannot come apart.
 fn split(job: &Job) -> Vec<Record> {
-    let mut records: Vec<_> =
-        job.events.chunks(MAX_EVENTS).map(|events| Record { events: events.iter().map(Into::into).collect(), followed: None }).collect();
+    let of = |events: &[Observed]| Record { events: events.iter().map(Into::into).collect(), ..Record::default() };
+    let mut records: Vec<_> = job.events.chunks(MAX_EVENTS).map(of).collect();
+    records.extend(job.erased.clone().map(|erased| Record { erased: Some(erased), ..Record::default() }));
     if let Some(followed) = &job.followed {
         match records.last_mut() {
             Some(last) => last.followed = Some(followed.clone()),
-            None => records.push(Record { events: Vec::new(), followed: Some(followed.clone()) }),
+            None => records.push(Record { followed: Some(followed.clone()), ..Record::default() }),
         }
     }
     records

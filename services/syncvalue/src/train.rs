@@ -12,7 +12,8 @@ pub mod random;
 
 use crate::domain::fit::Table;
 use crate::domain::model::network::INPUTS;
-use crate::domain::model::{Day, Forecast, Member, Model, scaled, typical, weeks};
+use crate::domain::customer::Day;
+use crate::domain::model::{Forecast, Member, Model, scaled, typical, weeks};
 use crate::domain::predictor::expect;
 use data::{Buyer, Cuts, Histories, History, Protocol};
 use learn::{Kind, Learned, Progress, Settings};

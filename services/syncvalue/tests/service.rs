@@ -80,7 +80,7 @@ impl Service {
 }
 
 fn asking(subject: Subject) -> PredictRequest {
-    PredictRequest { client: "acme".into(), subject: Some(subject), currency: "USD".into(), horizon_days: 0, at: None }
+    PredictRequest { client: "acme".into(), subject: Some(subject), currency: "USD".into(), ..Default::default() }
 }
 
 fn event(id: impl ToString, days_ago: i64, value_micros: i64) -> Event {

@@ -113,6 +113,8 @@ fn prediction() -> Prediction {
         model: "rfv-1".to_owned(),
         status: 2,
         fallback_reason: 1,
+        median_micros: 40_000_000,
+        staleness_seconds: 2_592_000,
     }
 }
 

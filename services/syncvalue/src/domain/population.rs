@@ -191,6 +191,18 @@ impl Population {
         self.scatter_millionths += i128::from(after.scatter_millionths) - i128::from(before.scatter_millionths);
     }
 
+    /// A customer who stood there is gone: from those who may come back, and from the means. The days that were counted stay.
+    pub fn left(&mut self, standing: &Standing) {
+        let Some(class) = standing.class else { return };
+        let place = self.place(class, standing.last_day);
+        *place = place.saturating_sub(1);
+        self.first_micros -= self.first_micros / i128::from(self.customers); // its mean stays
+        self.customers -= 1;
+        self.days -= u64::from(standing.days);
+        self.net_micros -= i128::from(standing.net_micros);
+        self.scatter_millionths -= i128::from(standing.scatter_millionths);
+    }
+
     fn place(&mut self, class: usize, last_day: i64) -> &mut u32 {
         if self.today - last_day < RING_DAYS as i64 { &mut self.open[class][slot(last_day)] } else { &mut self.dormant[class] }
     }

@@ -7,8 +7,8 @@ use kiki::money::Currency;
 use kiki::pb::syncvalue::v1 as pb;
 use tonic::Status;
 
-use crate::domain::customer::{self, DAY_MICROS, EventId, MAX_VALUE_MICROS};
-use crate::domain::market::{MarketId, Observed};
+use crate::domain::customer::{self, Customer, DAY_MICROS, EventId, MAX_VALUE_MICROS};
+use crate::domain::market::{MarketId, Observed, customer_of};
 use crate::domain::predictor::MAX_HORIZON_DAYS;
 use crate::error::Error;
 
@@ -34,12 +34,13 @@ pub(super) struct Question {
     pub(super) subject: Subject,
     pub(super) horizon_days: u32,
     pub(super) at: UnixMicros,
+    pub(super) campaign: String,
 }
 
 /// Whose value is asked for.
 pub(super) enum Subject {
     Customer(CustomerKey),
-    History(Vec<customer::Event>),
+    History(Box<Customer>),
 }
 
 impl Questions {
@@ -98,12 +99,14 @@ impl Decoder<'_> {
         let subject = match &request.subject {
             None => return Err(Error::field("subject", "one of customer, customer_key and history is needed")),
             Some(pb::predict_request::Subject::Customer(customer)) => Subject::Customer(self.named(&request.client, customer)?),
-            Some(pb::predict_request::Subject::CustomerKey(key)) => Subject::Customer(
-                CustomerKey::from_bytes(key).ok_or_else(|| Error::field("customer_key", format!("{} bytes; 16 are taken", key.len())))?,
-            ),
-            Some(pb::predict_request::Subject::History(history)) => Subject::History(history_of(history, at)?),
+            Some(pb::predict_request::Subject::CustomerKey(key)) => Subject::Customer(key_of(key)?),
+            Some(pb::predict_request::Subject::History(history)) => Subject::History(Box::new(customer_of(history_of(history, at)?))),
         };
-        Ok(Question { subject, horizon_days, at })
+        let campaign = &request.campaign;
+        if campaign.len() > ids::MAX_ID {
+            return Err(Error::field("campaign", format!("{} bytes; at most {} are taken", campaign.len(), ids::MAX_ID)));
+        }
+        Ok(Question { subject, horizon_days, at, campaign: campaign.clone() })
     }
 
     /// The events of one message of Observe.
@@ -114,6 +117,19 @@ impl Decoder<'_> {
             Ok(self.event(observed).map_err(|e| e.within(&format!("events[{i}]")))?)
         };
         request.events.iter().enumerate().map(each).collect()
+    }
+
+    /// The customer who is to be forgotten.
+    pub(super) fn erased(&self, request: &pb::EraseCustomerRequest) -> Result<(ClientId, CustomerKey), Status> {
+        use pb::erase_customer_request::Subject;
+        self.caller.act_for(&request.client)?;
+        let client = client(&request.client)?;
+        let customer = match &request.subject {
+            None => return Err(Error::field("subject", "one of customer and customer_key is needed").into()),
+            Some(Subject::Customer(customer)) => self.named(&request.client, customer)?,
+            Some(Subject::CustomerKey(key)) => key_of(key)?,
+        };
+        Ok((client, customer))
     }
 
     fn event(&self, observed: &pb::ObservedEvent) -> Result<Observed, Error> {
@@ -130,12 +146,19 @@ impl Decoder<'_> {
     }
 }
 
+fn key_of(key: &[u8]) -> Result<CustomerKey, Error> {
+    CustomerKey::from_bytes(key).ok_or_else(|| Error::field("customer_key", format!("{} bytes; 16 are taken", key.len())))
+}
+
 fn market(client: &str, currency: &str) -> Result<MarketId, Error> {
-    let id_error = |e: ids::IdError| Error::field(e.field, e.to_string().trim_start_matches("client: "));
     Ok(MarketId {
-        client: ClientId::parse(client).map_err(id_error)?,
+        client: self::client(client)?,
         currency: Currency::parse(currency).map_err(|e| Error::field("currency", e))?,
     })
+}
+
+fn client(client: &str) -> Result<ClientId, Error> {
+    ClientId::parse(client).map_err(|e| Error::field(e.field, e.to_string().trim_start_matches("client: ")))
 }
 
 fn history_of(history: &pb::History, at: UnixMicros) -> Result<Vec<customer::Event>, Error> {
@@ -159,7 +182,7 @@ fn event_of(event: &pb::Event, now: UnixMicros) -> Result<customer::Event, Error
     if !(-MAX_VALUE_MICROS..=MAX_VALUE_MICROS).contains(&value_micros) {
         return Err(Error::field("value_micros", format!("{value_micros}; {MAX_VALUE_MICROS} either way are taken")));
     }
-    Ok(customer::Event { id: EventId::of(id), at, value_micros })
+    Ok(customer::Event { id: EventId::of(id), at, value_micros, items: event.items })
 }
 
 fn bounded(path: &str, got: usize, limit: usize) -> Result<(), Error> {

@@ -61,6 +61,9 @@ pub struct Card {
     pub id: String,
     /// Days that it predicts.
     pub horizon_days: u32,
+    /// ISO 4217: the currency that it was trained in, and answers for alone; none: any.
+    #[serde(default)]
+    pub currency: Option<String>,
     /// The first day that it was not trained on, since 1970; a week begins on it.
     pub cut: i64,
     /// The networks that answer together.
@@ -160,12 +163,13 @@ fn member(file: &SafeTensors<'_>, kind: &Kind, member: usize) -> Result<Member, 
 ///
 /// # Errors
 /// The file system's.
-pub fn save(model: &Model, trained: serde_json::Value, folder: &Path) -> Result<Card, Error> {
+pub fn save(model: &Model, currency: Option<String>, trained: serde_json::Value, folder: &Path) -> Result<Card, Error> {
     let Numbers { rate, customers, spend, first_spend, scatter } = model.estimate.numbers();
     let card = Card {
         format: FORMAT,
         id: model.id.clone(),
         horizon_days: model.horizon_days,
+        currency,
         cut: model.cut,
         members: model.members.iter().map(kind).collect(),
         spend_scale: model.scales.spend,

@@ -10,8 +10,8 @@ use prost::Message;
 use crate::domain::customer::{Event, EventId};
 use crate::domain::market::{MarketId, Observed};
 
-/// The most events in one record. The largest event is 129 bytes (client 65, currency 5, customer 18, event id 9, at and value
-/// 11 each, and its head 3, with room); 256 of them and a position are 33 kB of the 65 kB that a frame holds.
+/// The most events in one record. The largest event is 135 bytes (client 65, currency 5, customer 18, event id 9, at and value
+/// 11 each, items 6, and its head 3, with room); 256 of them and a position are 35 kB of the 65 kB that a frame holds.
 pub(crate) const MAX_EVENTS: usize = 256;
 
 /// One frame of the log.
@@ -23,6 +23,20 @@ pub struct Record {
     /// Up to where SyncShield's log has been read with this record.
     #[prost(message, optional, tag = "2")]
     pub followed: Option<Followed>,
+    /// A customer of a client who is to be forgotten, in all currencies. The record has no events then.
+    #[prost(message, optional, tag = "3")]
+    pub erased: Option<Erased>,
+}
+
+/// A customer who is to be forgotten.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Erased {
+    /// The client.
+    #[prost(string, tag = "1")]
+    pub client: String,
+    /// The customer's pseudonym, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub customer: Vec<u8>,
 }
 
 /// An event of a customer.
@@ -46,6 +60,9 @@ pub struct Observation {
     /// Micros of the currency; negative for a refund.
     #[prost(sint64, tag = "6")]
     pub value_micros: i64,
+    /// Units; 0 where unknown.
+    #[prost(uint32, tag = "7")]
+    pub items: u32,
 }
 
 /// A place in SyncShield's log.
@@ -68,6 +85,7 @@ impl From<&Observed> for Observation {
             event_id: observed.event.id.0,
             at: observed.event.at.0,
             value_micros: observed.event.value_micros,
+            items: observed.event.items,
         }
     }
 }
@@ -79,7 +97,7 @@ impl TryFrom<&Observation> for Observed {
         let client = ClientId::parse(&record.client).map_err(|e| e.to_string())?;
         let currency = Currency::parse(&record.currency).map_err(|e| e.to_string())?;
         let customer = CustomerKey::from_bytes(&record.customer).ok_or("customer: not 16 bytes")?;
-        let event = Event { id: EventId(record.event_id), at: UnixMicros(record.at), value_micros: record.value_micros };
+        let event = Event { id: EventId(record.event_id), at: UnixMicros(record.at), value_micros: record.value_micros, items: record.items };
         Ok(Self { market: MarketId { client, currency }, customer, event })
     }
 }
@@ -99,9 +117,10 @@ mod tests {
             event_id: u64::MAX,
             at: i64::MIN,
             value_micros: i64::MIN,
+            items: u32::MAX,
         };
         let followed = Some(Followed { log_id: "l".repeat(300), next_index: u64::MAX });
-        let record = Record { events: vec![observation.clone(); MAX_EVENTS], followed };
+        let record = Record { events: vec![observation.clone(); MAX_EVENTS], followed, erased: None };
         assert!(record.encoded_len() <= kiki::framed::MAX_PAYLOAD, "{}", record.encoded_len());
         let observed = Observed::try_from(&observation).unwrap();
         assert_eq!(Observation::from(&observed), observation);

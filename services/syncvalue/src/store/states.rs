@@ -19,7 +19,6 @@
 //!
 //! One suite of behaviours runs on memory, a real Redis and a real cluster: `tests/states/conformance.rs`.
 
-pub mod memory;
 pub mod redis;
 
 use std::fmt;

@@ -72,6 +72,7 @@ fn question(subject: Subject, now: UnixMicros) -> PredictRequest {
         currency: CURRENCY.to_owned(),
         horizon_days: value::HORIZON_DAYS,
         at: Some(now.into()),
+        campaign: String::new(),
     }
 }
 
