@@ -8,6 +8,7 @@ pub mod features;
 pub mod heads;
 pub mod kernel;
 pub mod network;
+pub mod serve;
 
 use kiki::clock::UnixMicros;
 use sha2::{Digest as _, Sha256};
