@@ -6,6 +6,9 @@ use kiki::ids::Key;
 
 use crate::domain::predictor::MAX_HORIZON_DAYS;
 
+const CACHE_MIB: u32 = 256;
+const HORIZON_DAYS: u32 = 90;
+
 /// Settings of SyncValue.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -25,9 +28,25 @@ pub struct Config {
     #[arg(long, env = "KIKI_VALUE_MODEL")]
     pub model: Option<String>,
     /// Memory for what the networks remember of customers, MiB; what does not fit is made again when it is asked for.
-    #[arg(long, env = "KIKI_VALUE_CACHE_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    #[arg(long, env = "KIKI_VALUE_CACHE_MIB", default_value_t = CACHE_MIB, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub cache_mib: u32,
     /// The horizon of a prediction that names none, days.
-    #[arg(long, env = "KIKI_VALUE_HORIZON_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HORIZON_DAYS)))]
+    #[arg(long, env = "KIKI_VALUE_HORIZON_DAYS", default_value_t = HORIZON_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HORIZON_DAYS)))]
     pub horizon_days: u32,
+}
+
+impl Config {
+    /// The defaults, with a folder for the events and the key of the pseudonyms.
+    #[must_use]
+    pub fn new(data: PathBuf, pseudonym_key: Key) -> Self {
+        Self {
+            models: data.join("models"),
+            data,
+            pseudonym_key,
+            shield: None,
+            model: None,
+            cache_mib: CACHE_MIB,
+            horizon_days: HORIZON_DAYS,
+        }
+    }
 }

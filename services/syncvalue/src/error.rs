@@ -130,7 +130,7 @@ impl From<Error> for Status {
             Error::Full { .. } => Reason::Overloaded,
             Error::LogFailed(_) => Reason::LogUnavailable,
             Error::NotFollowed { .. } => Reason::NotReady,
-            Error::Changed { .. } => Reason::Conflict,
+            Error::Changed { .. } => Reason::OutOfOrder,
             Error::States(_) => Reason::DependencyUnavailable,
             Error::LogInconsistent(_) => Reason::LogInconsistent,
             Error::Shield(_) => Reason::DependencyUnavailable,

@@ -46,7 +46,10 @@ impl Metrics {
     /// Registers them.
     pub(crate) fn new(metrics: &runtime::Metrics) -> Self {
         let predictions = metrics.add(IntCounterVec::new(
-            Opts::new("syncvalue_predictions_total", "predictions that were answered: by a model (ok), or why the fallback estimate answered"),
+            Opts::new(
+                "syncvalue_predictions_total",
+                "predictions that were answered: by a model (ok), or why the fallback estimate answered",
+            ),
             &["reason"],
         ));
         let options = HistogramOpts::new("syncvalue_service_seconds", "time from a message's being decoded to its answer, by RPC");

@@ -206,7 +206,7 @@ impl State {
             Entry::Occupied(entry) => entry.get().clone(),
             Entry::Vacant(entry) => {
                 let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-                entry.insert(Arc::new(RwLock::new(Market { number, ..Market::default() }))).clone()
+                entry.insert(Arc::new(RwLock::new(Market::new(number)))).clone()
             }
         }
     }

@@ -10,9 +10,9 @@ pub mod learn;
 pub mod metrics;
 pub mod random;
 
+use crate::domain::customer::Day;
 use crate::domain::fit::Table;
 use crate::domain::model::network::INPUTS;
-use crate::domain::customer::Day;
 use crate::domain::model::{Forecast, Member, Model, scaled, typical, weeks};
 use crate::domain::predictor::expect;
 use data::{Buyer, Cuts, Histories, History, Protocol};

@@ -44,7 +44,7 @@ impl Service {
         let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listeners.grpc.local_addr().unwrap());
         let http = listeners.http.local_addr().unwrap().to_string();
-        let config = Config { data: data.into(), pseudonym_key: KEY, shield, horizon_days: 90 };
+        let config = Config { shield, ..Config::new(data.into(), KEY) };
         let shutdown = CancellationToken::new();
         let clock = Clock::Virtual(VirtualClock::at(UnixMicros(NOW)));
         let task = tokio::spawn(syncvalue::serve(listeners, config, clock, shutdown.clone()));

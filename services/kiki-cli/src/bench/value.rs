@@ -30,7 +30,7 @@ pub(super) async fn serve(args: Args) -> Result<(), Failure> {
     out::say(format_args!("http://{}", listeners.grpc.local_addr().doing("listening")?));
     out::say(format_args!("http://{}", listeners.http.local_addr().doing("listening")?));
     out::say("ready");
-    let config = syncvalue::Config { data: args.data, pseudonym_key: KEY, shield: None, horizon_days: HORIZON_DAYS };
+    let config = syncvalue::Config { horizon_days: HORIZON_DAYS, ..syncvalue::Config::new(args.data, KEY) };
     syncvalue::serve(listeners, config, Clock::System, CancellationToken::new()).await.doing("serving")
 }
 

@@ -141,6 +141,12 @@ pub struct Market {
 }
 
 impl Market {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(number: u32) -> Self {
+        Self { number, ..Self::default() }
+    }
+
     /// Customers with at least one event.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -274,7 +280,7 @@ mod tests {
     fn a_prediction_changes_nothing() {
         let (mut asked, mut quiet) = (shop(), shop());
         for horizon in 1..30 {
-            asked.predict(&key(0), horizon, at(300));
+            assert!(asked.predict(&key(0), horizon, at(300)).mean_micros > 0);
         }
         for market in [&mut asked, &mut quiet] {
             market.observe(key(0), &event(7, 90, 1));
@@ -320,7 +326,7 @@ mod tests {
                 one.observe(key(*customer), &event(*id, *day, *value));
                 other.observe(key(*customer), &event(*id, *day, *value));
                 other.observe(key(*customer), &event(*id, *day, *value)); // a repeat
-                other.predict(&key(*customer), 1 + i as u32 % 20, at(*day));
+                prop_assert!(other.predict(&key(*customer), 1 + i as u32 % 20, at(*day)).mean_micros >= 0);
             }
             for customer in 0..30 {
                 prop_assert_eq!(one.predict(&key(customer), 180, at(401)), other.predict(&key(customer), 180, at(401)));

@@ -151,10 +151,7 @@ fn key_of(key: &[u8]) -> Result<CustomerKey, Error> {
 }
 
 fn market(client: &str, currency: &str) -> Result<MarketId, Error> {
-    Ok(MarketId {
-        client: self::client(client)?,
-        currency: Currency::parse(currency).map_err(|e| Error::field("currency", e))?,
-    })
+    Ok(MarketId { client: self::client(client)?, currency: Currency::parse(currency).map_err(|e| Error::field("currency", e))? })
 }
 
 fn client(client: &str) -> Result<ClientId, Error> {

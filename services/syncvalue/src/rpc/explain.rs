@@ -1,7 +1,6 @@
 //! What a prediction is made of.
 
 use kiki::clock::UnixMicros;
-use kiki::ids::CustomerKey;
 use kiki::pb::syncvalue::v1 as pb;
 
 use crate::answers::About;

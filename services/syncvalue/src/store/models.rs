@@ -176,7 +176,10 @@ impl Models {
     /// The numbers of the models that are in use.
     #[must_use]
     pub fn numbers(&self) -> Vec<u32> {
-        self.all().iter().flat_map(|set| [&set.serving, &set.candidate].into_iter().flatten().map(|model| model.number).collect::<Vec<_>>()).collect()
+        self.all()
+            .iter()
+            .flat_map(|set| [&set.serving, &set.candidate].into_iter().flatten().map(|model| model.number).collect::<Vec<_>>())
+            .collect()
     }
 }
 

@@ -97,7 +97,8 @@ impl TryFrom<&Observation> for Observed {
         let client = ClientId::parse(&record.client).map_err(|e| e.to_string())?;
         let currency = Currency::parse(&record.currency).map_err(|e| e.to_string())?;
         let customer = CustomerKey::from_bytes(&record.customer).ok_or("customer: not 16 bytes")?;
-        let event = Event { id: EventId(record.event_id), at: UnixMicros(record.at), value_micros: record.value_micros, items: record.items };
+        let event =
+            Event { id: EventId(record.event_id), at: UnixMicros(record.at), value_micros: record.value_micros, items: record.items };
         Ok(Self { market: MarketId { client, currency }, customer, event })
     }
 }

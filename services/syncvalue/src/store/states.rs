@@ -1,4 +1,4 @@
-//! Where each customer's state of the recurrent model is kept: in this process's memory, or in a Redis or Redis Cluster that several
+//! Where each customer's state of the recurrent model is kept: in a Redis or Redis Cluster that several
 //! SyncValues share.
 //!
 //! A state is bytes and the number of events that they are made of. A change replaces it only where the stored number is the
@@ -17,7 +17,7 @@
 //!   customer, so whoever erases stops the events of that customer first. Numbers start again after an erasure, so a
 //!   change must not be kept back over one.
 //!
-//! One suite of behaviours runs on memory, a real Redis and a real cluster: `tests/states/conformance.rs`.
+//! One suite of behaviours runs on a real Redis and a real cluster: `tests/states/conformance.rs`.
 
 pub mod redis;
 
@@ -96,14 +96,6 @@ pub enum Error {
         /// How many there were.
         got: usize,
     },
-    /// A memory too small for the largest state.
-    #[error("memory of {got} bytes for states; at least {least} are needed")]
-    TooSmall {
-        /// What was given.
-        got: usize,
-        /// What is needed.
-        least: usize,
-    },
     /// An address that is none.
     #[error("states: {0}")]
     Address(String),
@@ -176,10 +168,5 @@ impl Change {
             _ if events < least => Err(Error::Events { got: events, expected, least }),
             _ => Ok(()),
         }
-    }
-
-    /// Whether it may take the place of `stored`.
-    fn follows(&self, stored: Option<&State>) -> bool {
-        self.expected == stored.map_or(0, |stored| stored.events)
     }
 }

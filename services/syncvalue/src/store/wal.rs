@@ -138,8 +138,7 @@ fn read(file: &mut File, path: &Path, apply: &mut impl FnMut(Record) -> Result<(
 /// A bad frame: an end to cut off, or damage to stop at.
 fn stop_at_damage(file: &mut File, path: &Path, bytes: &mut Vec<u8>, start: u64, bad: Bad) -> Result<u64, Error> {
     file.read_to_end(bytes).map_err(Error::io(format!("{}: cannot read", path.display())))?;
-    let means_something =
-        |payload: &[u8]| Record::decode(payload).is_ok_and(|record| record != Record::default());
+    let means_something = |payload: &[u8]| Record::decode(payload).is_ok_and(|record| record != Record::default());
     match framed::valid_frame_behind(bytes, bad.offset, means_something) {
         None => Ok(start + bad.offset as u64),
         Some(good) => {

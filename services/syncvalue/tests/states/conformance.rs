@@ -1,12 +1,10 @@
-//! The suite, on memory, one real Redis and a real cluster.
+//! The suite, on one real Redis and a real cluster.
 
 use std::sync::Arc;
 
 use kiki::ids::ClientId;
 use kiki::money::Currency;
-use prometheus::IntCounter;
 use syncvalue::domain::market::MarketId;
-use syncvalue::store::states::memory::{LEAST, Memory};
 use syncvalue::store::states::redis::Redis;
 use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, State, States};
 use tokio::task::JoinSet;
@@ -231,14 +229,6 @@ async fn all(states: Arc<dyn States>) -> u32 {
         a_batch_has_a_limit
         clients_currencies_and_customers_are_kept_apart
     )
-}
-
-#[tokio::test]
-async fn memory_keeps_every_case() {
-    let evictions = IntCounter::new("evictions", "states that had to go").unwrap();
-    let passed = all(Arc::new(Memory::new(2 * LEAST, evictions.clone()).unwrap())).await;
-    eprintln!("states in memory: {passed} cases passed");
-    assert_eq!(evictions.get(), 0);
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@
 mod cluster;
 mod conformance;
 mod load;
-mod memory;
 mod redis;
 #[path = "../../../../tests/support/redis.rs"]
 mod server;

@@ -75,7 +75,7 @@ pub fn ask(model: &Model, state: &mut Option<State>, days: &[Day], end: i64) -> 
     let estimate = (&model.estimate, &model.table);
     while state.reading.begins + 7 < end {
         let inputs = state.reading.close(days, end, &model.scales, estimate);
-        each_member(model, &mut state.hidden, |member, hidden| advance(member, state.steps, hidden, &inputs));
+        each_member(model, &mut state.hidden, |member, hidden| advance(member, &mut { state.steps }, hidden, &inputs));
         state.steps += 1;
         state.digest = digest(&days[..state.reading.taken]);
     }
