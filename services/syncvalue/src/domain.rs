@@ -5,6 +5,7 @@
 //!
 //! Everything depends on the order of the events alone, so that a restart that reads the same events back answers the same.
 
+pub mod accuracy;
 pub mod customer;
 pub mod fit;
 pub mod interval;

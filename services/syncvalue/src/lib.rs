@@ -58,6 +58,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let own = Metrics::new(&metrics);
     let cache = Cache::new(config.cache_mib as usize * 1_048_576, own.evictions.clone());
     own.observed(&store::Applied::default(), &store);
+    own.accuracy(&store);
     let follower = config.shield.clone().map(|shield| Follower::new(shield, store.clone(), own.clone()).run(shutdown.clone()));
     let follower = follower.map(tokio::spawn);
     let rpc = Rpc {

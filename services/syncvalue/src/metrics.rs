@@ -1,8 +1,9 @@
 //! What SyncValue shows to Prometheus, besides the latency of its calls.
 
 use kiki::runtime;
-use prometheus::{CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use crate::domain::accuracy::Accuracy;
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::store::{Applied, Store};
 
@@ -36,6 +37,9 @@ pub(crate) struct Metrics {
     customers: IntGauge,
     followed: IntGauge,
     predicted_ltv: CounterVec,
+    accuracy: GaugeVec,
+    matured: IntGaugeVec,
+    calibration: GaugeVec,
     /// The time from a message's being decoded to its answer, by RPC.
     pub(crate) predict: Histogram,
     pub(crate) predict_batch: Histogram,
@@ -70,6 +74,24 @@ impl Metrics {
             events: metrics.add(IntCounterVec::new(Opts::new("syncvalue_events_total", "customer events, by their effect"), &["effect"])),
             customers: metrics.add(IntGauge::new("syncvalue_customers", "customers with at least one event, over all clients")),
             followed: metrics.add(IntGauge::new("syncvalue_followed_index", "next index to be read from SyncShield's log")),
+            accuracy: metrics.add(GaugeVec::new(
+                Opts::new(
+                    "syncvalue_accuracy_rate",
+                    "1 - |sum predicted - sum realised| / sum realised, over the last customers (at most 10,000) whose horizon is over",
+                ),
+                &["currency"],
+            )),
+            matured: metrics.add(IntGaugeVec::new(
+                Opts::new("syncvalue_matured_customers", "customers that syncvalue_accuracy_rate is made of"),
+                &["currency"],
+            )),
+            calibration: metrics.add(GaugeVec::new(
+                Opts::new(
+                    "syncvalue_calibration_ratio",
+                    "predicted over realised value of those customers, by tenths from the least predicted value (1) up; NaN where nothing was realised",
+                ),
+                &["currency", "decile"],
+            )),
             predicted_ltv: metrics.add(CounterVec::new(
                 Opts::new(
                     "syncvalue_predicted_ltv_total",
@@ -107,6 +129,20 @@ impl Metrics {
             self.events.with_label_values(&[effect]).inc_by(u64::from(count));
         }
         self.customers.set(i64::try_from(store.customers()).unwrap_or(i64::MAX));
+    }
+
+    /// What predictions were worth, as of now.
+    pub(crate) fn accuracy(&self, store: &Store) {
+        for (currency, figures) in store.accuracy(Accuracy::figures) {
+            let currency = currency.code();
+            self.matured.with_label_values(&[currency]).set(figures.customers as i64);
+            if let Some(rate) = figures.rate {
+                self.accuracy.with_label_values(&[currency]).set(rate);
+            }
+            for (group, ratio) in figures.calibration.iter().enumerate() {
+                self.calibration.with_label_values(&[currency, &(group + 1).to_string()]).set(ratio.unwrap_or(f64::NAN));
+            }
+        }
     }
 
     /// The log was read so far.

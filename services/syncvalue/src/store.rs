@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kiki::ids::{ClientId, CustomerKey};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::domain::accuracy::{Accuracy, Attributed};
 use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
 use crate::error::Error;
@@ -59,6 +60,7 @@ struct Job {
     events: Vec<Observed>,
     followed: Option<Followed>,
     erased: Option<Erased>,
+    attributed: Vec<Attributed>,
     done: oneshot::Sender<Result<Applied, Error>>,
 }
 
@@ -86,6 +88,7 @@ pub struct Store {
 #[derive(Debug)]
 struct State {
     markets: RwLock<HashMap<MarketId, Arc<RwLock<Market>>>>,
+    accuracy: Mutex<Accuracy>,
     /// Markets that were ever made.
     numbers: AtomicU32,
     customers: AtomicU64,
@@ -101,14 +104,22 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let state = Arc::new(State {
             markets: RwLock::default(),
+            accuracy: Mutex::default(),
             numbers: AtomicU32::new(0),
             customers: AtomicU64::new(0),
             events: AtomicU64::new(0),
             followed: watch::Sender::new(None),
         });
         let wal = Wal::open(folder, |record| {
+            for attribution in &record.attributed {
+                state.accuracy.lock().attributed(&Attributed::try_from(attribution)?);
+            }
             for observation in &record.events {
-                state.observe(&Observed::try_from(observation)?);
+                let observed = Observed::try_from(observation)?;
+                state.observe(&observed);
+                if record.followed.is_some() {
+                    state.accuracy.lock().realised(&observed);
+                }
             }
             if let Some(erased) = &record.erased {
                 state.erase(erased);
@@ -128,15 +139,15 @@ impl Store {
     /// # Errors
     /// The writer has stopped.
     pub async fn observe(&self, events: Vec<Observed>) -> Result<Pending, Error> {
-        self.take(events, None, None).await
+        self.take(events, None, None, Vec::new()).await
     }
 
     /// Takes events of SyncShield's log in together with the position behind them; at most [`MAX_EVENTS`].
     ///
     /// # Errors
     /// The event log failed.
-    pub async fn follow(&self, events: Vec<Observed>, followed: Followed) -> Result<Applied, Error> {
-        self.take(events, Some(followed), None).await?.applied().await
+    pub async fn follow(&self, events: Vec<Observed>, attributed: Vec<Attributed>, followed: Followed) -> Result<Applied, Error> {
+        self.take(events, Some(followed), None, attributed).await?.applied().await
     }
 
     /// Forgets a customer of a client, in all currencies.
@@ -145,7 +156,7 @@ impl Store {
     /// The event log failed.
     pub async fn erase(&self, client: &ClientId, customer: &CustomerKey) -> Result<Applied, Error> {
         let erased = Erased { client: client.as_str().into(), customer: customer.0.to_vec() };
-        self.take(Vec::new(), None, Some(erased)).await?.applied().await
+        self.take(Vec::new(), None, Some(erased), Vec::new()).await?.applied().await
     }
 
     /// Says that SyncShield's log held nothing to take in up to here. It is not written: after a restart it is read again.
@@ -153,9 +164,15 @@ impl Store {
         self.state.follow(Some(followed));
     }
 
-    async fn take(&self, events: Vec<Observed>, followed: Option<Followed>, erased: Option<Erased>) -> Result<Pending, Error> {
+    async fn take(
+        &self,
+        events: Vec<Observed>,
+        followed: Option<Followed>,
+        erased: Option<Erased>,
+        attributed: Vec<Attributed>,
+    ) -> Result<Pending, Error> {
         let (done, pending) = oneshot::channel();
-        let job = Job { events, followed, erased, done };
+        let job = Job { events, followed, erased, attributed, done };
         self.work.send(Work::Take(job)).await.map_err(|_| Error::LogFailed("the writer has stopped".into()))?;
         Ok(Pending(pending))
     }
@@ -182,6 +199,11 @@ impl Store {
             Some(market) => read(&market.read()),
             None => read(&Market::default()),
         }
+    }
+
+    /// What predictions were worth, as far as it is known.
+    pub fn accuracy<T>(&self, read: impl FnOnce(&Accuracy) -> T) -> T {
+        read(&self.state.accuracy.lock())
     }
 
     /// Customers of all markets.
@@ -224,6 +246,7 @@ impl State {
     /// The markets, by number, in which something was known of the customer.
     fn erase(&self, erased: &Erased) -> Vec<u32> {
         let Some(customer) = CustomerKey::from_bytes(&erased.customer) else { return Vec::new() };
+        self.accuracy.lock().erase(&erased.client, &customer);
         let markets = self.markets.read();
         let of_client = markets.iter().filter(|(id, _)| id.client.as_str() == erased.client).map(|(_, market)| market);
         let known = of_client.filter_map(|market| {
@@ -320,7 +343,7 @@ impl Writer {
         }
         for (job, outcome) in taken {
             let result = match &self.failed {
-                None => Ok(self.state.apply(job.events, job.followed, job.erased, outcome)),
+                None => Ok(self.state.apply(&job, outcome)),
                 Some(reason) => Err(Error::LogFailed(reason.clone())),
             };
             answer(job.done, result);
@@ -329,17 +352,22 @@ impl Writer {
 }
 
 impl State {
-    fn apply(&self, events: Vec<Observed>, followed: Option<Followed>, erased: Option<Erased>, mut outcome: Applied) -> Applied {
-        for event in &events {
+    fn apply(&self, job: &Job, mut outcome: Applied) -> Applied {
+        for event in &job.events {
             match self.observe(event) {
                 Effect::Duplicate => outcome.duplicates += 1,
                 Effect::Acquired | Effect::Returned | Effect::Adjusted => outcome.applied += 1,
             }
         }
-        if let Some(erased) = erased {
-            outcome.erased = self.erase(&erased);
+        if let Some(erased) = &job.erased {
+            outcome.erased = self.erase(erased);
         }
-        self.follow(followed);
+        if job.followed.is_some() {
+            let mut accuracy = self.accuracy.lock();
+            job.attributed.iter().for_each(|attributed| accuracy.attributed(attributed));
+            job.events.iter().for_each(|observed| accuracy.realised(observed));
+        }
+        self.follow(job.followed.clone());
         outcome
     }
 }
@@ -353,6 +381,9 @@ fn split(job: &Job) -> Vec<Record> {
         match records.last_mut() {
             Some(last) => last.followed = Some(followed.clone()),
             None => records.push(Record { followed: Some(followed.clone()), ..Record::default() }),
+        }
+        if let Some(last) = records.last_mut() {
+            last.attributed = job.attributed.iter().map(Into::into).collect();
         }
     }
     records
