@@ -7,6 +7,7 @@
 
 pub mod accuracy;
 pub mod customer;
+pub mod drift;
 pub mod fit;
 pub mod interval;
 pub mod market;

@@ -36,7 +36,7 @@ pub use error::Error;
 
 use answers::Answers;
 use follower::Follower;
-use metrics::Metrics;
+use metrics::{Metrics, Psi};
 use rpc::Rpc;
 use store::Store;
 use store::cache::Cache;
@@ -53,9 +53,10 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let folder = config.data.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
     let store = Arc::new(opened.map_err(|e| Error::LogFailed(e.to_string()))??);
-    let models = Models::open(&config.models, &config.data, config.model.as_deref())?;
+    let models = Arc::new(Models::open(&config.models, &config.data, config.model.as_deref())?);
     let metrics = runtime::Metrics::new();
     let own = Metrics::new(&metrics);
+    Psi::register(&metrics, models.clone());
     let cache = Cache::new(config.cache_mib as usize * 1_048_576, own.evictions.clone());
     own.observed(&store::Applied::default(), &store);
     own.accuracy(&store);
@@ -63,7 +64,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let follower = follower.map(tokio::spawn);
     let rpc = Rpc {
         store: store.clone(),
-        models: Arc::new(models),
+        models,
         answers: Answers { cache: Arc::new(cache), metrics: own.clone() },
         names: Pseudonyms::new(&config.pseudonym_key),
         horizon_days: config.horizon_days,

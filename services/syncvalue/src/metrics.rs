@@ -1,10 +1,15 @@
 //! What SyncValue shows to Prometheus, besides the latency of its calls.
 
+use std::sync::Arc;
+
 use kiki::runtime;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::domain::accuracy::Accuracy;
 use crate::domain::predictor::{Prediction, Reason, Source};
+use crate::store::models::Models;
 use crate::store::{Applied, Store};
 
 /// Ends of the buckets of the time inside the service, microseconds: a tenth apart at the least where answers are expected.
@@ -12,6 +17,42 @@ const SERVICE_US: [f64; 27] = [
     0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0, 200.0,
     300.0, 500.0, 1_000.0, 10_000.0,
 ];
+
+/// The population stability index of what each model that is loaded reads, found when somebody looks.
+#[derive(Clone)]
+pub(crate) struct Psi {
+    models: Arc<Models>,
+    gauge: GaugeVec,
+}
+
+impl Psi {
+    /// Registers it.
+    pub(crate) fn register(metrics: &runtime::Metrics, models: Arc<Models>) {
+        let options = Opts::new(
+            "syncvalue_input_psi",
+            "population stability index of a number that the model reads, of late against training; above 0.25 customers have changed a lot",
+        );
+        metrics.add(GaugeVec::new(options, &["model", "input"]).map(|gauge| Self { models, gauge }));
+    }
+}
+
+impl Collector for Psi {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge.reset();
+        for set in self.models.all() {
+            for loaded in [&set.serving, &set.candidate].into_iter().flatten() {
+                for (input, psi) in loaded.drift.psi() {
+                    self.gauge.with_label_values(&[&loaded.model.id, input]).set(psi);
+                }
+            }
+        }
+        self.gauge.collect()
+    }
+}
 
 /// Ends of the buckets of a logarithm of a ratio: 0.01 is 1 %.
 const SHADOW: [f64; 13] = [-2.0, -1.0, -0.5, -0.2, -0.1, -0.02, -0.001, 0.001, 0.02, 0.1, 0.2, 0.5, 1.0];

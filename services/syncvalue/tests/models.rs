@@ -16,11 +16,13 @@ use kiki::status::Reason;
 use syncvalue::Config;
 use syncvalue::domain::customer::Day;
 use syncvalue::domain::model::Model;
-use syncvalue::store::folder;
+use syncvalue::store::folder::{self, Note};
 use syncvalue::train::data::{Protocol, buyers};
 use syncvalue::train::learn::{Kind, Settings};
 use syncvalue::train::random::Random;
 use syncvalue::train::{Prepared, predict, settings};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_stream::iter;
 use tokio_util::sync::CancellationToken;
@@ -54,12 +56,14 @@ fn train(folder: &Path, seed: u64, currency: Option<&str>) -> Model {
     let settings = Settings { members: vec![kind(&[1, 2]), kind(&[1])], steps: 40, batch: 32, checks: 2, ..settings() };
     let prepared = Prepared::new(&buyers, &PROTOCOL, settings, seed).unwrap();
     let model = prepared.model((0..2).map(|member| prepared.member(member, |_| ()).member).collect());
-    folder::save(&model, currency.map(Into::into), serde_json::json!({}), folder).unwrap();
+    let note = Note { currency: currency.map(Into::into), inputs: prepared.spreads(), ..Note::default() };
+    folder::save(&model, note, folder).unwrap();
     model
 }
 
 struct Service {
     client: SyncValueServiceClient<Channel>,
+    http: String,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), syncvalue::Error>>,
 }
@@ -69,11 +73,12 @@ impl Service {
     async fn start(data: &Path, model: Option<&str>) -> Self {
         let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listeners.grpc.local_addr().unwrap());
+        let http = listeners.http.local_addr().unwrap().to_string();
         let config = Config { model: model.map(Into::into), ..Config::new(data.into(), KEY) };
         let shutdown = CancellationToken::new();
         let clock = Clock::Virtual(VirtualClock::at(UnixMicros(TODAY * DAY + DAY / 2)));
         let task = tokio::spawn(syncvalue::serve(listeners, config, clock, shutdown.clone()));
-        Self { client: SyncValueServiceClient::new(channel(&address).unwrap()), shutdown, task }
+        Self { client: SyncValueServiceClient::new(channel(&address).unwrap()), http, shutdown, task }
     }
 
     async fn stop(self) {
@@ -93,6 +98,14 @@ impl Service {
 
     async fn ask(&mut self, request: PredictRequest) -> Prediction {
         self.client.predict(request).await.unwrap().into_inner().prediction.unwrap()
+    }
+
+    async fn metrics(&self) -> String {
+        let mut tcp = TcpStream::connect(&self.http).await.unwrap();
+        tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     async fn set(&mut self, plan: ModelPlan) -> Result<SetModelsResponse, Status> {
@@ -318,6 +331,32 @@ async fn no_call_is_lost_while_models_change() {
     }
     stop.cancel();
     assert_eq!(asking.await.unwrap(), ids.into());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_say_how_models_compare_and_whether_customers_changed() {
+    let data = tempfile::tempdir().unwrap();
+    let model = train(&data.path().join("models/first"), 1, None);
+    train(&data.path().join("models/second"), 2, None);
+    let mut service = Service::start(data.path(), None).await;
+    service.observe(events()).await;
+    let plan = ModelPlan { serving: "first".into(), candidate: "second".into(), shadow_ppm: 1_000_000, ..Default::default() };
+    service.set(plan).await.unwrap();
+    let at = |days: i64| Some(UnixMicros((TODAY + days) * DAY).into());
+    for days in [0, 1, 700] {
+        let requests = shop().iter().map(|(id, _)| PredictRequest { at: at(days), ..asking(id) }).collect();
+        service.client.predict_batch(PredictBatchRequest { requests }).await.unwrap();
+    }
+    let text = service.metrics().await;
+    assert!(text.contains("syncvalue_shadow_log_ratio_count 720"), "{text}");
+    assert!(text.contains("syncvalue_predictions_total{reason=\"ok\"} 720"), "{text}");
+    let psi = |input: &str| {
+        let name = format!("syncvalue_input_psi{{input=\"{input}\",model=\"{}\"}} ", model.id);
+        text.lines().find_map(|line| line.strip_prefix(&*name)).unwrap().parse::<f64>().unwrap()
+    };
+    // A third of the questions is of two years later: nobody was away that long; what was spent at first is as it was.
+    assert!(psi("recency") > 0.25 && psi("first_spend") < 0.1, "{text}");
     service.stop().await;
 }
 

@@ -165,10 +165,10 @@ impl Models {
                 return Ok(None);
             }
             let (model, card) = folder::load(&self.folder.join(name)).map_err(|e| Error::field(field, e))?;
-            let currency = card.currency.map(|code| Currency::parse(&code)).transpose();
+            let currency = card.currency.as_deref().map(Currency::parse).transpose();
             let currency = currency.map_err(|e| Error::field(field, format!("{name}: its card's currency: {e}")))?;
             let number = self.loaded.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, Error>(Some(Arc::new(Loaded::new(number, name.into(), currency, model))))
+            Ok::<_, Error>(Some(Arc::new(Loaded::new(number, name.into(), currency, model, card.inputs))))
         };
         Ok(Serving { serving: one(&plan.serving, "serving")?, candidate: one(&plan.candidate, "candidate")?, plan: plan.clone() })
     }
