@@ -261,6 +261,10 @@ async fn plans_say_who_answers_and_can_be_taken_back() {
     // A plan of a client's own, and back.
     service.set(ModelPlan { client: "acme".into(), ..serving("second") }).await.unwrap();
     assert_eq!(service.ask(asking("c3")).await.model, second.id);
+    let own = ModelPlan { client: "acme".into(), ..Default::default() };
+    service.client.set_models(SetModelsRequest { plan: Some(own), rollback: true }).await.unwrap();
+    assert_eq!(service.ask(asking("c3")).await.model, first.id);
+    service.set(ModelPlan { client: "acme".into(), ..serving("second") }).await.unwrap();
     let stale = service.set(plan.clone()).await.unwrap_err();
     assert!(Reason::OutOfOrder.is(&stale) && stale.message().contains("plan.version: 1; the last is 2"), "{stale}");
     let back = SetModelsRequest { plan: None, rollback: true };
