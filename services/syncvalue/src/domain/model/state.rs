@@ -115,9 +115,18 @@ mod tests {
             let layout = Layout::new(dilations);
             Member { parameters: begin(&layout, seed), layout, own: 1.0 }
         };
-        let members: Vec<_> = [(1, &[1, 2, 4, 8][..]), (2, &[1]), (3, &[3, 5])].map(member).into();
+        let members: Vec<_> = [(1, &[1, 2, 4, 8][..]), (2, &[1]), (3, &[3, 5]), (4, &[])].map(member).into();
         let table = Table::of(&estimate, 90);
-        Model { id: String::new(), horizon_days: 90, cut: 3, scales: Scales { spend: 30.0, items: 2.0 }, members, estimate, table }
+        Model {
+            id: String::new(),
+            horizon_days: 90,
+            cut: 3,
+            scales: Scales { spend: 30.0, items: 2.0 },
+            members,
+            level: 1.0,
+            estimate,
+            table,
+        }
     }
 
     /// The outputs as training has them: over the whole history.
