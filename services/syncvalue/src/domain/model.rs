@@ -5,6 +5,7 @@
 //! trained without another part of the customers, answer together: the mean of their answers ([`Answer`]).
 
 pub mod features;
+pub mod given;
 pub mod heads;
 pub mod kernel;
 pub mod network;

@@ -3,6 +3,9 @@
 //!
 //! Everything is checked when it is read: every tensor is there with its shape and finite, and the id is that of the weights.
 
+#[cfg(feature = "onnx")]
+pub mod onnx;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
