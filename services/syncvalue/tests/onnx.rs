@@ -5,12 +5,22 @@
 #[path = "support/onnx.rs"]
 mod support;
 
+use std::fs;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
 use support::{Graph, network, whole};
-use syncvalue::domain::model::Member;
+use syncvalue::domain::customer::Day;
 use syncvalue::domain::model::given::{self, Given as _};
 use syncvalue::domain::model::network::{INPUTS, Layout, OUTPUTS};
 use syncvalue::domain::model::serve;
+use syncvalue::domain::model::state::ask;
+use syncvalue::domain::model::{Member, Model, weeks};
+use syncvalue::domain::population::{CLASSES, WEEKS as RATES};
 use syncvalue::store::folder::onnx::Onnx;
+use syncvalue::store::folder::{CARD, NETWORK, WEIGHTS, load};
+use syncvalue::train::predict;
 use syncvalue::train::random::Random;
 
 type Week = [f32; INPUTS];
@@ -120,4 +130,53 @@ fn what_is_not_finite_is_an_error() {
     let large = [[3e3; INPUTS]; 6];
     assert!(onnx.outputs(&large).unwrap_err().contains("finite numbers are expected"));
     assert!(onnx.outputs(&[[1.0; INPUTS]; 6]).is_ok());
+}
+
+/// A trained folder's card and rates, with a network that was brought along.
+fn folder(at: &Path, network: &[u8], card: &[(&str, Value)]) {
+    let rates: Vec<u8> = vec![0.01_f64; CLASSES * RATES].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let rates = TensorView::new(Dtype::F64, vec![CLASSES, RATES], &rates).unwrap();
+    let estimate = json!({"customers": 50, "spend": 3e7, "first_spend": 2e7, "scatter": 1.0});
+    let mut whole = json!({"format": "onnx", "horizon_days": 90, "cut": 3, "level": 1.0, "spend_scale": 30.0, "items_scale": 2.0, "estimate": estimate, "trained": {}});
+    card.iter().for_each(|(name, value)| whole[*name] = value.clone());
+    fs::write(at.join(WEIGHTS), safetensors::serialize([("estimate.rate", rates)], None).unwrap()).unwrap();
+    fs::write(at.join(CARD), whole.to_string()).unwrap();
+    fs::write(at.join(NETWORK), network).unwrap();
+}
+
+#[test]
+fn a_folder_is_a_model() {
+    let at = tempfile::tempdir().unwrap();
+    let (member, _) = member(&[1, 2, 4, 8], 5);
+    folder(at.path(), &network(&member, 32), &[]);
+    let (model, card) = load(at.path()).unwrap();
+    assert!(model.id.starts_with("onnx-") && model.id == card.id, "{}", model.id);
+    // Forty weeks of days, more than it reads.
+    let days: Vec<Day> = (0..40).map(|week| Day { day: 7 * week + week % 5, items: 2, spend_micros: 20_000_000 }).collect();
+    let mut state = None;
+    ask(&model, &mut state, &days, 200).unwrap();
+    let said = ask(&model, &mut state, &days, 290).unwrap();
+    let Model { cut, scales, estimate, table, .. } = &model;
+    let inputs = weeks(&days, (290, *cut), scales, (estimate, table), |_, _| ());
+    assert!(inputs.len() > 32);
+    near(said.outs[0], serve::replay(&member, &inputs[inputs.len() - 32..]));
+    let forecast = model.over(table, &said, 290);
+    assert!(forecast.mean > 0.0 && forecast.q05 <= forecast.median && forecast.median <= forecast.q95, "{forecast:?}");
+    let predicted = predict(&model, &[&days], 290)[0].mean;
+    assert!((predicted / forecast.mean - 1.0).abs() < 1e-6, "{predicted} and {}", forecast.mean);
+
+    let other = [("id", json!(model.id)), ("horizon_days", json!(91))];
+    folder(at.path(), &network(&member, 32), &other[..1]);
+    assert_eq!(load(at.path()).unwrap().0.id, model.id);
+    for (card, why) in [
+        (&other[..], "and the card is that of onnx-"),
+        (&[("format", json!("pickle"))], "format: \"pickle\"; this version reads 3, and \"onnx\""),
+        (&[("members", json!([{"dilations": [1], "own": 1.0}]))], "members: 1; 0 to 0 are taken"),
+    ] {
+        folder(at.path(), &network(&member, 32), card);
+        let found = load(at.path()).unwrap_err().to_string();
+        assert!(found.contains(why), "{found}");
+    }
+    folder(at.path(), b"no network", &[]);
+    assert!(load(at.path()).unwrap_err().to_string().contains("model.onnx: no ONNX file"));
 }

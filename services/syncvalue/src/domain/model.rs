@@ -13,6 +13,8 @@ pub mod reading;
 pub mod serve;
 pub mod state;
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 
 use super::customer::Day;
@@ -20,6 +22,7 @@ use super::fit::{Fit, Table};
 use super::interval::normal_quantile;
 use super::predictor::{self, Expected, Rfv};
 use features::Scales;
+use given::Given;
 use heads::Heads;
 use network::{INPUTS, Layout, OUTPUTS};
 use reading::Reading;
@@ -38,6 +41,8 @@ pub struct Model {
     pub scales: Scales,
     /// The networks.
     pub members: Vec<Member>,
+    /// One that was brought along, and corrects the customer's own estimate. It answers together with the others, if there are any.
+    pub given: Option<Arc<dyn Given>>,
     /// What [`Answer::spend`] is multiplied by, so that all customers together are expected to spend what the means say.
     pub level: f64,
     /// The estimate that it was trained beside.
@@ -160,6 +165,11 @@ impl Model {
         format!("drnn-{}", hex::encode(&digest.finalize()[..6]))
     }
 
+    /// [`Member::own`] of each network, the one that was brought along last.
+    fn owns(&self) -> impl Iterator<Item = f32> {
+        self.members.iter().map(|member| member.own).chain(self.given.iter().map(|_| 1.0))
+    }
+
     /// What the networks that said this expect over the table's horizon, as of the end of the day before `end`.
     #[must_use]
     pub fn over(&self, table: &Table, said: &Said, end: i64) -> Forecast {
@@ -174,8 +184,8 @@ impl Model {
     pub fn factors(&self, table: &Table, said: &Said, end: i64, mean: f64) -> Vec<(&'static str, f64, f64)> {
         let expected = predictor::expect(&self.estimate, table, &said.reading.rfv, end - 1).unwrap_or_default();
         let (expected, typical) = (scaled(expected, &self.scales), typical(&self.estimate, table, &self.scales));
-        let many = self.members.len().max(1) as f64;
-        let start: f64 = self.members.iter().map(|m| f64::from(offset(&expected, &typical, m.own)[0].clamp(1e-5, 1e9)).ln()).sum();
+        let many = self.owns().count().max(1) as f64;
+        let start: f64 = self.owns().map(|own| f64::from(offset(&expected, &typical, own)[0].clamp(1e-5, 1e9)).ln()).sum();
         let start = (start / many).exp() * self.scales.spend;
         let added = |input: usize| {
             // Half of the logarithm is the mean's head, half the amount's: see `Answer::spend`.
@@ -192,10 +202,11 @@ impl Model {
         factors
     }
 
-    /// What the members' outputs say together, beside what the estimate expects of the customer and of a typical one.
+    /// What the outputs of the members, and behind them that of a network that was brought along, say together, beside what the estimate
+    /// expects of the customer and of a typical one.
     #[must_use]
     pub fn answer(&self, outs: &[[f32; OUTPUTS]], expected: &[f32; 3], typical: &[f32; 3]) -> Answer {
-        let heads = || outs.iter().zip(&self.members).map(|(out, member)| Heads::of(out, &offset(expected, typical, member.own)));
+        let heads = || outs.iter().zip(self.owns()).map(|(out, own)| Heads::of(out, &offset(expected, typical, own)));
         let mean_of = |what: fn(Heads) -> f32| heads().map(|h| f64::from(what(h))).sum::<f64>() / outs.len().max(1) as f64;
         Answer {
             mean: mean_of(|h| h.mean.ln()).exp(),
