@@ -47,8 +47,8 @@ pub fn run() -> Result<(), Error> {
     print(&format!("ours: a step of training, {TRAINED} x {TRAINED_WEEKS} weeks"), step, &minutes(step));
     let child = |threads: &str, arguments: &[f64]| -> Result<(), Error> {
         let mut child = Command::new(std::env::current_exe()?);
-        child.args(arguments.iter().map(f64::to_string)).env("RAYON_NUM_THREADS", threads).status()?;
-        Ok(())
+        let status = child.args(arguments.iter().map(f64::to_string)).env("RAYON_NUM_THREADS", threads).status()?;
+        if status.success() { Ok(()) } else { Err(format!("candle: {status}").into()) }
     };
     child("1", &[ours.replay, ours.each, step])?;
     child(&std::thread::available_parallelism()?.to_string(), &[step])
