@@ -78,7 +78,7 @@ fn step_products() -> f64 {
 
 /// Those of a replay that no exact answer can do without: a layer's weeks are those of the layer above and every `dilation` weeks before them.
 fn replay_products() -> f64 {
-    let mut wanted = vec![false; WEEKS];
+    let mut wanted = [false; WEEKS];
     wanted[WEEKS - 1] = true;
     let mut products = ((HIDDEN + INPUTS) * OUTPUTS) as f64;
     for dilation in DILATIONS.iter().rev() {
