@@ -79,8 +79,7 @@ impl Follower {
         }
         for part in outcomes.chunks(MAX_EVENTS) {
             let behind = part.last().map_or(end.next_index, |(_, behind)| *behind);
-            let events = part.iter().map(|(event, _)| event.clone()).collect();
-            self.write(events, Followed { next_index: behind, ..end.clone() }).await?;
+            self.write(part.to_vec(), Followed { next_index: behind, ..end.clone() }).await?;
         }
         if end.next_index - self.written >= MAX_UNWRITTEN {
             self.write(Vec::new(), end).await?;
@@ -92,7 +91,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn write(&mut self, events: Vec<Observed>, at: Followed) -> Result<(), Error> {
+    async fn write(&mut self, events: Vec<(Observed, u64)>, at: Followed) -> Result<(), Error> {
         let applied = self.store.follow(events, at.clone()).await?;
         self.metrics.observed(&applied, &self.store);
         self.metrics.followed(at.next_index);
