@@ -9,8 +9,9 @@ use syncvalue::store::states::redis::Redis;
 use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, State, States};
 use tokio::task::JoinSet;
 
+use crate::masters::{Cluster, ask};
 use crate::server::Server;
-use crate::{change, cluster, get, put, state};
+use crate::{change, get, put, state};
 
 /// A store under a case, whose client is the case's own.
 struct Case {
@@ -240,9 +241,9 @@ async fn redis_keeps_every_case() {
 
 #[tokio::test]
 async fn a_cluster_keeps_every_case() {
-    let cluster = cluster::Cluster::start().await;
+    let cluster = Cluster::start().await;
     let passed = all(Arc::new(Redis::new(&cluster.urls()[..1]).unwrap())).await;
     eprintln!("states in a cluster of three: {passed} cases passed");
-    let held: Vec<u64> = cluster.nodes.iter().map(|master| cluster::ask(master, &["DBSIZE"])).collect();
+    let held: Vec<u64> = cluster.nodes.iter().map(|master| ask(master, &["DBSIZE"])).collect();
     assert!(held.iter().all(|states| *states > 0), "{held:?} states: a master has none");
 }

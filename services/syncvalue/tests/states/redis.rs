@@ -8,7 +8,7 @@ use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, States};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::cluster::{ask, until};
+use crate::masters::{ask, until};
 use crate::server::Server;
 use crate::{change, get, key, put, state};
 
