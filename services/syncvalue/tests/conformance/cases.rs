@@ -1,7 +1,5 @@
 //! The suite.
 
-use std::path::Path;
-
 use kiki::leaf::PredictionStatus;
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::*;
@@ -277,10 +275,10 @@ async fn a_cluster_keeps_every_case() {
 #[tokio::test]
 async fn events_of_the_embedded_engine_are_not_left_behind_in_silence() {
     let (server, data) = (Server::start_or_install(), tempfile::tempdir().unwrap());
-    let start = async |data: &Path, states| Service::start(data, &Setup { states, ..Setup::default() }).await;
-    let mut service = start(data.path(), Vec::new()).await;
+    let mut service = Service::start(data.path(), &Setup::default()).await;
     observe(&mut service.client, shop("acme")).await.unwrap();
     service.stop().await;
-    let why = start(data.path(), vec![server.url()]).await.refusal().await;
+    let shared = Setup { states: vec![server.url()], ..Setup::default() };
+    let why = Service::begin(data.path(), &shared).await.refusal().await;
     assert!(why.contains("observed without --states"), "{why}");
 }

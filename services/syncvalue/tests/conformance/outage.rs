@@ -91,10 +91,11 @@ impl Loaded {
     }
 
     /// All is sent in the end, and counts once.
-    async fn ends_well(mut self) {
+    async fn ends_well(&mut self) {
         while let Some(ended) = self.sending.join_next().await {
             ended.unwrap();
         }
+
         are_as_undisturbed(&mut self.process.client, &[MESSAGES; SENDERS as usize]).await;
     }
 }
@@ -102,7 +103,7 @@ impl Loaded {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn predictions_go_on_without_redis_and_states_come_back_with_it() {
     let mut server = Server::start_with(&["--appendonly", "yes"]);
-    let loaded = Loaded::start(&[server.url()]).await;
+    let mut loaded = Loaded::start(&[server.url()]).await;
     let (mut answered, asking) = ask_on(loaded.process.client.clone());
     answered.wait_for(|answered| answered.whole > 0).await.unwrap();
     server.kill();
@@ -123,7 +124,7 @@ async fn predictions_go_on_without_redis_and_states_come_back_with_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_cluster_that_loses_a_node_the_other_customers_are_answered() {
     let mut cluster = Cluster::start().await;
-    let loaded = Loaded::start(&cluster.urls()).await;
+    let mut loaded = Loaded::start(&cluster.urls()).await;
     let (mut answered, asking) = ask_on(loaded.process.client.clone());
     answered.wait_for(|answered| answered.whole > 0).await.unwrap();
     cluster.nodes[1].kill();

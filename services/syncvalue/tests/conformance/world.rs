@@ -75,7 +75,28 @@ pub struct Setup {
 }
 
 impl Service {
+    /// Starts it, and waits until it answers.
     pub async fn start(data: &Path, setup: &Setup) -> Self {
+        for _ in 0..100 {
+            let mut service = Self::begin(data, setup).await;
+            tokio::select! {
+                answer = service.client.get_model(GetModelRequest::default()) => {
+                    answer.unwrap();
+                    return service;
+                }
+                ended = &mut service.task => {
+                    // A process that another test starts at this moment has our files until it runs its own program, and with them the locks
+                    // of a service that has stopped.
+                    let why = ended.unwrap().unwrap_err().to_string();
+                    assert!(why.contains("another process is using it"), "{why}");
+                }
+            }
+        }
+        panic!("{}: its lock is held", data.display());
+    }
+
+    /// Starts it, whether that works or not.
+    pub async fn begin(data: &Path, setup: &Setup) -> Self {
         let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listeners.grpc.local_addr().unwrap());
         let Setup { states, model, shield } = setup.clone();

@@ -106,9 +106,9 @@ impl Writer {
                 self.see(observed, *standing);
             }
         }
-        let mut outcomes = outcomes.into_iter();
+        let mut rest = outcomes.as_slice();
         for (job, done) in group {
-            let result = applied(outcomes.by_ref().take(job.events.len()));
+            let result = applied(rest.split_off(..job.events.len()).unwrap_or_default());
             let result = match (result, job.followed) {
                 (Ok(applied), Some(followed)) => self.write(followed).await.map(|()| applied),
                 (result, _) => result,
@@ -184,10 +184,10 @@ impl Writer {
 }
 
 /// What came of a message's events; the first error where one was not stored.
-fn applied(outcomes: impl Iterator<Item = Outcome>) -> Result<Applied, Error> {
+fn applied(outcomes: &[Outcome]) -> Result<Applied, Error> {
     let mut applied = Applied::default();
     for outcome in outcomes {
-        match outcome?.0 {
+        match outcome.clone()?.0 {
             Effect::Duplicate => applied.duplicates += 1,
             Effect::Acquired | Effect::Returned | Effect::Adjusted => applied.applied += 1,
         }
