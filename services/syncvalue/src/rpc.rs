@@ -104,8 +104,9 @@ impl Rpc {
             Fetched::Read(read) => {
                 let mut rest = read.as_slice();
                 for questions in all {
-                    let fetched = rest.split_off(..questions.questions.len()).unwrap_or_default();
-                    self.answer(questions, Some(fetched), &mut answers);
+                    let (its_own, later) = rest.split_at(questions.questions.len());
+                    rest = later;
+                    self.answer(questions, Some(its_own), &mut answers);
                 }
             }
         }

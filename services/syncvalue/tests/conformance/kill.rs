@@ -57,7 +57,9 @@ async fn killed_again_and_again(engine: &Engine, replicas: u64) {
     }
     let total: u64 = sent.iter().sum();
     assert!(again > 0, "every kill came when all was acknowledged");
-    eprintln!("killed {KILLS} times; {total} messages of {CUSTOMERS} customers, {again} sent again: each counts once, none is lost");
+    eprintln!(
+        "killed {KILLS} times; {total} messages of {CUSTOMERS} customers, {again} not acknowledged at a kill: each counts once, none is lost"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

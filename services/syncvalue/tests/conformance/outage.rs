@@ -1,5 +1,6 @@
 //! Redis goes away under load, and comes back.
 
+use std::process::Command;
 use std::time::Duration;
 
 use kiki::pb::syncvalue::v1::predict_request::Subject;
@@ -118,6 +119,10 @@ async fn predictions_go_on_without_redis_and_states_come_back_with_it() {
     drop(answered);
     asking.await.unwrap();
     assert!(all.longest < Duration::from_millis(PATIENCE_MS) * 5, "{all:?}");
+    let metrics = loaded.process.metrics().await;
+    for (call, result) in [("get", "ok"), ("get", "failed"), ("read", "ok"), ("read", "failed"), ("put", "ok")] {
+        assert!(metrics.contains(&format!("syncvalue_states_total{{call=\"{call}\",result=\"{result}\"}}")), "{call} {result}: {metrics}");
+    }
     eprintln!("Redis killed after {at_kill} messages, and back: {all:?}");
 }
 
@@ -139,6 +144,31 @@ async fn of_a_cluster_that_loses_a_node_the_other_customers_are_answered() {
     asking.await.unwrap();
     assert!(all.longest < Duration::from_millis(PATIENCE_MS) * 5, "{all:?}");
     eprintln!("a node of three killed after {at_kill} messages, and back: {all:?}");
+}
+
+/// Its connections stand, and nobody answers on them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_holds_up_nobody_else() {
+    let cluster = Cluster::start().await;
+    let mut loaded = Loaded::start(&cluster.urls()).await;
+    let (mut answered, asking) = ask_on(loaded.process.client.clone());
+    answered.wait_for(|answered| answered.whole > 0).await.unwrap();
+    let signal = |signal| {
+        let sent = Command::new("kill").args([signal, &cluster.nodes[1].process().to_string()]).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    answered.wait_for(|answered| answered.mixed >= WITHOUT).await.unwrap();
+    let without = *answered.borrow();
+    signal("-CONT");
+    answered.wait_for(|answered| answered.whole > without.whole).await.unwrap();
+    loaded.ends_well().await;
+    let all = *answered.borrow();
+    drop(answered);
+    asking.await.unwrap();
+    assert_eq!(all.none, 0, "{all:?}");
+    assert!(all.longest < Duration::from_millis(PATIENCE_MS) * 5, "{all:?}");
+    eprintln!("a node of three stopped, and going on: {all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,8 @@ use syncvalue::train::data::{Log, Protocol, buyers};
 use syncvalue::train::learn::Settings;
 use syncvalue::train::random::Random;
 use syncvalue::train::{Prepared, settings};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_stream::{StreamExt as _, iter};
 use tokio_util::sync::CancellationToken;
@@ -128,20 +130,21 @@ impl Service {
 pub struct Process {
     child: Child,
     pub client: Client,
+    http: String,
 }
 
 impl Process {
     pub async fn start(data: &Path, states: &[String], patience_ms: u64) -> Self {
-        let address = format!("127.0.0.1:{}", crate::server::free_port());
+        let [address, http] = [0; 2].map(|_| format!("127.0.0.1:{}", crate::server::free_port()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncvalue"));
-        command.args(["--grpc", &address, "--http", "127.0.0.1:0", "--model", MODEL, "--models"]).arg(models()).arg("--data").arg(data);
+        command.args(["--grpc", &address, "--http", &http, "--model", MODEL, "--models"]).arg(models()).arg("--data").arg(data);
         command.args(["--states-patience-ms", &patience_ms.to_string()]);
         if !states.is_empty() {
             command.args(["--states", &states.join(",")]);
         }
         let key = "07".repeat(32);
         let child = command.env("KIKI_PSEUDONYM_KEY", key).env("RUST_LOG", "off").stderr(Stdio::null()).spawn().unwrap();
-        let mut process = Self { child, client: Client::new(channel(&format!("http://{address}")).unwrap()) };
+        let mut process = Self { child, http, client: Client::new(channel(&format!("http://{address}")).unwrap()) };
         for _ in 0..4_000 {
             if process.client.get_model(GetModelRequest::default()).await.is_ok() {
                 return process;
@@ -150,6 +153,15 @@ impl Process {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await; // until it listens
         }
         panic!("{address} does not answer");
+    }
+
+    /// What it shows to Prometheus.
+    pub async fn metrics(&self) -> String {
+        let mut tcp = TcpStream::connect(&self.http).await.unwrap();
+        tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     /// SIGKILL.

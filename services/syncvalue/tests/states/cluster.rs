@@ -1,5 +1,7 @@
 //! What happens to states in a cluster when one of its masters is lost.
 
+use std::process::Command;
+
 use syncvalue::store::states::redis::{PATIENCE, Redis};
 use syncvalue::store::states::{Change, Error, Key, State, States};
 use tokio::time::Instant;
@@ -46,6 +48,29 @@ fn first(key: &Key) -> Option<State> {
 /// From one event to the second.
 fn second(key: &Key) -> Change {
     change(key, 1, state(2, key.to_string()))
+}
+
+#[tokio::test]
+async fn a_node_that_is_silent_does_not_take_the_answers_of_the_others_with_it() {
+    let cluster = Cluster::start().await;
+    let states = Redis::new(&cluster.urls()).unwrap();
+    let keys = customers(&states).await;
+    let signal = |signal| {
+        let sent = Command::new("kill").args([signal, &cluster.nodes[1].process().to_string()]).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    let (asked, patience) = (Instant::now(), PATIENCE / 5);
+    let answers = states.get_within(&keys, patience).await;
+    assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
+    for (key, answer) in keys.iter().zip(answers) {
+        match cluster.home(key) {
+            1 => assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}"),
+            _ => assert_eq!(answer, Ok(first(key))),
+        }
+    }
+    signal("-CONT");
+    until("all are got", async || states.get_within(&keys, patience).await.iter().all(Result::is_ok)).await;
 }
 
 #[tokio::test]

@@ -108,7 +108,9 @@ impl Writer {
         }
         let mut rest = outcomes.as_slice();
         for (job, done) in group {
-            let result = applied(rest.split_off(..job.events.len()).unwrap_or_default());
+            let (its_own, later) = rest.split_at(job.events.len());
+            rest = later;
+            let result = applied(its_own);
             let result = match (result, job.followed) {
                 (Ok(applied), Some(followed)) => self.write(followed).await.map(|()| applied),
                 (result, _) => result,
