@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use jiff::civil::Date;
 use syncvalue::domain::customer::Day;
 use syncvalue::domain::model::{Forecast, Model};
-use syncvalue::store::folder;
+use syncvalue::store::folder::{self, Note};
 use syncvalue::train::data::{Buyer, Log, Protocol, buyers};
 use syncvalue::train::learn::{Progress, Settings};
 use syncvalue::train::metrics::{Metrics, Outcome, deciles, gain, metrics};
@@ -194,7 +194,8 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
     begin_or_go_on(&kept, &what)?;
     let (model, networks) = trained(&prepared, Some(&kept))?;
     let card = serde_json::json!({ "customers": buyers.len(), "days": log.values().map(Vec::len).sum::<usize>(), "of": what, "networks": networks });
-    folder::save(&model, args.currency.clone(), card, &args.out).doing("writing the model")?;
+    let note = Note { currency: args.currency.clone(), inputs: prepared.spreads(), trained: card };
+    folder::save(&model, note, &args.out).doing("writing the model")?;
     std::fs::remove_dir_all(&kept).doing(format_args!("removing {}", kept.display()))?;
     let rows = [
         ("model", model.id),

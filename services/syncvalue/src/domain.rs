@@ -5,7 +5,9 @@
 //!
 //! Everything depends on the order of the events alone, so that a restart that reads the same events back answers the same.
 
+pub mod accuracy;
 pub mod customer;
+pub mod drift;
 pub mod fit;
 pub mod interval;
 pub mod market;

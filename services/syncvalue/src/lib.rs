@@ -37,7 +37,7 @@ pub use error::Error;
 
 use answers::Answers;
 use follower::Follower;
-use metrics::Metrics;
+use metrics::{Metrics, Psi};
 use rpc::Rpc;
 use store::Store;
 use store::cache::Cache;
@@ -56,14 +56,16 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let metrics = runtime::Metrics::new();
     let own = Metrics::new(&metrics);
     let store = Arc::new(open(&config, &own).await?);
-    let models = Models::open(&config.models, &config.data, config.model.as_deref())?;
+    let models = Arc::new(Models::open(&config.models, &config.data, config.model.as_deref())?);
+    Psi::register(&metrics, models.clone());
     let cache = Cache::new(config.cache_mib as usize * 1_048_576, own.evictions.clone());
     own.observed(&store::Applied::default(), &store);
+    own.accuracy(&store);
     let follower = config.shield.clone().map(|shield| Follower::new(shield, store.clone(), own.clone()).run(shutdown.clone()));
     let follower = follower.map(tokio::spawn);
     let rpc = Rpc {
         store: store.clone(),
-        models: Arc::new(models),
+        models,
         answers: Answers { cache: Arc::new(cache), metrics: own.clone() },
         names: Pseudonyms::new(&config.pseudonym_key),
         horizon_days: config.horizon_days,

@@ -1,9 +1,15 @@
 //! What SyncValue shows to Prometheus, besides the latency of its calls.
 
-use kiki::runtime;
-use prometheus::{CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+use std::sync::Arc;
 
+use kiki::runtime;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+use crate::domain::accuracy::Accuracy;
 use crate::domain::predictor::{Prediction, Reason, Source};
+use crate::store::models::Models;
 use crate::store::shared::Counters;
 use crate::store::{Applied, Store};
 
@@ -12,6 +18,42 @@ const SERVICE_US: [f64; 27] = [
     0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0, 200.0,
     300.0, 500.0, 1_000.0, 10_000.0,
 ];
+
+/// The population stability index of what each model that is loaded reads, found when somebody looks.
+#[derive(Clone)]
+pub(crate) struct Psi {
+    models: Arc<Models>,
+    gauge: GaugeVec,
+}
+
+impl Psi {
+    /// Registers it.
+    pub(crate) fn register(metrics: &runtime::Metrics, models: Arc<Models>) {
+        let options = Opts::new(
+            "syncvalue_input_psi",
+            "population stability index of a number that the model reads, of late against training; above 0.25 customers have changed a lot",
+        );
+        metrics.add(GaugeVec::new(options, &["model", "input"]).map(|gauge| Self { models, gauge }));
+    }
+}
+
+impl Collector for Psi {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge.reset();
+        for set in self.models.all() {
+            for loaded in [&set.serving, &set.candidate].into_iter().flatten() {
+                for (input, psi) in loaded.drift.psi() {
+                    self.gauge.with_label_values(&[&loaded.model.id, input]).set(psi);
+                }
+            }
+        }
+        self.gauge.collect()
+    }
+}
 
 /// Ends of the buckets of a logarithm of a ratio: 0.01 is 1 %.
 const SHADOW: [f64; 13] = [-2.0, -1.0, -0.5, -0.2, -0.1, -0.02, -0.001, 0.001, 0.02, 0.1, 0.2, 0.5, 1.0];
@@ -39,6 +81,9 @@ pub(crate) struct Metrics {
     customers: IntGauge,
     followed: IntGauge,
     predicted_ltv: CounterVec,
+    accuracy: GaugeVec,
+    matured: IntGaugeVec,
+    calibration: GaugeVec,
     /// The time from a message's being decoded to its answer, by RPC.
     pub(crate) predict: Histogram,
     pub(crate) predict_batch: Histogram,
@@ -86,6 +131,24 @@ impl Metrics {
             events: metrics.add(IntCounterVec::new(Opts::new("syncvalue_events_total", "customer events, by their effect"), &["effect"])),
             customers: metrics.add(IntGauge::new("syncvalue_customers", "customers with at least one event, over all clients")),
             followed: metrics.add(IntGauge::new("syncvalue_followed_index", "next index to be read from SyncShield's log")),
+            accuracy: metrics.add(GaugeVec::new(
+                Opts::new(
+                    "syncvalue_accuracy_rate",
+                    "1 - |sum predicted - sum realised| / sum realised, over the last customers (at most 10,000) whose horizon is over",
+                ),
+                &["currency"],
+            )),
+            matured: metrics.add(IntGaugeVec::new(
+                Opts::new("syncvalue_matured_customers", "customers that syncvalue_accuracy_rate is made of"),
+                &["currency"],
+            )),
+            calibration: metrics.add(GaugeVec::new(
+                Opts::new(
+                    "syncvalue_calibration_ratio",
+                    "predicted over realised value of those customers, by tenths from the least predicted value (1) up; NaN where nothing was realised",
+                ),
+                &["currency", "decile"],
+            )),
             predicted_ltv: metrics.add(CounterVec::new(
                 Opts::new(
                     "syncvalue_predicted_ltv_total",
@@ -123,6 +186,20 @@ impl Metrics {
             self.events.with_label_values(&[effect]).inc_by(u64::from(count));
         }
         self.customers.set(i64::try_from(store.customers()).unwrap_or(i64::MAX));
+    }
+
+    /// What predictions were worth, as of now.
+    pub(crate) fn accuracy(&self, store: &Store) {
+        for (currency, figures) in store.accuracy(Accuracy::figures) {
+            let currency = currency.code();
+            self.matured.with_label_values(&[currency]).set(figures.customers as i64);
+            if let Some(rate) = figures.rate {
+                self.accuracy.with_label_values(&[currency]).set(rate);
+            }
+            for (group, ratio) in figures.calibration.iter().enumerate() {
+                self.calibration.with_label_values(&[currency, &(group + 1).to_string()]).set(ratio.unwrap_or(f64::NAN));
+            }
+        }
     }
 
     /// The log was read so far.

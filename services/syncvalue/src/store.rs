@@ -22,13 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kiki::ids::{ClientId, CustomerKey};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::domain::accuracy::{Accuracy, Attributed};
 use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
 use crate::error::Error;
-use record::{Erased, Followed};
+use record::{Erased, Followed, MAX_EVENTS, Record};
 use shared::{Fetched, Shared};
 use states::Key;
 
@@ -71,6 +72,7 @@ struct Job {
     behind: Vec<u64>,
     followed: Option<Followed>,
     erased: Option<Erased>,
+    attributed: Vec<Attributed>,
 }
 
 /// An answer that comes once the events are durable.
@@ -100,6 +102,7 @@ pub struct Store {
 struct State {
     /// Shared, they have sums and no customers.
     markets: RwLock<HashMap<MarketId, Arc<RwLock<Market>>>>,
+    accuracy: Mutex<Accuracy>,
     /// Markets that were ever made.
     numbers: AtomicU32,
     customers: AtomicU64,
@@ -138,13 +141,13 @@ impl Store {
     }
 
     /// Takes events of SyncShield's log in, each with the index behind its leaf, and then the position behind them all; at most
-    /// [`record::MAX_EVENTS`].
+    /// [`MAX_EVENTS`].
     ///
     /// # Errors
     /// The event log failed, or Redis did.
-    pub async fn follow(&self, events: Vec<(Observed, u64)>, followed: Followed) -> Result<Applied, Error> {
+    pub async fn follow(&self, events: Vec<(Observed, u64)>, attributed: Vec<Attributed>, followed: Followed) -> Result<Applied, Error> {
         let (events, behind) = events.into_iter().unzip();
-        self.take(Job { events, behind, followed: Some(followed), erased: None }).await?.applied().await
+        self.take(Job { events, behind, attributed, followed: Some(followed), erased: None }).await?.applied().await
     }
 
     /// Forgets a customer of a client, in all currencies.
@@ -207,6 +210,11 @@ impl Store {
         }
     }
 
+    /// What predictions were worth, as far as it is known.
+    pub fn accuracy<T>(&self, read: impl FnOnce(&Accuracy) -> T) -> T {
+        read(&self.state.accuracy.lock())
+    }
+
     /// Customers of all markets; shared: those whom this process has taken an event of.
     #[must_use]
     pub fn customers(&self) -> u64 {
@@ -224,6 +232,7 @@ impl State {
     fn new() -> Self {
         Self {
             markets: RwLock::default(),
+            accuracy: Mutex::default(),
             numbers: AtomicU32::new(0),
             customers: AtomicU64::new(0),
             events: AtomicU64::new(0),
@@ -266,6 +275,7 @@ impl State {
     /// The markets, by number, in which something was known of the customer.
     fn erase(&self, erased: &Erased) -> Vec<u32> {
         let Some(customer) = CustomerKey::from_bytes(&erased.customer) else { return Vec::new() };
+        self.accuracy.lock().erase(&erased.client, &customer);
         let markets = self.markets.read();
         let of_client = markets.iter().filter(|(id, _)| id.client.as_str() == erased.client).map(|(_, market)| market);
         let known = of_client.filter_map(|market| {
@@ -289,6 +299,25 @@ impl State {
         self.events.fetch_add(u64::from(applied), Ordering::Relaxed);
     }
 
+    /// What the log says came of predictions.
+    fn judge(&self, job: &Job) {
+        if job.followed.is_some() {
+            let mut accuracy = self.accuracy.lock();
+            job.attributed.iter().for_each(|attributed| accuracy.attributed(attributed));
+            job.events.iter().for_each(|observed| accuracy.realised(observed));
+        }
+    }
+
+    /// The same, from a record of it.
+    fn judge_again(&self, record: &Record) -> Result<(), String> {
+        if record.followed.is_some() {
+            let mut accuracy = self.accuracy.lock();
+            record.attributed.iter().try_for_each(|attribution| Attributed::try_from(attribution).map(|a| accuracy.attributed(&a)))?;
+            record.events.iter().try_for_each(|observation| Observed::try_from(observation).map(|o| accuracy.realised(&o)))?;
+        }
+        Ok(())
+    }
+
     /// Whether the event is of a customer who is not known yet.
     fn is_new(&self, observed: &Observed) -> bool {
         let market = self.markets.read().get(&observed.market).cloned();
@@ -307,6 +336,25 @@ impl State {
         }
         *coming += new;
         Ok(())
+    }
+}
+
+impl Job {
+    /// Its records. A message with a position is one record, so that the two cannot come apart.
+    fn records(&self) -> Vec<Record> {
+        let of = |events: &[Observed]| Record { events: events.iter().map(Into::into).collect(), ..Record::default() };
+        let mut records: Vec<_> = self.events.chunks(MAX_EVENTS).map(of).collect();
+        records.extend(self.erased.clone().map(|erased| Record { erased: Some(erased), ..Record::default() }));
+        if let Some(followed) = &self.followed {
+            if records.is_empty() {
+                records.push(Record::default());
+            }
+            if let Some(last) = records.last_mut() {
+                last.followed = Some(followed.clone());
+                last.attributed = self.attributed.iter().map(Into::into).collect();
+            }
+        }
+        records
     }
 }
 

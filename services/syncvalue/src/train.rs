@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod random;
 
 use crate::domain::customer::Day;
+use crate::domain::drift::Spread;
 use crate::domain::fit::Table;
 use crate::domain::model::network::INPUTS;
 use crate::domain::model::{Forecast, Member, Model, scaled, typical, weeks};
@@ -108,6 +109,13 @@ impl Prepared {
     pub fn model(&self, members: Vec<Member>) -> Model {
         let id = Model::id_of(&members, self.model.horizon_days);
         Model { id, members, ..self.model.clone() }
+    }
+
+    /// How each number that a model reads is spread over the buyers at the cut.
+    #[must_use]
+    pub fn spreads(&self) -> Vec<Spread> {
+        let last = || self.histories.iter().filter_map(|history| history.inputs.last());
+        (0..INPUTS).map(|input| Spread::of(last().map(|inputs| inputs[input]).collect())).collect()
     }
 
     /// What a model makes of each buyer behind the cut.

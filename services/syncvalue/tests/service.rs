@@ -355,17 +355,69 @@ async fn outcomes_of_the_log_count_once_across_restarts_of_both_sides() {
     stop.cancel();
 }
 
+/// A customer who was acquired by the purchase of the leaf before.
+fn conversion(index: u64, customer: &str, purchase: &Event, predicted_ltv_micros: i64) -> Leaf {
+    leaf(
+        index,
+        Body::Conversion(Conversion {
+            event_id: purchase.event_id.clone(),
+            occurred_at: purchase.occurred_at,
+            customer: Pseudonyms::new(&KEY).of("acme", customer).0.to_vec().into(),
+            currency: "USD".into(),
+            predicted_ltv_micros,
+            horizon_days: 30,
+            ..Conversion::default()
+        }),
+    )
+}
+
+/// Ten customers who are acquired for 4 each, spend 6 within the horizon and more behind it; 12.5 was predicted for each. The last leaf is
+/// of another customer, when all horizons are over.
+fn acquired() -> Vec<Leaf> {
+    let mut leaves = Vec::new();
+    for customer in (0..10).map(|i| format!("c{i}")) {
+        let purchase = event(format!("{customer}-first"), 100, 4_000_000);
+        leaves.push(outcome(leaves.len() as u64, &customer, &purchase));
+        leaves.push(conversion(leaves.len() as u64, &customer, &purchase, 12_500_000));
+    }
+    for (day, value) in [(90, 6_000_000), (60, 50_000_000)] {
+        for customer in (0..10).map(|i| format!("c{i}")) {
+            let purchase = event(format!("{customer}-{day}"), day, value);
+            leaves.push(outcome(leaves.len() as u64, &customer, &purchase));
+        }
+    }
+    leaves
+}
+
+#[tokio::test]
+async fn what_was_predicted_is_held_against_what_came_also_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let (_, address, stop) = Shield::start(acquired()).await;
+    for _ in 0..2 {
+        let mut service = Service::start(data.path(), Some(address.clone())).await;
+        service.model(40).await.unwrap();
+        let text = service.metrics().await;
+        // 125 predicted, 100 realised.
+        assert!(text.contains("syncvalue_accuracy_rate{currency=\"USD\"} 0.75"), "{text}");
+        assert!(text.contains("syncvalue_matured_customers{currency=\"USD\"} 10"), "{text}");
+        for decile in 1..=10 {
+            let line = format!("syncvalue_calibration_ratio{{currency=\"USD\",decile=\"{decile}\"}} 1.25");
+            assert!(text.contains(&line), "{text}");
+        }
+        assert!(text.contains("syncvalue_followed_index 40"), "{text}");
+        service.stop().await;
+    }
+    stop.cancel();
+}
+
 #[tokio::test]
 async fn attributed_value_counts_by_conversion() {
     let data = tempfile::tempdir().unwrap();
-    let conversion = Conversion { currency: "USD".into(), predicted_ltv_micros: 12_500_000, ..Conversion::default() };
-    let leaves = vec![leaf(0, Body::Conversion(conversion.clone())), leaf(1, Body::Conversion(conversion))];
-    let (_, address, stop) = Shield::start(leaves).await;
+    let (_, address, stop) = Shield::start(acquired()).await;
     let mut service = Service::start(data.path(), Some(address)).await;
-    service.model(2).await.unwrap();
+    service.model(40).await.unwrap();
     let text = service.metrics().await;
-    assert!(text.contains("syncvalue_predicted_ltv_total{currency=\"USD\"} 25"), "{text}");
-    assert!(text.contains("syncvalue_followed_index 2"), "{text}");
+    assert!(text.contains("syncvalue_predicted_ltv_total{currency=\"USD\"} 125"), "{text}");
     service.stop().await;
     stop.cancel();
 }

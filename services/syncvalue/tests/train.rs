@@ -6,7 +6,7 @@ use std::fs;
 
 use syncvalue::domain::customer::Day;
 use syncvalue::domain::model::Forecast;
-use syncvalue::store::folder;
+use syncvalue::store::folder::{self, Note};
 use syncvalue::train::data::{Log, Protocol, buyers};
 use syncvalue::train::learn::Settings;
 use syncvalue::train::random::Random;
@@ -92,7 +92,7 @@ fn a_folder_keeps_a_model_and_refuses_what_is_none() {
     let prepared = Prepared::new(&buyers, &PROTOCOL, quick(), 1).unwrap();
     let model = prepared.model(vec![prepared.member(0, |_| ()).member]);
     let dir = tempfile::tempdir().unwrap();
-    let card = folder::save(&model, None, serde_json::json!({ "of": "a test" }), dir.path()).unwrap();
+    let card = folder::save(&model, Note { inputs: prepared.spreads(), ..Note::default() }, dir.path()).unwrap();
     let (kept, card_again) = folder::load(dir.path()).unwrap();
     assert_eq!((&kept.members, &kept.id, card_again), (&model.members, &model.id, card));
     let days: Vec<&[Day]> = buyers.iter().map(|buyer| &*buyer.days).collect();

@@ -9,6 +9,7 @@ use kiki::money::Currency;
 use serde::{Deserialize, Serialize};
 
 use super::customer::{Customer, Day, day_of, mix};
+use super::drift::{Drift, Spread};
 use super::fit::{Fit, Table, Tables};
 use super::model::state::{Said, State, ask};
 use super::model::{Forecast, Model};
@@ -49,6 +50,8 @@ pub struct Loaded {
     pub currency: Option<Currency>,
     /// The model.
     pub model: Model,
+    /// Whether customers look as they did in training.
+    pub drift: Drift,
     tables: Tables,
 }
 
@@ -123,8 +126,8 @@ impl Asked {
 impl Loaded {
     /// A model of a folder.
     #[must_use]
-    pub fn new(number: u32, folder: String, currency: Option<Currency>, model: Model) -> Self {
-        Self { number, folder, currency, model, tables: Tables::default() }
+    pub fn new(number: u32, folder: String, currency: Option<Currency>, model: Model, inputs: Vec<Spread>) -> Self {
+        Self { number, folder, currency, model, drift: Drift::new(inputs), tables: Tables::default() }
     }
 
     /// What the estimate that the model carries with it expects over a horizon.
@@ -140,9 +143,82 @@ impl Loaded {
         Some((forecast, said))
     }
 
-    /// The same as money; none where it is no amount, or without a day.
+    /// The same as money, counted as seen; none where it is no amount, or without a day.
     pub fn predict(&self, state: &mut Option<State>, days: &[Day], asked: Asked) -> Option<Prediction> {
-        let (forecast, _) = self.explain(state, days, asked)?;
+        let (forecast, said) = self.explain(state, days, asked)?;
+        self.drift.saw(&said.inputs);
         Prediction::of_model(&forecast, asked.horizon_days, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::super::customer::{DAY_MICROS, Event, EventId, MAX_VALUE_MICROS};
+    use super::super::fit::{Fit, Numbers};
+    use super::super::market::customer_of;
+    use super::super::model::Member;
+    use super::super::model::features::Scales;
+    use super::super::model::network::Layout;
+    use super::super::population::{CLASSES, WEEKS};
+    use super::*;
+    use crate::train::random::Random;
+
+    /// A model of random weights, as large as that: absurd ones too.
+    fn model(size: f32, own: f32) -> Loaded {
+        let rate = vec![0.01; CLASSES * WEEKS];
+        let estimate = Fit::from_numbers(&Numbers { rate, customers: 50, spend: 3e7, first_spend: 2e7, scatter: 1.0 }).unwrap();
+        let (layout, mut random) = (Layout::new(&[1, 3]), Random(5));
+        let parameters = (0..layout.len).map(|_| size * random.uniform()).collect();
+        let (table, scales) = (Table::of(&estimate, 90), Scales { spend: 30.0, items: 2.0 });
+        let members = vec![Member { layout, own, parameters }];
+        let model = Model { id: String::new(), horizon_days: 90, cut: 3, scales, members, estimate, table };
+        Loaded::new(0, String::new(), None, model, Vec::new())
+    }
+
+    /// Day, value, items: refunds, absurd amounts, years that are far off.
+    fn wild() -> impl Strategy<Value = Vec<(i64, i64, u32)>> {
+        let day = prop_oneof![6 => 0..400_i64, 1 => -100_000_000..100_000_000_i64];
+        let value = prop_oneof![8 => 0..100_000_000_i64, 2 => -50_000_000..0_i64, 1 => Just(MAX_VALUE_MICROS), 1 => any::<i64>()];
+        prop::collection::vec((day, value, prop_oneof![3 => 0..9_u32, 1 => any::<u32>()]), 1..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn whatever_is_read_a_prediction_is_an_amount_or_none(
+            events in wild(), ats in prop::collection::vec(any::<i64>(), 1..4), horizon_days in 1..=3_650_u32,
+            size in prop_oneof![Just(0.2_f32), Just(30.0), Just(1e30)], own in prop_oneof![Just(0.0_f32), Just(0.5), Just(1.0)],
+        ) {
+            let event = |(i, (day, value_micros, items)): (usize, &(i64, i64, u32))| {
+                Event { id: EventId(i as u64), at: UnixMicros(day * DAY_MICROS), value_micros: *value_micros, items: *items }
+            };
+            let customer = customer_of(events.iter().enumerate().map(event).collect());
+            let (loaded, mut state) = (model(size, own), None);
+            for at in ats {
+                let asked = Asked::of(UnixMicros(at), &customer, horizon_days);
+                let prediction = loaded.predict(&mut state, customer.history(), asked);
+                prop_assert!(prediction.is_some() || customer.days == 0 || size > 1.0);
+                let Some(prediction) = prediction else { continue };
+                let Prediction { mean_micros, q05_micros, median_micros, q95_micros, p_active_ppb, .. } = prediction;
+                prop_assert!(mean_micros >= 0 && p_active_ppb <= 1_000_000_000);
+                prop_assert!(0 <= q05_micros && q05_micros <= median_micros && median_micros <= q95_micros, "{prediction:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_share_and_one_customers_own() {
+        let half = (0..10_000_u32).filter(|i| {
+            let mut key = CustomerKey::default();
+            key.0[..4].copy_from_slice(&i.to_le_bytes());
+            draw(&key, b"spring") < WHOLE_PPM / 2
+        });
+        let half = half.count();
+        assert!((4_800..5_200).contains(&half), "{half}");
     }
 }

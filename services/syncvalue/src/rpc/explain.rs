@@ -30,12 +30,13 @@ pub(super) fn explain(serving: &Serving, customer: &Customer, about: &About<'_>,
 /// What a day did to the mean: what it would be without it. Nothing is worth 0 without any day.
 fn day_effect(model: &Loaded, days: &[Day], i: usize, asked: Asked) -> pb::DayEffect {
     let others: Vec<Day> = days[..i].iter().chain(&days[i + 1..]).copied().collect();
-    let without = model.predict(&mut None, &others, asked);
+    let without = model.explain(&mut None, &others, asked);
+    let without = without.and_then(|(forecast, _)| Prediction::of_model(&forecast, asked.horizon_days, model.number));
     let Day { day, items, spend_micros } = days[i];
     pb::DayEffect {
         day: Some(UnixMicros(day.saturating_mul(DAY_MICROS)).into()),
         value_micros: spend_micros,
         items,
-        mean_without_micros: without.map_or(0, |prediction: Prediction| prediction.mean_micros),
+        mean_without_micros: without.map_or(0, |prediction| prediction.mean_micros),
     }
 }

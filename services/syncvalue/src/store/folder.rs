@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::drift::Spread;
 use crate::domain::fit::{Fit, Numbers, Table};
 use crate::domain::model::features::Scales;
-use crate::domain::model::network::Layout;
+use crate::domain::model::network::{INPUTS, Layout};
 use crate::domain::model::{Member, Model};
 use crate::domain::population::{CLASSES, WEEKS};
 use crate::domain::predictor::MAX_HORIZON_DAYS;
@@ -74,7 +75,21 @@ pub struct Card {
     pub items_scale: f64,
     /// The estimate's numbers, but for its rates.
     pub estimate: Estimate,
+    /// How each number that it reads was spread over those that it was trained on; empty: not known.
+    #[serde(default)]
+    pub inputs: Vec<Spread>,
     /// What it was trained on, and how: for the reader.
+    pub trained: serde_json::Value,
+}
+
+/// What a card says beside the model itself.
+#[derive(Debug, Clone, Default)]
+pub struct Note {
+    /// See [`Card::currency`].
+    pub currency: Option<String>,
+    /// See [`Card::inputs`].
+    pub inputs: Vec<Spread>,
+    /// See [`Card::trained`].
     pub trained: serde_json::Value,
 }
 
@@ -163,7 +178,8 @@ fn member(file: &SafeTensors<'_>, kind: &Kind, member: usize) -> Result<Member, 
 ///
 /// # Errors
 /// The file system's.
-pub fn save(model: &Model, currency: Option<String>, trained: serde_json::Value, folder: &Path) -> Result<Card, Error> {
+pub fn save(model: &Model, note: Note, folder: &Path) -> Result<Card, Error> {
+    let Note { currency, inputs, trained } = note;
     let Numbers { rate, customers, spend, first_spend, scatter } = model.estimate.numbers();
     let card = Card {
         format: FORMAT,
@@ -175,6 +191,7 @@ pub fn save(model: &Model, currency: Option<String>, trained: serde_json::Value,
         spend_scale: model.scales.spend,
         items_scale: model.scales.items,
         estimate: Estimate { customers, spend, first_spend, scatter },
+        inputs,
         trained,
     };
     std::fs::create_dir_all(folder).map_err(|error| Error::Io { path: folder.into(), error })?;
@@ -237,6 +254,9 @@ fn check(card: &Card) -> Result<(), String> {
     }
     if !(-MAX_DAY..=MAX_DAY).contains(&card.cut) {
         return Err(format!("cut: {}; {MAX_DAY} days from 1970 at most", card.cut));
+    }
+    if !(card.inputs.is_empty() || card.inputs.len() == INPUTS) || !card.inputs.iter().all(Spread::is_sound) {
+        return Err(format!("inputs: {INPUTS} spreads of edges in order and one share more are meant"));
     }
     let scales = [card.spend_scale, card.items_scale];
     if scales.iter().any(|scale| !scale.is_finite() || *scale <= 0.0) {

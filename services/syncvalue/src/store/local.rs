@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::record::{MAX_EVENTS, Record};
 use super::wal::Wal;
 use super::{Applied, Done, Job, MAX_GROUP, State, Work, answer};
 use crate::domain::customer::Effect;
@@ -16,6 +15,7 @@ use crate::error::Error;
 /// Reads the event log in `folder` back, and starts the writer of `waiting`.
 pub(super) fn start(folder: &Path, state: &Arc<State>, waiting: mpsc::Receiver<Work>) -> Result<(), Error> {
     let wal = Wal::open(folder, |record| {
+        state.judge_again(&record)?;
         for observation in &record.events {
             state.observe(&Observed::try_from(observation)?);
         }
@@ -78,7 +78,7 @@ impl Writer {
                 job.events.retain(|event| !self.state.is_new(event));
                 outcome.dropped = (all - job.events.len()) as u32;
             }
-            records.extend(split(&job));
+            records.extend(job.records());
             taken.push((job, done, outcome));
         }
         if !records.is_empty()
@@ -89,7 +89,7 @@ impl Writer {
         }
         for (job, done, outcome) in taken {
             let result = match &self.failed {
-                None => Ok(self.state.apply(job, outcome)),
+                None => Ok(self.state.apply(&job, outcome)),
                 Some(reason) => Err(Error::LogFailed(reason.clone())),
             };
             answer(done, result);
@@ -98,7 +98,7 @@ impl Writer {
 }
 
 impl State {
-    fn apply(&self, job: Job, mut outcome: Applied) -> Applied {
+    fn apply(&self, job: &Job, mut outcome: Applied) -> Applied {
         for event in &job.events {
             match self.observe(event) {
                 Effect::Duplicate => outcome.duplicates += 1,
@@ -108,21 +108,8 @@ impl State {
         if let Some(erased) = &job.erased {
             outcome.erased = self.erase(erased);
         }
-        self.follow(job.followed);
+        self.judge(job);
+        self.follow(job.followed.clone());
         outcome
     }
-}
-
-/// One message's records. A message with a position is one record, so that the two cannot come apart.
-fn split(job: &Job) -> Vec<Record> {
-    let of = |events: &[Observed]| Record { events: events.iter().map(Into::into).collect(), ..Record::default() };
-    let mut records: Vec<_> = job.events.chunks(MAX_EVENTS).map(of).collect();
-    records.extend(job.erased.clone().map(|erased| Record { erased: Some(erased), ..Record::default() }));
-    if let Some(followed) = &job.followed {
-        match records.last_mut() {
-            Some(last) => last.followed = Some(followed.clone()),
-            None => records.push(Record { followed: Some(followed.clone()), ..Record::default() }),
-        }
-    }
-    records
 }

@@ -99,7 +99,7 @@ impl Models {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Serving>> {
         let mut all: Vec<_> = self.serving.read().values().cloned().collect();
-        all.sort_by(|a, b| scope(&a.plan).cmp(&scope(&b.plan)));
+        all.sort_by_key(|set| scope(&set.plan));
         all
     }
 
@@ -109,7 +109,7 @@ impl Models {
     /// A plan or folder that is wrong, or a version that is not the last.
     pub fn set(&self, plan: Plan) -> Result<Arc<Serving>, Error> {
         let mut plans = self.plans.lock();
-        let before = plans.plans.iter().find(|kept| scope(&kept.now) == scope(&plan)).map(|kept| kept.now.clone());
+        let before = self.serving.read().get(&scope(&plan)).map(|set| set.plan.clone());
         let version = before.as_ref().map_or(0, |plan| plan.version);
         if plan.version != version {
             return Err(Error::Changed { asked: plan.version, now: version });
@@ -117,17 +117,18 @@ impl Models {
         self.replace(&mut plans, Plan { version: version + 1, ..plan }, before)
     }
 
-    /// Puts the plan before back in place. Its version counts on.
+    /// Puts the plan before back in place, and its version counts on; where there was none, the market's customers have no plan of their own again.
     ///
     /// # Errors
-    /// There is none, or one of its models cannot be read any more.
+    /// Nothing was set, or one of the models cannot be read any more.
     pub fn rollback(&self, client: &str, currency: &str) -> Result<Arc<Serving>, Error> {
         let mut plans = self.plans.lock();
         let kept = plans.plans.iter().find(|kept| (&*kept.now.client, &*kept.now.currency) == (client, currency)).cloned();
-        let Some(Kept { now, before: Some(before) }) = kept else {
-            return Err(Error::field("rollback", "there is no plan before"));
-        };
-        self.replace(&mut plans, Plan { version: now.version + 1, ..before }, Some(now))
+        match kept {
+            None => Err(Error::field("rollback", "nothing was set")),
+            Some(Kept { now, before: Some(before) }) => self.replace(&mut plans, Plan { version: now.version + 1, ..before }, Some(now)),
+            Some(Kept { now, before: None }) => self.remove(&mut plans, &now),
+        }
     }
 
     fn replace(&self, plans: &mut Plans, plan: Plan, before: Option<Plan>) -> Result<Arc<Serving>, Error> {
@@ -145,6 +146,18 @@ impl Models {
         sets.insert(scope(&plan), set.clone());
         *self.serving.write() = Arc::new(sets);
         Ok(set)
+    }
+
+    fn remove(&self, plans: &mut Plans, plan: &Plan) -> Result<Arc<Serving>, Error> {
+        let mut next = plans.clone();
+        next.plans.retain(|kept| scope(&kept.now) != scope(plan));
+        self.write(&next)?;
+        *plans = next;
+        let mut sets = Sets::clone(&self.serving.read());
+        sets.remove(&scope(plan));
+        *self.serving.write() = Arc::new(sets);
+        let nothing = Plan { client: plan.client.clone(), currency: plan.currency.clone(), ..Plan::default() };
+        Ok(Arc::new(Serving { plan: nothing, ..Serving::default() }))
     }
 
     fn write(&self, plans: &Plans) -> Result<(), Error> {
@@ -165,10 +178,10 @@ impl Models {
                 return Ok(None);
             }
             let (model, card) = folder::load(&self.folder.join(name)).map_err(|e| Error::field(field, e))?;
-            let currency = card.currency.map(|code| Currency::parse(&code)).transpose();
+            let currency = card.currency.as_deref().map(Currency::parse).transpose();
             let currency = currency.map_err(|e| Error::field(field, format!("{name}: its card's currency: {e}")))?;
             let number = self.loaded.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, Error>(Some(Arc::new(Loaded::new(number, name.into(), currency, model))))
+            Ok::<_, Error>(Some(Arc::new(Loaded::new(number, name.into(), currency, model, card.inputs))))
         };
         Ok(Serving { serving: one(&plan.serving, "serving")?, candidate: one(&plan.candidate, "candidate")?, plan: plan.clone() })
     }

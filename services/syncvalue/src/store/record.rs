@@ -7,6 +7,7 @@ use kiki::ids::{ClientId, CustomerKey};
 use kiki::money::Currency;
 use prost::Message;
 
+use crate::domain::accuracy::Attributed;
 use crate::domain::customer::{Event, EventId};
 use crate::domain::market::{MarketId, Observed};
 
@@ -26,6 +27,23 @@ pub struct Record {
     /// A customer of a client who is to be forgotten, in all currencies. The record has no events then.
     #[prost(message, optional, tag = "3")]
     pub erased: Option<Erased>,
+    /// Customers whom SyncShield's log says were attributed; together with the events at most [`MAX_EVENTS`].
+    #[prost(message, repeated, tag = "4")]
+    pub attributed: Vec<Attribution>,
+}
+
+/// A customer who was attributed to a campaign: see [`Attributed`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Attribution {
+    /// Whose, the purchase, when, and what it was worth.
+    #[prost(message, optional, tag = "1")]
+    pub purchase: Option<Observation>,
+    /// What was predicted, micros.
+    #[prost(sint64, tag = "2")]
+    pub predicted_micros: i64,
+    /// Over so many days.
+    #[prost(uint32, tag = "3")]
+    pub horizon_days: u32,
 }
 
 /// A customer who is to be forgotten.
@@ -103,6 +121,25 @@ impl TryFrom<&Observation> for Observed {
     }
 }
 
+impl From<&Attributed> for Attribution {
+    fn from(attributed: &Attributed) -> Self {
+        let Attributed { market, customer, event, at, value_micros, predicted_micros, horizon_days } = attributed.clone();
+        let event = Event { id: event, at, value_micros, items: 0 };
+        Self { purchase: Some((&Observed { market, customer, event }).into()), predicted_micros, horizon_days }
+    }
+}
+
+impl TryFrom<&Attribution> for Attributed {
+    type Error = String;
+
+    fn try_from(record: &Attribution) -> Result<Self, String> {
+        let Observed { market, customer, event } = record.purchase.as_ref().ok_or("purchase: missing")?.try_into()?;
+        let Event { id, at, value_micros, .. } = event;
+        let Attribution { predicted_micros, horizon_days, .. } = *record;
+        Ok(Self { market, customer, event: id, at, value_micros, predicted_micros, horizon_days })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -121,8 +158,14 @@ mod tests {
             items: u32::MAX,
         };
         let followed = Some(Followed { log_id: "l".repeat(300), next_index: u64::MAX });
-        let record = Record { events: vec![observation.clone(); MAX_EVENTS], followed, erased: None };
-        assert!(record.encoded_len() <= kiki::framed::MAX_PAYLOAD, "{}", record.encoded_len());
+        let attribution = Attribution { purchase: Some(observation.clone()), predicted_micros: i64::MIN, horizon_days: u32::MAX };
+        let events = Record { events: vec![observation.clone(); MAX_EVENTS], followed: followed.clone(), ..Record::default() };
+        let attributed = Record { attributed: vec![attribution.clone(); MAX_EVENTS], followed, ..Record::default() };
+        for record in [events, attributed] {
+            assert!(record.encoded_len() <= kiki::framed::MAX_PAYLOAD, "{}", record.encoded_len());
+        }
+        let kept = Attribution::from(&Attributed::try_from(&attribution).unwrap());
+        assert_eq!(kept, Attribution { purchase: Some(Observation { items: 0, ..observation.clone() }), ..attribution });
         let observed = Observed::try_from(&observation).unwrap();
         assert_eq!(Observation::from(&observed), observation);
     }

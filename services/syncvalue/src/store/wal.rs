@@ -97,6 +97,7 @@ fn without(file: &mut File, path: &Path, erased: &HashMap<Erased, u64>) -> Resul
             erased.get(&customer).is_some_and(|when| number < *when)
         };
         record.events.retain(|event| !gone(event));
+        record.attributed.retain(|attributed| !attributed.purchase.as_ref().is_some_and(gone));
         record.erased = None;
         number += 1;
         if record == Record::default() {

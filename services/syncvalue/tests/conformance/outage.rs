@@ -153,7 +153,7 @@ async fn a_node_that_hangs_holds_up_nobody_else() {
     let mut loaded = Loaded::start(&cluster.urls()).await;
     let (mut answered, asking) = ask_on(loaded.process.client.clone());
     answered.wait_for(|answered| answered.whole > 0).await.unwrap();
-    let signal = |signal| {
+    let signal = |signal: &str| {
         let sent = Command::new("kill").args([signal, &cluster.nodes[1].process().to_string()]).status();
         assert!(sent.unwrap().success());
     };

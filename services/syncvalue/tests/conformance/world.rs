@@ -13,7 +13,7 @@ use kiki::pb::syncvalue::v1::*;
 use kiki::runtime::{Listeners, channel};
 use syncvalue::Config;
 use syncvalue::domain::customer::Day;
-use syncvalue::store::folder;
+use syncvalue::store::folder::{self, Note};
 use syncvalue::train::data::{Log, Protocol, buyers};
 use syncvalue::train::learn::Settings;
 use syncvalue::train::random::Random;
@@ -55,7 +55,7 @@ pub fn models() -> &'static Path {
         let model = prepared.model(vec![prepared.member(0, |_| ()).member]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
-        folder::save(&model, None, serde_json::json!({ "of": "a test" }), &path.join(MODEL)).unwrap();
+        folder::save(&model, Note::default(), &path.join(MODEL)).unwrap();
         (folder, path)
     });
     &made.1

@@ -55,7 +55,7 @@ async fn a_node_that_is_silent_does_not_take_the_answers_of_the_others_with_it()
     let cluster = Cluster::start().await;
     let states = Redis::new(&cluster.urls()).unwrap();
     let keys = customers(&states).await;
-    let signal = |signal| {
+    let signal = |signal: &str| {
         let sent = Command::new("kill").args([signal, &cluster.nodes[1].process().to_string()]).status();
         assert!(sent.unwrap().success());
     };

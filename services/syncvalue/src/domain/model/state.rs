@@ -93,3 +93,87 @@ fn each_member(model: &Model, mut hidden: &mut [f32], mut each: impl FnMut(&Memb
         hidden = rest;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::super::features::Scales;
+    use super::super::network::Layout;
+    use super::super::{Fit, Table, weeks};
+    use super::*;
+    use crate::domain::fit::Numbers;
+    use crate::domain::population::{CLASSES, WEEKS};
+    use crate::train::learn::{begin, run};
+
+    fn model() -> Model {
+        let rate = vec![0.01; CLASSES * WEEKS];
+        let estimate = Fit::from_numbers(&Numbers { rate, customers: 50, spend: 3e7, first_spend: 2e7, scatter: 1.0 }).unwrap();
+        let member = |(seed, dilations): (u64, &[usize])| {
+            let layout = Layout::new(dilations);
+            Member { parameters: begin(&layout, seed), layout, own: 1.0 }
+        };
+        let members: Vec<_> = [(1, &[1, 2, 4, 8][..]), (2, &[1]), (3, &[3, 5])].map(member).into();
+        let table = Table::of(&estimate, 90);
+        Model { id: String::new(), horizon_days: 90, cut: 3, scales: Scales { spend: 30.0, items: 2.0 }, members, estimate, table }
+    }
+
+    /// The outputs as training has them: over the whole history.
+    fn whole(model: &Model, days: &[Day], end: i64) -> Option<Vec<[f32; OUTPUTS]>> {
+        let inputs = weeks(days, (end, model.cut), &model.scales, (&model.estimate, &model.table), |_, _| ());
+        if inputs.is_empty() {
+            return None;
+        }
+        Some(model.members.iter().map(|member| run(&member.parameters, &member.layout, &[&inputs])[0]).collect())
+    }
+
+    fn day((day, items, spend): (i64, u32, i64)) -> Day {
+        Day { day, items, spend_micros: spend * 1_000_000 }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_kept_state_says_what_the_whole_history_does(
+            mut days in prop::collection::vec((0..900_i64, 0..5_u32, 0..200_i64), 1..30),
+            late in prop::collection::vec((0..900_i64, 0..5_u32, 0..200_i64), 0..4),
+            mut ends in prop::collection::vec(1..1_000_i64, 1..12),
+            forwards in any::<bool>(),
+        ) {
+            days.sort_unstable();
+            days.dedup_by_key(|day| day.0);
+            if forwards {
+                ends.sort_unstable();
+            }
+            let (model, mut state) = (model(), None);
+            let mut days: Vec<Day> = days.into_iter().map(day).collect();
+            let mut late = late.into_iter();
+            for end in ends {
+                let said = ask(&model, &mut state, &days, end).map(|said| said.outs);
+                prop_assert_eq!(&said, &whole(&model, &days, end));
+                // A purchase that comes late is no part of what was kept.
+                if let Some(new) = late.next()
+                    && let Err(place) = days.binary_search_by_key(&new.0, |day| day.day)
+                {
+                    days.insert(place, day(new));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_date_that_is_far_off_costs_520_steps_at_the_most() {
+        let model = model();
+        let days: Vec<Day> = (0..1_000).map(|i| day((i * 7 - 700_000, 1, 5))).collect();
+        for end in [-699_000, -690_000, 0, 2_000_000] {
+            let mut state = None;
+            let said = ask(&model, &mut state, &days, end).unwrap();
+            assert!(state.unwrap().steps < 520);
+            assert_eq!(Some(said.outs), whole(&model, &days, end));
+        }
+        assert_eq!(ask(&model, &mut None, &days, -700_000), None);
+    }
+}

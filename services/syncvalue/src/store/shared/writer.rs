@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::super::kept::{self, LogAt};
-use super::super::record::{Erased, Followed, Record};
+use super::super::record::Erased;
 use super::super::states::{self, Change, Key, MAX_BATCH};
 use super::super::wal::{self, Wal};
 use super::super::{Applied, Done, Job, MAX_CUSTOMERS, State, Work, answer};
@@ -39,6 +39,10 @@ pub(in super::super) fn start(folder: &Path, state: &Arc<State>, shared: &Shared
         return Err(Error::NotShared(folder.into()));
     }
     let wal = Wal::open(&folder.join(FOLDER), |record| {
+        state.judge_again(&record)?;
+        if let Some(erased) = &record.erased {
+            state.erase(erased);
+        }
         state.follow(record.followed);
         Ok(())
     })?;
@@ -111,9 +115,9 @@ impl Writer {
             let (its_own, later) = rest.split_at(job.events.len());
             rest = later;
             let result = applied(its_own);
-            let result = match (result, job.followed) {
-                (Ok(applied), Some(followed)) => self.write(followed).await.map(|()| applied),
-                (result, _) => result,
+            let result = match result {
+                Ok(applied) if job.followed.is_some() => self.write(job).await.map(|()| applied),
+                result => result,
             };
             self.state.count(&result);
             answer(done, result);
@@ -135,19 +139,20 @@ impl Writer {
         self.state.customers.store(self.seen.len() as u64, Ordering::Relaxed);
     }
 
-    /// Makes the position durable, in a thread that may wait for a disk.
-    async fn write(&mut self, followed: Followed) -> Result<(), Error> {
+    /// Makes what the log said and the position durable, or who is forgotten, in a thread that may wait for a disk.
+    async fn write(&mut self, job: Job) -> Result<(), Error> {
         if let Some(reason) = &self.failed {
             return Err(Error::LogFailed(reason.clone()));
         }
-        let (wal, record) = (self.wal.clone(), Record { followed: Some(followed.clone()), ..Record::default() });
-        let written = tokio::task::spawn_blocking(move || wal.lock().append(&[record])).await;
+        let (wal, records) = (self.wal.clone(), job.records());
+        let written = tokio::task::spawn_blocking(move || wal.lock().append(&records)).await;
         if let Err(error) = written.unwrap_or_else(|stopped| Err(Error::LogFailed(stopped.to_string()))) {
-            tracing::error!(%error, "the position could not be written; syncshield's log is not followed until a restart");
+            tracing::error!(%error, "what the log said could not be written; it is not followed until a restart");
             self.failed = Some(error.to_string());
             return Err(error);
         }
-        self.state.follow(Some(followed));
+        self.state.judge(&job);
+        self.state.follow(job.followed);
         Ok(())
     }
 
@@ -167,10 +172,12 @@ impl Writer {
                 Err(error) => failed = Some(error),
             }
         }
-        match failed {
-            None => Ok(Applied { erased: numbers, ..Applied::default() }),
-            Some(error) => Err(error.into()),
+        if let Some(error) = failed {
+            return Err(error.into());
         }
+        self.state.erase(erased);
+        self.write(Job { erased: Some(erased.clone()), ..Job::default() }).await?;
+        Ok(Applied { erased: numbers, ..Applied::default() })
     }
 
     /// Takes a customer out of the sums; the market's number.
