@@ -271,9 +271,9 @@ impl SyncValueService for Rpc {
     async fn erase_customer(&self, request: Request<pb::EraseCustomerRequest>) -> Result<Response<pb::EraseCustomerResponse>, Status> {
         let caller = Caller::of(&request);
         let (client, customer) = self.decoder(&caller).erased(request.get_ref())?;
-        let erased = self.store.erase(&client, &customer).await?.erased;
-        erased.iter().for_each(|market| self.answers.cache.erase(*market, &customer));
-        Ok(Response::new(pb::EraseCustomerResponse { erased: erased.len() as u32 }))
+        let applied = self.store.erase(&client, &customer).await?;
+        applied.erased.iter().for_each(|market| self.answers.cache.erase(*market, &customer));
+        Ok(Response::new(pb::EraseCustomerResponse { erased: applied.known }))
     }
 
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::GetModelResponse>, Status> {

@@ -52,7 +52,9 @@ pub struct Applied {
     pub duplicates: u32,
     /// Events of new customers for whom there was no room (from the log alone; a call is refused instead).
     pub dropped: u32,
-    /// The markets, by number, in which a customer was forgotten.
+    /// The markets in which an erased customer was known.
+    pub known: u32,
+    /// The markets, by number, of which something about that customer may be remembered in this process.
     pub erased: Vec<u32>,
 }
 

@@ -107,6 +107,7 @@ impl State {
         }
         if let Some(erased) = &job.erased {
             outcome.erased = self.erase(erased);
+            outcome.known = outcome.erased.len() as u32;
         }
         self.judge(job);
         self.follow(job.followed.clone());

@@ -9,8 +9,8 @@
 //!   did, whoever counted the event. So a replica that has just started has no estimate of its own; a model's stands in for it, where one is loaded.
 //! - **Out of reach.** A question about a customer who cannot be read in time is answered as for one who is not known; events are refused.
 //!
-//! An erasure asks for the customer in every currency of ISO 4217, in one batch. It leaves alone what other replicas have made of the customer in
-//! memory: the networks' states, under the pseudonym, until they make room or restart.
+//! An erasure asks for the customer in every currency of ISO 4217, in one batch, and forgets what this replica has made of the customer. Each other
+//! replica is told as well: it has the networks' states, the place in the sums, and what the log said of the customer, under the pseudonym.
 
 pub(super) mod writer;
 

@@ -241,6 +241,8 @@ async fn two_replicas(engine: &Engine) {
     let subject = Some(erase_customer_request::Subject::Customer("c0".into()));
     let erased = one.client.erase_customer(EraseCustomerRequest { client: of.into(), subject }).await.unwrap().into_inner().erased;
     assert_eq!(erased, 1);
+    let again = EraseCustomerRequest { client: of.into(), subject: Some(erase_customer_request::Subject::Customer("c0".into())) };
+    assert_eq!(two.client.erase_customer(again).await.unwrap().into_inner().erased, 0, "nothing is left");
     let gone = predict(&mut two.client, of, "c0").await;
     assert_eq!(gone.fallback_reason(), FallbackReason::UnknownCustomer, "the model's estimate stands in: {gone:?}");
     one.stop().await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kiki::ids::{ClientId, CustomerKey};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
 use super::super::kept::{self, LogAt};
@@ -19,7 +19,7 @@ use super::super::wal::{self, Wal};
 use super::super::{Applied, Done, Job, MAX_CUSTOMERS, State, Work, answer};
 use super::{Shared, currencies};
 use crate::domain::customer::{Customer, Effect, REMEMBERED_IDS};
-use crate::domain::market::{MarketId, Observed};
+use crate::domain::market::{Market, MarketId, Observed};
 use crate::domain::population::Standing;
 use crate::error::Error;
 
@@ -163,32 +163,29 @@ impl Writer {
         let market = |currency| MarketId { client: client.clone(), currency };
         let keys: Vec<Key> = currencies().iter().map(|&currency| Key { market: market(currency), customer }).collect();
         let done = self.shared.erase(&keys).await;
-        let mut numbers = Vec::new();
-        let mut failed = None;
-        for (key, done) in keys.iter().zip(done) {
-            match done {
-                Ok(true) => numbers.push(self.forget(key)),
-                Ok(false) => {}
-                Err(error) => failed = Some(error),
-            }
+        let mut known = 0;
+        for done in done {
+            known += u32::from(done?);
         }
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        self.state.erase(erased);
+        let erased_here = self.forget(&client, customer);
+        self.state.erase(erased); // of what predictions were worth
         self.write(Job { erased: Some(erased.clone()), ..Job::default() }).await?;
-        Ok(Applied { erased: numbers, ..Applied::default() })
+        Ok(Applied { known, erased: erased_here, ..Applied::default() })
     }
 
-    /// Takes a customer out of the sums; the market's number.
-    fn forget(&mut self, key: &Key) -> u32 {
-        let Some(market) = self.state.admit(&key.market) else { return 0 };
-        let mut market = market.write();
-        if let Some(standing) = self.seen.remove(&(market.number, key.customer)) {
-            market.averages.erased(&standing);
-            self.state.customers.store(self.seen.len() as u64, Ordering::Relaxed);
-        }
-        market.number
+    /// Takes a customer out of the sums; all markets of the client, by number.
+    fn forget(&mut self, client: &ClientId, customer: CustomerKey) -> Vec<u32> {
+        let markets = self.state.markets.read();
+        let forget = |(_, market): (_, &Arc<RwLock<Market>>)| {
+            let mut market = market.write();
+            if let Some(standing) = self.seen.remove(&(market.number, customer)) {
+                market.averages.erased(&standing);
+            }
+            market.number
+        };
+        let numbers = markets.iter().filter(|(id, _)| id.client == *client).map(forget).collect();
+        self.state.customers.store(self.seen.len() as u64, Ordering::Relaxed);
+        numbers
     }
 }
 
