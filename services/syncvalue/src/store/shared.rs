@@ -2,7 +2,7 @@
 //!
 //! - **Acknowledged** is what Redis has taken; what that is worth is said in [`super::states::redis`]. A message is acknowledged once all of its
 //!   events are stored. Of one that failed some may be: sent again, those count as duplicates.
-//! - **Once.** A customer's value carries the ids of its last events, and up to where SyncShield's log is counted in it. Every replica
+//! - **Once.** Where two replicas make the very same change, it is made once, and both say so. A customer's value carries the ids of its last events, and up to where SyncShield's log is counted in it. Every replica
 //!   follows the whole log, at its own pace, and the two tell each of them what another has counted already.
 //! - **Here** is what can be made again: the networks' states, which are checked against the customer that was read, and the sums over the population
 //!   that the estimate is made from. Those are over the customers of whom *this replica has taken an event* since it started, as they stood when it last

@@ -81,18 +81,13 @@ impl Service {
     pub async fn start(data: &Path, setup: &Setup) -> Self {
         for _ in 0..100 {
             let mut service = Self::begin(data, setup).await;
-            tokio::select! {
-                answer = service.client.get_model(GetModelRequest::default()) => {
-                    answer.unwrap();
-                    return service;
-                }
-                ended = &mut service.task => {
-                    // A process that another test starts at this moment has our files until it runs its own program, and with them the locks
-                    // of a service that has stopped.
-                    let why = ended.unwrap().unwrap_err().to_string();
-                    assert!(why.contains("another process is using it"), "{why}");
-                }
+            if service.client.get_model(GetModelRequest::default()).await.is_ok() {
+                return service;
             }
+            // A process that another test starts at this moment has our files until it runs its own program, and with them the locks of a service
+            // that has stopped.
+            let why = service.refusal().await;
+            assert!(why.contains("another process is using it"), "{why}");
         }
         panic!("{}: its lock is held", data.display());
     }

@@ -115,11 +115,11 @@ impl Writer {
             let (its_own, later) = rest.split_at(job.events.len());
             rest = later;
             let result = applied(its_own);
+            self.state.count(&result); // whoever waits for the position sees it
             let result = match result {
                 Ok(applied) if job.followed.is_some() => self.write(job).await.map(|()| applied),
                 result => result,
             };
-            self.state.count(&result);
             answer(done, result);
         }
     }
