@@ -72,6 +72,8 @@ pub struct PlatformConfig {
     pub signed_size: Option<PathBuf>,
     /// Folder of the model that predicts values; the estimate does where there is none.
     pub model: Option<PathBuf>,
+    /// Addresses of the Redis, or the nodes of the cluster, that has the customers; the data folder where there is none.
+    pub states: Vec<String>,
     /// Witnesses that cosign the log's checkpoints.
     pub witnesses: Vec<WitnessAt>,
 }
@@ -89,6 +91,7 @@ impl PlatformConfig {
             holder: None,
             signed_size: None,
             model: None,
+            states: Vec::new(),
             witnesses: Vec::new(),
         }
     }
@@ -167,6 +170,7 @@ impl Platform {
         let settings = syncvalue::Config {
             shield: Some(endpoints.shield.clone()),
             horizon_days: HORIZON_DAYS,
+            states: config.states.clone(),
             ..value_settings(&config, keys.pseudonym.clone())?
         };
         services.spawn(VALUE, |stop| syncvalue::serve(value, settings, clock.clone(), stop));

@@ -32,6 +32,9 @@ pub struct Args {
     /// Folder of the model that predicts values, as `kiki train` writes it. Models that are set later stand beside it.
     #[arg(long, env = "KIKI_MODEL")]
     pub model: Option<PathBuf>,
+    /// Where SyncValue keeps its customers: a Redis, `redis://HOST:PORT/`, or nodes of a Redis Cluster, with commas. Without it they are in the data folder.
+    #[arg(long, env = "KIKI_VALUE_STATES", value_delimiter = ',')]
+    pub states: Vec<String>,
     /// A witness that cosigns the log's checkpoints, as `http://host:port+<its vkey>`. May be repeated.
     #[arg(long = "witness", env = "KIKI_WITNESSES", value_delimiter = ',')]
     pub witnesses: Vec<WitnessAt>,
@@ -49,6 +52,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         settle_on_win: args.settle_on_win,
         signed_size: args.signed_size,
         model: args.model,
+        states: args.states,
         witnesses: args.witnesses,
         ..PlatformConfig::new(args.data)
     };

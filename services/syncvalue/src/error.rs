@@ -70,6 +70,9 @@ pub enum Error {
     /// Another process has the file.
     #[error("{}: another process is using it", .0.display())]
     InUse(PathBuf),
+    /// Events of the embedded engine, in the folder of one that is to share its customers.
+    #[error("{}: there are events that were observed without --states, and that would be missing; start with another folder", .0.display())]
+    NotShared(PathBuf),
     /// The log does not follow from what was read before.
     #[error("syncshield's log: {0}")]
     LogInconsistent(String),
@@ -134,7 +137,12 @@ impl From<Error> for Status {
             Error::States(_) => Reason::DependencyUnavailable,
             Error::LogInconsistent(_) => Reason::LogInconsistent,
             Error::Shield(_) => Reason::DependencyUnavailable,
-            Error::Damaged { .. } | Error::Unreadable { .. } | Error::InUse(_) | Error::Model(_) | Error::Io { .. } => Reason::Internal,
+            Error::Damaged { .. }
+            | Error::Unreadable { .. }
+            | Error::InUse(_)
+            | Error::NotShared(_)
+            | Error::Model(_)
+            | Error::Io { .. } => Reason::Internal,
         };
         reason.status(error.to_string())
     }

@@ -76,8 +76,7 @@ impl Follower {
         let end = Followed { log_id, next_index };
         for part in found.chunks(MAX_EVENTS) {
             let behind = part.last().map_or(end.next_index, |(_, behind)| *behind);
-            let at = Followed { next_index: behind, ..end.clone() };
-            self.write(part.iter().map(|(found, _)| found.clone()).collect(), at).await?;
+            self.write(part.to_vec(), Followed { next_index: behind, ..end.clone() }).await?;
         }
         if end.next_index - self.written >= MAX_UNWRITTEN {
             self.write(Vec::new(), end).await?;
@@ -89,11 +88,11 @@ impl Follower {
         Ok(())
     }
 
-    async fn write(&mut self, found: Vec<Found>, at: Followed) -> Result<(), Error> {
+    async fn write(&mut self, found: Vec<(Found, u64)>, at: Followed) -> Result<(), Error> {
         let (mut events, mut attributed) = (Vec::new(), Vec::new());
-        for found in found {
+        for (found, behind) in found {
             match found {
-                Found::Outcome(observed) => events.push(observed),
+                Found::Outcome(observed) => events.push((observed, behind)),
                 Found::Attributed(customer) => {
                     self.metrics.attributed(customer.market.currency.code(), customer.predicted_micros);
                     attributed.push(customer);

@@ -5,7 +5,7 @@
 //! recency-frequency-value estimate of [`domain::predictor`], and the answer says so.
 //!
 //! - An event is durable before it is acknowledged, and counts once.
-//! - The same events in the same order give the same answers, also after a restart.
+//! - The same events in the same order give the same answers, also after a restart. (Several that share their customers: the same of a model.)
 //! - A prediction is never negative and never not a number.
 //!
 //! Not here: prices and P(conversion), which are SyncFlow's, and money that anyone is billed for.
@@ -22,6 +22,7 @@ pub mod store;
 pub mod train;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::Pseudonyms;
@@ -41,6 +42,8 @@ use rpc::Rpc;
 use store::Store;
 use store::cache::Cache;
 use store::models::Models;
+use store::shared::Shared;
+use store::states::redis::Redis;
 
 /// The service's name, for health.
 pub const SERVICE: &str = "kiki.syncvalue.v1.SyncValueService";
@@ -50,12 +53,10 @@ pub const SERVICE: &str = "kiki.syncvalue.v1.SyncValueService";
 /// # Errors
 /// The event log cannot be used, or a listener failed.
 pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
-    let folder = config.data.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
-    let store = Arc::new(opened.map_err(|e| Error::LogFailed(e.to_string()))??);
-    let models = Arc::new(Models::open(&config.models, &config.data, config.model.as_deref())?);
     let metrics = runtime::Metrics::new();
     let own = Metrics::new(&metrics);
+    let store = Arc::new(open(&config, &own).await?);
+    let models = Arc::new(Models::open(&config.models, &config.data, config.model.as_deref())?);
     Psi::register(&metrics, models.clone());
     let cache = Cache::new(config.cache_mib as usize * 1_048_576, own.evictions.clone());
     own.observed(&store::Applied::default(), &store);
@@ -82,4 +83,21 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     }
     store.close().await;
     served.map_err(Error::io("cannot serve"))
+}
+
+/// The store, with the customers where the settings say.
+async fn open(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
+    let folder = config.data.clone();
+    let shared = match config.states.as_slice() {
+        [] => None,
+        urls => {
+            let states = Arc::new(Redis::new(urls)?);
+            Some(Shared::new(states, Duration::from_millis(config.states_patience_ms), metrics.states.clone()))
+        }
+    };
+    let opened = tokio::task::spawn_blocking(move || match shared {
+        None => Store::open(&folder),
+        Some(shared) => Store::open_shared(&folder, shared),
+    });
+    opened.await.map_err(|e| Error::LogFailed(e.to_string()))?
 }

@@ -10,6 +10,7 @@ use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, I
 use crate::domain::accuracy::Accuracy;
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::store::models::Models;
+use crate::store::shared::Counters;
 use crate::store::{Applied, Store};
 
 /// Ends of the buckets of the time inside the service, microseconds: a tenth apart at the least where answers are expected.
@@ -74,6 +75,8 @@ pub(crate) struct Metrics {
     shadow: Histogram,
     /// Customers whose networks' state had to go.
     pub(crate) evictions: IntCounter,
+    /// Of the engine that shares its customers.
+    pub(crate) states: Counters,
     events: IntCounterVec,
     customers: IntGauge,
     followed: IntGauge,
@@ -112,6 +115,19 @@ impl Metrics {
                 .buckets(SHADOW.to_vec()),
             )),
             evictions: metrics.add(IntCounter::new("syncvalue_cache_evictions_total", "customers whose networks' state had to go")),
+            states: Counters {
+                states: metrics.add(IntCounterVec::new(
+                    Opts::new(
+                        "syncvalue_states_total",
+                        "customers in Redis: got for questions, read and put for events, erased in each currency; by whether that was possible",
+                    ),
+                    &["call", "result"],
+                )),
+                retries: metrics.add(IntCounter::new(
+                    "syncvalue_states_retries_total",
+                    "changes of customers in Redis that another's came before, and that were made again",
+                )),
+            },
             events: metrics.add(IntCounterVec::new(Opts::new("syncvalue_events_total", "customer events, by their effect"), &["effect"])),
             customers: metrics.add(IntGauge::new("syncvalue_customers", "customers with at least one event, over all clients")),
             followed: metrics.add(IntGauge::new("syncvalue_followed_index", "next index to be read from SyncShield's log")),

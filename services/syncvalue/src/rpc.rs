@@ -23,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answers::{About, Answers, Look};
-use crate::domain::market::Outlook;
+use crate::domain::market::{Market, Outlook};
 use crate::domain::predictor::{MODEL, Prediction, Reason, Source};
 use crate::domain::serving::Serving;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::models::Models;
 use crate::store::record::Followed;
+use crate::store::shared::{Fetched, Known};
 use crate::store::{Pending, Store};
 use decode::{Decoder, Question, Questions, Subject};
 use until::Until;
@@ -61,20 +62,25 @@ impl Rpc {
     }
 
     /// The answers to questions about one market, in order.
-    fn answer(&self, Questions { market, questions }: &Questions, answers: &mut Vec<pb::Prediction>) {
+    /// `fetched` are its customers, where they are not here.
+    fn answer(&self, Questions { market, questions }: &Questions, fetched: Option<&[Known]>, answers: &mut Vec<pb::Prediction>) {
         let serving = self.models.of(market);
         let looks: Vec<Look<'_>> = self.store.read(market, |known| {
             let mut outlook: Option<Outlook<'_>> = None;
-            let look = |question: &Question| {
+            let look = |(i, question): (usize, &Question)| {
                 outlook.take_if(|outlook| outlook.horizon_days() != question.horizon_days);
-                let outlook = outlook.get_or_insert_with(|| known.averages.over(question.horizon_days));
-                let customer = match &question.subject {
-                    Subject::Customer(key) => known.get(key),
-                    Subject::History(customer) => Some(&**customer),
+                let outlook = outlook.get_or_insert_with(|| outlook_of(known, &serving, question, market.currency, fetched.is_some()));
+                let customer = match (&question.subject, fetched) {
+                    (Subject::History(customer), _) => Some(&**customer),
+                    (Subject::Customer(key), None) => known.get(key),
+                    (Subject::Customer(_), Some(fetched)) => match &fetched[i] {
+                        Ok(customer) => customer.as_ref(),
+                        Err(_) => return Look::Answered(outlook.unavailable(question.at)),
+                    },
                 };
                 self.answers.look(&serving, outlook, customer, about(question, known.number, market.currency))
             };
-            questions.iter().map(look).collect()
+            questions.iter().enumerate().map(look).collect()
         });
         let finish = |look| match look {
             Look::Answered(prediction) => prediction,
@@ -85,12 +91,26 @@ impl Rpc {
         answers.extend(predictions.iter().map(|prediction| encode(prediction, &serving)));
     }
 
-    fn answers(&self, caller: &Caller, requests: &[pb::PredictRequest]) -> Result<Vec<pb::Prediction>, Status> {
-        let mut answers = Vec::with_capacity(requests.len());
-        for questions in self.decoder(caller).questions(requests)? {
-            self.answer(&questions, &mut answers);
+    /// The answers to the questions of one message.
+    async fn answers(&self, all: &[Questions]) -> Vec<pb::Prediction> {
+        let fetched = self.store.fetch(all.iter().flat_map(Questions::keys)).await;
+        self.answers_from(all, &fetched)
+    }
+
+    fn answers_from(&self, all: &[Questions], fetched: &Fetched) -> Vec<pb::Prediction> {
+        let mut answers = Vec::with_capacity(all.iter().map(|questions| questions.questions.len()).sum());
+        match fetched {
+            Fetched::Here => all.iter().for_each(|questions| self.answer(questions, None, &mut answers)),
+            Fetched::Read(read) => {
+                let mut rest = read.as_slice();
+                for questions in all {
+                    let (its_own, later) = rest.split_at(questions.questions.len());
+                    rest = later;
+                    self.answer(questions, Some(its_own), &mut answers);
+                }
+            }
         }
-        Ok(answers)
+        answers
     }
 
     async fn followed_to(&self, asked: Option<Position>) -> Result<Option<Followed>, Error> {
@@ -119,6 +139,13 @@ impl Rpc {
 
 fn same_log(followed: &Followed, asked: &Position) -> bool {
     asked.log_id.is_empty() || asked.log_id == followed.log_id
+}
+
+/// The estimate of a market. Customers who are not here left the market's sums to be of what passed by: where that is nothing yet, the model's own
+/// stands in.
+fn outlook_of<'a>(known: &'a Market, serving: &'a Serving, question: &Question, currency: Currency, elsewhere: bool) -> Outlook<'a> {
+    let outlook = known.averages.over(question.horizon_days);
+    if elsewhere { outlook.or(serving.estimate(currency, question.horizon_days)) } else { outlook }
 }
 
 fn about(question: &Question, market: u32, currency: Currency) -> About<'_> {
@@ -166,9 +193,7 @@ impl SyncValueService for Rpc {
         let start = monotonic();
         let caller = Caller::of(&request);
         let question = self.decoder(&caller).single(request.get_ref())?;
-        let mut answers = Vec::with_capacity(1);
-        self.answer(&question, &mut answers);
-        let answer = pb::PredictResponse { prediction: answers.pop() };
+        let answer = pb::PredictResponse { prediction: self.answers(&[question]).await.pop() };
         self.metrics.predict.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(answer))
     }
@@ -176,7 +201,8 @@ impl SyncValueService for Rpc {
     async fn predict_batch(&self, request: Request<pb::PredictBatchRequest>) -> Result<Response<pb::PredictBatchResponse>, Status> {
         let start = monotonic();
         let caller = Caller::of(&request);
-        let predictions = self.answers(&caller, &request.get_ref().requests)?;
+        let questions = self.decoder(&caller).questions(&request.get_ref().requests)?;
+        let predictions = self.answers(&questions).await;
         self.metrics.predict_batch.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(pb::PredictBatchResponse { predictions }))
     }
@@ -187,14 +213,18 @@ impl SyncValueService for Rpc {
         &self,
         request: Request<Streaming<pb::PredictStreamRequest>>,
     ) -> Result<Response<Self::PredictStreamStream>, Status> {
-        let (rpc, caller) = (self.clone(), Caller::of(&request));
-        let answers = request.into_inner().map(move |message| {
-            let start = monotonic();
-            let predictions = rpc.answers(&caller, &message?.requests)?;
-            rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
-            Ok(pb::PredictStreamResponse { predictions })
+        let mine = Arc::new((self.clone(), Caller::of(&request)));
+        let answers = Until::new(request.into_inner(), &self.shutdown).then(move |message| {
+            let mine = mine.clone();
+            async move {
+                let (start, (rpc, caller)) = (monotonic(), &*mine);
+                let questions = rpc.decoder(caller).questions(&message?.requests)?;
+                let predictions = rpc.answers(&questions).await;
+                rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
+                Ok(pb::PredictStreamResponse { predictions })
+            }
         });
-        Ok(Response::new(Box::pin(Until::new(answers, &self.shutdown))))
+        Ok(Response::new(Box::pin(answers)))
     }
 
     type ObserveStream = AnswerStream<pb::ObserveResponse>;
@@ -219,15 +249,15 @@ impl SyncValueService for Rpc {
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
         let caller = Caller::of(&request);
         let request = request.into_inner().request.ok_or_else(|| Error::field("request", "missing"))?;
-        let question = self.decoder(&caller).single(&request)?;
-        let mut answers = Vec::with_capacity(1);
-        self.answer(&question, &mut answers);
-        let mut answer = pb::ExplainResponse { prediction: answers.pop(), ..Default::default() };
-        let Questions { market, questions } = &question;
+        let all = [self.decoder(&caller).single(&request)?];
+        let fetched = self.store.fetch(all[0].keys()).await;
+        let mut answer = pb::ExplainResponse { prediction: self.answers_from(&all, &fetched).pop(), ..Default::default() };
+        let Questions { market, questions } = &all[0];
         let serving = self.models.of(market);
-        let customer = |question: &Question| match &question.subject {
-            Subject::Customer(key) => self.store.read(market, |market| market.get(key).cloned()),
-            Subject::History(customer) => Some((**customer).clone()),
+        let customer = |question: &Question| match (&question.subject, fetched) {
+            (Subject::History(customer), _) => Some((**customer).clone()),
+            (Subject::Customer(key), Fetched::Here) => self.store.read(market, |market| market.get(key).cloned()),
+            (Subject::Customer(_), Fetched::Read(mut read)) => read.pop()?.ok()?,
         };
         if let Some(question) = questions.first()
             && let Some(customer) = customer(question)
@@ -241,9 +271,9 @@ impl SyncValueService for Rpc {
     async fn erase_customer(&self, request: Request<pb::EraseCustomerRequest>) -> Result<Response<pb::EraseCustomerResponse>, Status> {
         let caller = Caller::of(&request);
         let (client, customer) = self.decoder(&caller).erased(request.get_ref())?;
-        let erased = self.store.erase(&client, &customer).await?.erased;
-        erased.iter().for_each(|market| self.answers.cache.erase(*market, &customer));
-        Ok(Response::new(pb::EraseCustomerResponse { erased: erased.len() as u32 }))
+        let applied = self.store.erase(&client, &customer).await?;
+        applied.erased.iter().for_each(|market| self.answers.cache.erase(*market, &customer));
+        Ok(Response::new(pb::EraseCustomerResponse { erased: applied.known }))
     }
 
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::GetModelResponse>, Status> {

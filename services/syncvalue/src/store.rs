@@ -1,13 +1,17 @@
-//! What was observed: in memory by client, currency and customer, behind an event log on disk.
+//! What was observed, by client, currency and customer. Two engines keep it:
 //!
-//! One thread writes. It takes what is waiting as one group, makes it durable, and only then applies it and answers, in the
-//! order of the log; so that a restart, which applies the log's records in order, comes to the same state. After a failed write it
-//! takes nothing more.
+//! - embedded ([`local`]): in memory, behind an event log on disk;
+//! - shared ([`shared`]): each customer a value in a Redis or Redis Cluster, for several SyncValues side by side.
+//!
+//! Either way one writer takes what is waiting as one group, makes it durable, and only then answers, in order.
 
 pub mod cache;
 pub mod folder;
+pub mod kept;
+mod local;
 pub mod models;
 pub mod record;
+pub mod shared;
 pub mod states;
 mod wal;
 
@@ -26,11 +30,13 @@ use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
 use crate::error::Error;
 use record::{Erased, Followed, MAX_EVENTS, Record};
-use wal::Wal;
+use shared::{Fetched, Shared};
+use states::Key;
 
 /// Clients times currencies. A market is 40 kB of sums and up to 190 kB of tables: 235 MB for all of them.
 pub const MAX_MARKETS: usize = 1_024;
-/// Customers of all markets: about 200 B each for most, so 1 GB for all of them.
+/// Customers of all markets: about 200 B each for most, so 1 GB for all of them. Shared, they are in Redis, and this bounds those whose place in the
+/// sums is remembered: about 100 B each.
 pub const MAX_CUSTOMERS: u64 = 5_000_000;
 /// Messages that wait for the writer: 512 of at most 4,096 events of 130 B are 270 MB at the very worst, and 1 MB in practice.
 const MAX_WAITING: usize = 512;
@@ -46,22 +52,29 @@ pub struct Applied {
     pub duplicates: u32,
     /// Events of new customers for whom there was no room (from the log alone; a call is refused instead).
     pub dropped: u32,
-    /// The markets, by number, in which a customer was forgotten.
+    /// The markets in which an erased customer was known.
+    pub known: u32,
+    /// The markets, by number, of which something about that customer may be remembered in this process.
     pub erased: Vec<u32>,
 }
 
 enum Work {
-    Take(Job),
+    Take(Job, Done),
     /// Let go of the log, and say so.
     Close(oneshot::Sender<()>),
 }
 
+/// Whom to tell what came of a message.
+type Done = oneshot::Sender<Result<Applied, Error>>;
+
+#[derive(Default)]
 struct Job {
     events: Vec<Observed>,
+    /// Where the events are from SyncShield's log: of each, the index behind its leaf.
+    behind: Vec<u64>,
     followed: Option<Followed>,
     erased: Option<Erased>,
     attributed: Vec<Attributed>,
-    done: oneshot::Sender<Result<Applied, Error>>,
 }
 
 /// An answer that comes once the events are durable.
@@ -83,10 +96,13 @@ impl Pending {
 pub struct Store {
     state: Arc<State>,
     work: mpsc::Sender<Work>,
+    /// None: the customers are here.
+    shared: Option<Shared>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Shared, they have sums and no customers.
     markets: RwLock<HashMap<MarketId, Arc<RwLock<Market>>>>,
     accuracy: Mutex<Accuracy>,
     /// Markets that were ever made.
@@ -102,36 +118,20 @@ impl Store {
     /// # Errors
     /// The log cannot be read, is damaged, or is another process's.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let state = Arc::new(State {
-            markets: RwLock::default(),
-            accuracy: Mutex::default(),
-            numbers: AtomicU32::new(0),
-            customers: AtomicU64::new(0),
-            events: AtomicU64::new(0),
-            followed: watch::Sender::new(None),
-        });
-        let wal = Wal::open(folder, |record| {
-            for attribution in &record.attributed {
-                state.accuracy.lock().attributed(&Attributed::try_from(attribution)?);
-            }
-            for observation in &record.events {
-                let observed = Observed::try_from(observation)?;
-                state.observe(&observed);
-                if record.followed.is_some() {
-                    state.accuracy.lock().realised(&observed);
-                }
-            }
-            if let Some(erased) = &record.erased {
-                state.erase(erased);
-            }
-            state.follow(record.followed);
-            Ok(())
-        })?;
-        let (work, waiting) = mpsc::channel(MAX_WAITING);
-        let writer = Writer { state: state.clone(), wal, waiting, failed: None };
-        let thread = std::thread::Builder::new().name("syncvalue-log".into());
-        thread.spawn(move || writer.run()).map_err(Error::io("cannot start the writer"))?;
-        Ok(Self { state, work })
+        let (state, (work, waiting)) = (Arc::new(State::new()), mpsc::channel(MAX_WAITING));
+        local::start(folder, &state, waiting)?;
+        Ok(Self { state, work, shared: None })
+    }
+
+    /// Customers in `shared`; in `folder` is how far SyncShield's log has been read. Redis need not be there yet. The writer runs on the
+    /// runtime that this is called on.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or holds events of the embedded engine.
+    pub fn open_shared(folder: &Path, shared: Shared) -> Result<Self, Error> {
+        let (state, (work, waiting)) = (Arc::new(State::new()), mpsc::channel(MAX_WAITING));
+        shared::writer::start(folder, &state, &shared, waiting)?;
+        Ok(Self { state, work, shared: Some(shared) })
     }
 
     /// Hands events to the writer, waiting while its queue is full. Their order is that of these calls.
@@ -139,24 +139,26 @@ impl Store {
     /// # Errors
     /// The writer has stopped.
     pub async fn observe(&self, events: Vec<Observed>) -> Result<Pending, Error> {
-        self.take(events, None, None, Vec::new()).await
+        self.take(Job { events, ..Job::default() }).await
     }
 
-    /// Takes events of SyncShield's log in together with the position behind them; at most [`MAX_EVENTS`].
+    /// Takes events of SyncShield's log in, each with the index behind its leaf, and then the position behind them all; at most
+    /// [`MAX_EVENTS`].
     ///
     /// # Errors
-    /// The event log failed.
-    pub async fn follow(&self, events: Vec<Observed>, attributed: Vec<Attributed>, followed: Followed) -> Result<Applied, Error> {
-        self.take(events, Some(followed), None, attributed).await?.applied().await
+    /// The event log failed, or Redis did.
+    pub async fn follow(&self, events: Vec<(Observed, u64)>, attributed: Vec<Attributed>, followed: Followed) -> Result<Applied, Error> {
+        let (events, behind) = events.into_iter().unzip();
+        self.take(Job { events, behind, attributed, followed: Some(followed), erased: None }).await?.applied().await
     }
 
     /// Forgets a customer of a client, in all currencies.
     ///
     /// # Errors
-    /// The event log failed.
+    /// The event log failed, or Redis did: then some may be erased, and it is to be called again.
     pub async fn erase(&self, client: &ClientId, customer: &CustomerKey) -> Result<Applied, Error> {
         let erased = Erased { client: client.as_str().into(), customer: customer.0.to_vec() };
-        self.take(Vec::new(), None, Some(erased), Vec::new()).await?.applied().await
+        self.take(Job { erased: Some(erased), ..Job::default() }).await?.applied().await
     }
 
     /// Says that SyncShield's log held nothing to take in up to here. It is not written: after a restart it is read again.
@@ -164,17 +166,26 @@ impl Store {
         self.state.follow(Some(followed));
     }
 
-    async fn take(
-        &self,
-        events: Vec<Observed>,
-        followed: Option<Followed>,
-        erased: Option<Erased>,
-        attributed: Vec<Attributed>,
-    ) -> Result<Pending, Error> {
+    async fn take(&self, job: Job) -> Result<Pending, Error> {
         let (done, pending) = oneshot::channel();
-        let job = Job { events, followed, erased, attributed, done };
-        self.work.send(Work::Take(job)).await.map_err(|_| Error::LogFailed("the writer has stopped".into()))?;
+        self.work.send(Work::Take(job, done)).await.map_err(|_| Error::LogFailed("the writer has stopped".into()))?;
         Ok(Pending(pending))
+    }
+
+    /// What is known of the customers of one message, where it has to be read first; none asks for nobody.
+    pub async fn fetch(&self, keys: impl Iterator<Item = Option<Key>>) -> Fetched {
+        let Some(shared) = &self.shared else { return Fetched::Here };
+        let keys: Vec<Option<Key>> = keys.collect();
+        let asked: Vec<Key> = keys.iter().flatten().cloned().collect();
+        let mut read = shared.customers(&asked).await.into_iter();
+        let of = |key: &Option<Key>| {
+            let known = key.as_ref().and_then(|_| read.next()).unwrap_or(Ok(None));
+            if let (Some(key), Ok(Some(_))) = (key, &known) {
+                self.state.admit(&key.market); // its number keeps it apart in the cache
+            }
+            known
+        };
+        Fetched::Read(keys.iter().map(of).collect())
     }
 
     /// Finishes what was handed over, and lets go of the event log. Nothing more is taken.
@@ -206,13 +217,13 @@ impl Store {
         read(&self.state.accuracy.lock())
     }
 
-    /// Customers of all markets.
+    /// Customers of all markets; shared: those whom this process has taken an event of.
     #[must_use]
     pub fn customers(&self) -> u64 {
         self.state.customers.load(Ordering::Relaxed)
     }
 
-    /// Events that had an effect, since the log began.
+    /// Events that had an effect, since the log began; shared: since this process did, and by it.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.state.events.load(Ordering::Relaxed)
@@ -220,6 +231,17 @@ impl Store {
 }
 
 impl State {
+    fn new() -> Self {
+        Self {
+            markets: RwLock::default(),
+            accuracy: Mutex::default(),
+            numbers: AtomicU32::new(0),
+            customers: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            followed: watch::Sender::new(None),
+        }
+    }
+
     fn market(&self, id: &MarketId) -> Arc<RwLock<Market>> {
         if let Some(market) = self.markets.read().get(id) {
             return market.clone();
@@ -231,6 +253,15 @@ impl State {
                 entry.insert(Arc::new(RwLock::new(Market::new(number)))).clone()
             }
         }
+    }
+
+    /// The market, where there is room for it.
+    fn admit(&self, id: &MarketId) -> Option<Arc<RwLock<Market>>> {
+        let known = {
+            let markets = self.markets.read();
+            markets.len() < MAX_MARKETS || markets.contains_key(id)
+        };
+        known.then(|| self.market(id))
     }
 
     fn observe(&self, observed: &Observed) -> Effect {
@@ -264,6 +295,31 @@ impl State {
         }
     }
 
+    /// What was taken by an engine whose customers are not here.
+    fn count(&self, applied: &Result<Applied, Error>) {
+        let applied = applied.as_ref().map_or(0, |applied| applied.applied);
+        self.events.fetch_add(u64::from(applied), Ordering::Relaxed);
+    }
+
+    /// What the log says came of predictions.
+    fn judge(&self, job: &Job) {
+        if job.followed.is_some() {
+            let mut accuracy = self.accuracy.lock();
+            job.attributed.iter().for_each(|attributed| accuracy.attributed(attributed));
+            job.events.iter().for_each(|observed| accuracy.realised(observed));
+        }
+    }
+
+    /// The same, from a record of it.
+    fn judge_again(&self, record: &Record) -> Result<(), String> {
+        if record.followed.is_some() {
+            let mut accuracy = self.accuracy.lock();
+            record.attributed.iter().try_for_each(|attribution| Attributed::try_from(attribution).map(|a| accuracy.attributed(&a)))?;
+            record.events.iter().try_for_each(|observation| Observed::try_from(observation).map(|o| accuracy.realised(&o)))?;
+        }
+        Ok(())
+    }
+
     /// Whether the event is of a customer who is not known yet.
     fn is_new(&self, observed: &Observed) -> bool {
         let market = self.markets.read().get(&observed.market).cloned();
@@ -285,111 +341,26 @@ impl State {
     }
 }
 
-struct Writer {
-    state: Arc<State>,
-    wal: Wal,
-    waiting: mpsc::Receiver<Work>,
-    failed: Option<String>,
-}
-
-impl Writer {
-    /// Until it is closed, or every sender is gone.
-    fn run(mut self) {
-        let mut work = Vec::new();
-        while self.waiting.blocking_recv_many(&mut work, MAX_GROUP) > 0 {
-            let (mut group, mut closing) = (Vec::new(), None);
-            for work in work.drain(..) {
-                match work {
-                    Work::Take(job) if closing.is_none() => group.push(job),
-                    Work::Take(_) => {} // whoever waits for it sees its sender gone
-                    Work::Close(done) => closing = Some(done),
-                }
+impl Job {
+    /// Its records. A message with a position is one record, so that the two cannot come apart.
+    fn records(&self) -> Vec<Record> {
+        let of = |events: &[Observed]| Record { events: events.iter().map(Into::into).collect(), ..Record::default() };
+        let mut records: Vec<_> = self.events.chunks(MAX_EVENTS).map(of).collect();
+        records.extend(self.erased.clone().map(|erased| Record { erased: Some(erased), ..Record::default() }));
+        if let Some(followed) = &self.followed {
+            if records.is_empty() {
+                records.push(Record::default());
             }
-            self.commit(group);
-            if let Some(done) = closing {
-                drop(self);
-                done.send(()).ok();
-                return;
+            if let Some(last) = records.last_mut() {
+                last.followed = Some(followed.clone());
+                last.attributed = self.attributed.iter().map(Into::into).collect();
             }
         }
-    }
-
-    fn commit(&mut self, group: Vec<Job>) {
-        let (mut records, mut taken, mut coming) = (Vec::new(), Vec::new(), 0);
-        for mut job in group {
-            let mut outcome = Applied::default();
-            if let Some(reason) = &self.failed {
-                answer(job.done, Err(Error::LogFailed(reason.clone())));
-                continue;
-            }
-            if let Err(full) = self.state.room(&job.events, &mut coming) {
-                if job.followed.is_none() {
-                    answer(job.done, Err(full));
-                    continue;
-                }
-                // The log goes on whatever we have room for: known customers count, new ones stay unknown.
-                let all = job.events.len();
-                job.events.retain(|event| !self.state.is_new(event));
-                outcome.dropped = (all - job.events.len()) as u32;
-            }
-            records.extend(split(&job));
-            taken.push((job, outcome));
-        }
-        if !records.is_empty()
-            && let Err(error) = self.wal.append(&records)
-        {
-            tracing::error!(%error, "the event log failed; nothing more is taken until a restart");
-            self.failed = Some(error.to_string());
-        }
-        for (job, outcome) in taken {
-            let result = match &self.failed {
-                None => Ok(self.state.apply(&job, outcome)),
-                Some(reason) => Err(Error::LogFailed(reason.clone())),
-            };
-            answer(job.done, result);
-        }
+        records
     }
 }
 
-impl State {
-    fn apply(&self, job: &Job, mut outcome: Applied) -> Applied {
-        for event in &job.events {
-            match self.observe(event) {
-                Effect::Duplicate => outcome.duplicates += 1,
-                Effect::Acquired | Effect::Returned | Effect::Adjusted => outcome.applied += 1,
-            }
-        }
-        if let Some(erased) = &job.erased {
-            outcome.erased = self.erase(erased);
-        }
-        if job.followed.is_some() {
-            let mut accuracy = self.accuracy.lock();
-            job.attributed.iter().for_each(|attributed| accuracy.attributed(attributed));
-            job.events.iter().for_each(|observed| accuracy.realised(observed));
-        }
-        self.follow(job.followed.clone());
-        outcome
-    }
-}
-
-/// One message's records. A message with a position is one record, so that the two cannot come apart.
-fn split(job: &Job) -> Vec<Record> {
-    let of = |events: &[Observed]| Record { events: events.iter().map(Into::into).collect(), ..Record::default() };
-    let mut records: Vec<_> = job.events.chunks(MAX_EVENTS).map(of).collect();
-    records.extend(job.erased.clone().map(|erased| Record { erased: Some(erased), ..Record::default() }));
-    if let Some(followed) = &job.followed {
-        match records.last_mut() {
-            Some(last) => last.followed = Some(followed.clone()),
-            None => records.push(Record { followed: Some(followed.clone()), ..Record::default() }),
-        }
-        if let Some(last) = records.last_mut() {
-            last.attributed = job.attributed.iter().map(Into::into).collect();
-        }
-    }
-    records
-}
-
-fn answer(done: oneshot::Sender<Result<Applied, Error>>, result: Result<Applied, Error>) {
+fn answer(done: Done, result: Result<Applied, Error>) {
     // A caller that went away does not take the event back: it is in the log.
     drop(done.send(result));
 }

@@ -96,9 +96,11 @@ pub struct Customer {
     /// Events that had an effect.
     pub events: u64,
     /// The sum over the days of their value squared, micros^2.
-    squares: f64,
-    history: Vec<Day>,
-    recent: Vec<EventId>,
+    pub(crate) squares: f64,
+    /// See [`Customer::history`].
+    pub(crate) history: Vec<Day>,
+    /// Of the last events, at most [`REMEMBERED_IDS`], in the order in which they came.
+    pub(crate) recent: Vec<EventId>,
 }
 
 impl Customer {

@@ -14,7 +14,7 @@ use kiki::money::Currency;
 use super::customer::{Customer, Effect, Event, day_of};
 use super::fit::{Fit, Table, Tables};
 use super::population::{Population, Standing};
-use super::predictor::{self, MIN_POPULATION, Prediction};
+use super::predictor::{self, MIN_POPULATION, Prediction, Reason, Source};
 
 /// A market's name: a client and a currency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,23 +66,30 @@ impl Outlook<'_> {
         let prediction = predictor::predict(fit, table, customer, day_of(at));
         customer.map_or(prediction, |customer| prediction.made(at, customer))
     }
+
+    /// The value of a customer of whom nothing can be read at the moment, as of `at`: as for one who is not known.
+    #[must_use]
+    pub fn unavailable(&self, at: UnixMicros) -> Prediction {
+        Prediction { source: Source::Estimate(Reason::StateUnavailable), ..self.of(None, at) }
+    }
+}
+
+impl<'a> Outlook<'a> {
+    /// This, or another estimate where too few were observed for one.
+    #[must_use]
+    pub fn or(self, other: Option<(&'a Fit, Arc<Table>)>) -> Self {
+        Self { fitted: self.fitted.or(other), ..self }
+    }
 }
 
 impl Averages {
-    /// An event was taken in: `before` and `after` are the customer.
-    pub fn observed(&mut self, before: &Before, after: &Customer, effect: Effect, event: &Event) {
-        let day = day_of(event.at);
-        if event.value_micros >= 0 {
+    /// A customer who stood as `before` when it was last seen stands as `after` now.
+    pub fn seen(&mut self, before: &Standing, after: &Standing) {
+        if let Some(day) = after.last_day() {
             self.begin_day(day);
         }
         let Some(population) = &mut self.population else { return };
-        if effect == Effect::Returned {
-            population.returned(&before.standing, day);
-        }
-        if effect == Effect::Acquired {
-            population.first_micros += i128::from(after.spend_micros - before.spend_micros);
-        }
-        population.moved(&before.standing, &Standing::of(after));
+        population.seen(before, after);
         if population.customers >= MIN_POPULATION.max(2 * self.fit.as_ref().map_or(0, |fit| fit.customers)) {
             self.refit();
         }
@@ -103,9 +110,9 @@ impl Averages {
     }
 
     /// A customer was erased.
-    pub fn erased(&mut self, customer: &Customer) {
+    pub fn erased(&mut self, standing: &Standing) {
         if let Some(population) = &mut self.population {
-            population.left(&Standing::of(customer));
+            population.left(standing);
         }
     }
 
@@ -114,19 +121,6 @@ impl Averages {
     pub fn over(&self, horizon_days: u32) -> Outlook<'_> {
         let fitted = self.fit.as_ref().map(|fit| (fit, self.tables.of(fit, horizon_days)));
         Outlook { fitted, horizon_days }
-    }
-}
-
-/// What the sums need to know of a customer as it was before an event.
-#[derive(Debug, Clone, Copy)]
-pub struct Before {
-    standing: Standing,
-    spend_micros: i64,
-}
-
-impl From<&Customer> for Before {
-    fn from(customer: &Customer) -> Self {
-        Self { standing: Standing::of(customer), spend_micros: customer.spend_micros }
     }
 }
 
@@ -168,10 +162,10 @@ impl Market {
     /// Takes one event in. A duplicate changes nothing.
     pub fn observe(&mut self, key: CustomerKey, event: &Event) -> Effect {
         let customer = self.customers.entry(key).or_default();
-        let before = Before::from(&*customer);
+        let before = Standing::of(customer);
         let effect = customer.observe(event);
         if effect != Effect::Duplicate {
-            self.averages.observed(&before, customer, effect, event);
+            self.averages.seen(&before, &Standing::of(customer));
         }
         effect
     }
@@ -179,7 +173,7 @@ impl Market {
     /// Forgets a customer; whether anything was known. What it has done to the sums over all days that are over stays in them, where it is nobody's.
     pub fn erase(&mut self, key: &CustomerKey) -> bool {
         let erased = self.customers.remove(key);
-        erased.iter().for_each(|customer| self.averages.erased(customer));
+        erased.iter().for_each(|customer| self.averages.erased(&Standing::of(customer)));
         erased.is_some()
     }
 
@@ -208,7 +202,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::customer::{DAY_MICROS, EventId, MAX_VALUE_MICROS};
-    use super::super::predictor::{Reason, Source};
     use super::*;
 
     fn key(customer: u8) -> CustomerKey {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::customer::{Customer, Day, day_of, mix};
 use super::drift::{Drift, Spread};
-use super::fit::{Table, Tables};
+use super::fit::{Fit, Table, Tables};
 use super::model::state::{Said, State, ask};
 use super::model::{Forecast, Model};
 use super::predictor::Prediction;
@@ -91,6 +91,13 @@ impl Serving {
 }
 
 impl Serving {
+    /// The estimate that the model of this plan carries with it, where it knows the currency.
+    #[must_use]
+    pub fn estimate(&self, currency: Currency, horizon_days: u32) -> Option<(&Fit, Arc<Table>)> {
+        let loaded = self.serving.as_deref().filter(|model| model.currency.is_none_or(|known| known == currency))?;
+        Some((&loaded.model.estimate, loaded.table(horizon_days)))
+    }
+
     /// The id of a model of this plan.
     #[must_use]
     pub fn id(&self, number: u32) -> &str {

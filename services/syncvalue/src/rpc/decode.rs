@@ -11,6 +11,7 @@ use crate::domain::customer::{self, Customer, DAY_MICROS, EventId, MAX_VALUE_MIC
 use crate::domain::market::{MarketId, Observed, customer_of};
 use crate::domain::predictor::MAX_HORIZON_DAYS;
 use crate::error::Error;
+use crate::store::states::Key;
 
 /// Questions in one message: 1,024 of about 100 bytes; what SyncFlow coalesces is 64.
 pub(super) const MAX_REQUESTS: usize = 1_024;
@@ -44,6 +45,14 @@ pub(super) enum Subject {
 }
 
 impl Questions {
+    /// Who they are about, one for each; none for a history.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Option<Key>> {
+        self.questions.iter().map(|question| match &question.subject {
+            Subject::Customer(customer) => Some(Key { market: self.market.clone(), customer: *customer }),
+            Subject::History(_) => None,
+        })
+    }
+
     /// Whether a request may join them. A history may take 20 ms, and a market cannot change while it is read: each is read alone.
     fn take(&self, request: &pb::PredictRequest) -> bool {
         let short = !matches!(request.subject, Some(pb::predict_request::Subject::History(_)));

@@ -23,6 +23,7 @@ pub mod redis;
 
 use std::fmt;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kiki::ids::CustomerKey;
@@ -33,6 +34,9 @@ use crate::domain::market::MarketId;
 pub const MAX_BYTES: usize = 64 << 10;
 /// The most keys or changes of one call: 16 MiB of the largest states, which take 0.13 s at 1 Gbit/s; 0.5 MiB of usual ones.
 pub const MAX_BATCH: usize = 256;
+
+/// How long a call may take in all, unless it says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whose state: a client's customer in one currency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -127,6 +131,14 @@ pub enum Error {
         /// The part.
         slot: u16,
     },
+    /// Others changed the customer each time before we did.
+    #[error("redis: {key} was changed by others {tries} times in a row")]
+    Contended {
+        /// Whose state.
+        key: String,
+        /// How often it was tried.
+        tries: u32,
+    },
     /// What is stored is not a state.
     #[error("redis: {key} holds {what}, which is no state")]
     Damaged {
@@ -142,15 +154,21 @@ pub type Answers<'a, T> = Pin<Box<dyn Future<Output = Vec<Result<T, Error>>> + S
 
 /// A place for states. A call that is dropped may have been done, in part or whole.
 pub trait States: fmt::Debug + Send + Sync {
-    /// Reads the states of at most [`MAX_BATCH`] keys; none where there is none.
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>>;
+    /// Reads the states of at most [`MAX_BATCH`] keys; none where there is none. What has no answer within `patience` is an error, and what
+    /// other nodes answered by then is not.
+    fn get_within<'a>(&'a self, keys: &'a [Key], patience: Duration) -> Answers<'a, Option<State>>;
+
+    /// The same, with [`PATIENCE`].
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>> {
+        self.get_within(keys, PATIENCE)
+    }
 
     /// Makes at most [`MAX_BATCH`] changes; false where the stored state has another number of events than expected. Changes of
     /// one key are made in their order.
     fn put(&self, changes: Vec<Change>) -> Answers<'_, bool>;
 
-    /// Forgets a customer, known or not.
-    fn erase<'a>(&'a self, key: &'a Key) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+    /// Forgets at most [`MAX_BATCH`] customers, known or not; whether each was known, as far as the last try saw.
+    fn erase<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, bool>;
 }
 
 /// Whether a call may have so many keys.

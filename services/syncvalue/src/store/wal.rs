@@ -22,6 +22,9 @@ use crate::error::Error;
 /// How much is read at a time: 64 of the largest frames.
 const CHUNK: usize = 4 << 20;
 
+/// The log's file in its folder.
+const FILE: &str = "events.wal";
+
 /// The open log.
 #[derive(Debug)]
 pub(crate) struct Wal {
@@ -30,11 +33,16 @@ pub(crate) struct Wal {
     buffer: Vec<u8>,
 }
 
+/// Whether there is a log in the folder that is not empty.
+pub(crate) fn has_records(folder: &Path) -> bool {
+    std::fs::metadata(folder.join(FILE)).is_ok_and(|file| file.len() > 0)
+}
+
 impl Wal {
     /// Opens the log, hands every record to `apply` in order, and cuts a torn end off.
     pub(crate) fn open(folder: &Path, mut apply: impl FnMut(Record) -> Result<(), String>) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(Error::io(format!("cannot make the folder {}", folder.display())))?;
-        let path = folder.join("events.wal");
+        let path = folder.join(FILE);
         let failed = |what: &str| Error::io(format!("{}: cannot {what}", path.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed("open it"))?;
         match file.try_lock() {

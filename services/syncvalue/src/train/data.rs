@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use kiki::clock::UnixMicros;
 
-use crate::domain::customer::{Customer, DAY_MICROS, Day, Effect, Event, EventId};
+use crate::domain::customer::{Customer, DAY_MICROS, Day, Event, EventId};
 use crate::domain::fit::{Fit, Table};
 use crate::domain::model::features::Scales;
 use crate::domain::model::network::INPUTS;
@@ -81,12 +81,8 @@ pub fn estimate(buyers: &[Buyer], protocol: &Protocol) -> Option<Fit> {
         population.advance_to(at);
         let before = Standing::of(&customers[i]);
         let (id, midnight) = (EventId(day.day.cast_unsigned()), UnixMicros(day.day * DAY_MICROS));
-        match customers[i].observe(&Event { id, at: midnight, value_micros: day.spend_micros, items: day.items }) {
-            Effect::Returned => population.returned(&before, at),
-            Effect::Acquired => population.first_micros += i128::from(day.spend_micros),
-            Effect::Adjusted | Effect::Duplicate => {}
-        }
-        population.moved(&before, &Standing::of(&customers[i]));
+        customers[i].observe(&Event { id, at: midnight, value_micros: day.spend_micros, items: day.items });
+        population.seen(&before, &Standing::of(&customers[i]));
     }
     population.advance_to(protocol.cut);
     Fit::of(&population)

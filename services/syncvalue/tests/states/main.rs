@@ -4,6 +4,8 @@
 mod cluster;
 mod conformance;
 mod load;
+#[path = "../../../../tests/support/cluster.rs"]
+mod masters;
 mod redis;
 #[path = "../../../../tests/support/redis.rs"]
 mod server;
