@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use syncvalue::domain::model::Member;
 use syncvalue::domain::model::kernel::Vectors;
 use syncvalue::domain::model::network::{INPUTS, Layout, OUTPUTS};
-use syncvalue::domain::model::serve::{self, Advance, Peek, Replay, Restore};
+use syncvalue::domain::model::serve::{self, Advance, Open, Peek, Replay, Restore, TOGETHER};
 use syncvalue::train::gradient::{Forward, Tape};
 use syncvalue::train::random::Random;
 
@@ -48,8 +48,13 @@ fn check(vectors: Vectors, member: &Member, histories: &[Vec<Week>]) {
         let mut state = empty.clone();
         for (steps, (inputs, expected)) in inputs.iter().zip(&expected).enumerate() {
             let steps = steps as u32;
-            let out = vectors.run(Peek { member, steps, state: &state, inputs });
-            assert_eq!(bits(out), bits(*expected), "week {steps}");
+            let mut outs = [[f32::NAN; OUTPUTS]; TOGETHER + 1];
+            // Together with one who is new.
+            let (open, new) = (Open { steps, state: &state, inputs }, Open { steps: 0, state: &empty, inputs });
+            vectors.run(Peek { member, customers: &[open, new, open, open, open], outs: &mut outs });
+            assert_eq!(outs.map(bits)[2..], [bits(*expected); TOGETHER - 1], "week {steps}");
+            assert_eq!(bits(outs[0]), bits(*expected));
+            assert_eq!(bits(outs[1]), bits(trained(vectors, member, &[*inputs])[0]));
             vectors.run(Advance { member, steps, state: &mut state, inputs });
         }
         let mut restored = vec![f32::NAN; state.len()];

@@ -113,8 +113,8 @@ fn a_folder_keeps_a_model_and_refuses_what_is_none() {
     });
     assert!(other.contains("the card is that of") || other.contains("estimate"), "{other}");
     assert!(spoil(folder::WEIGHTS, &|bytes| bytes[..bytes.len() / 2].to_vec()).contains(folder::WEIGHTS));
-    let format = spoil(folder::CARD, &|bytes| String::from_utf8(bytes).unwrap().replace("\"format\": 2", "\"format\": 3").into_bytes());
-    assert!(format.contains("format: 3; this version reads 2"), "{format}");
+    let format = spoil(folder::CARD, &|bytes| String::from_utf8(bytes).unwrap().replace("\"format\": 3", "\"format\": 2").into_bytes());
+    assert!(format.contains("format: 2; this version reads 3"), "{format}");
     assert!(folder::load(&dir.path().join("none")).unwrap_err().to_string().contains("card.json"));
 }
 

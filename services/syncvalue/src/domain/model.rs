@@ -1,16 +1,19 @@
-//! The model that the product is named for: a dilated gated recurrent network over a customer's weeks.
+//! The model that the product is named for: gated recurrent networks over a customer's weeks, dilated or plain, and linear ones.
 //!
 //! [`features`] says what a week looks like to it, [`network`] is its arithmetic, [`kernel`] the loops that it is made of, and [`heads`] what
 //! comes out, beside what the estimate that every model carries with it expects ([`super::predictor`]). Several networks, each
-//! trained without another part of the customers, answer together: the mean of their answers.
+//! trained without another part of the customers, answer together: the mean of their answers ([`Answer`]).
 
 pub mod features;
+pub mod given;
 pub mod heads;
 pub mod kernel;
 pub mod network;
 pub mod reading;
 pub mod serve;
 pub mod state;
+
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -19,6 +22,7 @@ use super::fit::{Fit, Table};
 use super::interval::normal_quantile;
 use super::predictor::{self, Expected, Rfv};
 use features::Scales;
+use given::Given;
 use heads::Heads;
 use network::{INPUTS, Layout, OUTPUTS};
 use reading::Reading;
@@ -37,6 +41,10 @@ pub struct Model {
     pub scales: Scales,
     /// The networks.
     pub members: Vec<Member>,
+    /// One that was brought along, and corrects the customer's own estimate. It answers together with the others, if there are any.
+    pub given: Option<Arc<dyn Given>>,
+    /// What [`Answer::spend`] is multiplied by, so that all customers together are expected to spend what the means say.
+    pub level: f64,
     /// The estimate that it was trained beside.
     pub estimate: Fit,
     /// What the estimate expects over the horizon.
@@ -52,6 +60,31 @@ pub struct Member {
     pub own: f32,
     /// The parameters.
     pub parameters: Vec<f32>,
+}
+
+/// What a model's networks say of a customer together, in units of [`Scales::spend`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer {
+    /// The expected spend, as the heads of the mean have it: their geometric mean.
+    pub mean: f64,
+    /// The chance of any purchase.
+    pub active: f64,
+    /// Mean of the log of what is spent where anything is.
+    pub location: f64,
+    /// Standard deviation of that log.
+    pub scale: f64,
+    /// The expected number of purchase days.
+    pub count: f64,
+}
+
+impl Answer {
+    /// The expected spend but for a factor that is the same for all ([`Model::level`]): the geometric mean of two estimates. One is the mean's own; it
+    /// is unbiased, and a few large baskets move it. The other is that of a log-normal whose scatter is the same for all, which such baskets
+    /// hardly move; with the customer's own scatter it would not be robust (exp of half its square).
+    #[must_use]
+    pub fn spend(&self) -> f64 {
+        (self.mean * self.active * self.location.exp()).sqrt()
+    }
 }
 
 /// Expected spend over the model's horizon, in currency units.
@@ -77,12 +110,13 @@ pub fn scaled(expected: Expected, scales: &Scales) -> [f32; 3] {
     [(expected.spend / 1e6 / scales.spend) as f32, expected.count as f32, expected.active as f32]
 }
 
-/// What the estimate expects of someone of whom nothing is known but one usual purchase a quarter of a year ago: what a network corrects that does
-/// not start from the customer's own estimate. Any such customer would do; it says how things grow with the horizon.
+/// What the estimate expects of someone who bought for the usual amount in four months and then not for four weeks: what a network corrects that
+/// does not start from the customer's own estimate. It says how things grow with the horizon, and does so for those who matter for totals: what is
+/// expected of a customer who has nearly gone hardly grows.
 #[must_use]
 pub fn typical(estimate: &Fit, table: &Table, scales: &Scales) -> [f32; 3] {
-    let usual = Rfv { days: 1, last_day: 0, net_micros: estimate.spend as i64 };
-    scaled(predictor::expect(estimate, table, &usual, 91).unwrap_or_default(), scales)
+    let usual = Rfv { days: 4, last_day: 3 * 28, net_micros: (4.0 * estimate.spend) as i64 };
+    scaled(predictor::expect(estimate, table, &usual, 4 * 28).unwrap_or_default(), scales)
 }
 
 /// What a network corrects: `own` of the customer's own estimate and the rest of a typical one's, multiplied (odds for the chance).
@@ -132,6 +166,11 @@ impl Model {
         format!("drnn-{}", hex::encode(&digest.finalize()[..6]))
     }
 
+    /// [`Member::own`] of each network, the one that was brought along last.
+    fn owns(&self) -> impl Iterator<Item = f32> {
+        self.members.iter().map(|member| member.own).chain(self.given.iter().map(|_| 1.0))
+    }
+
     /// What the networks that said this expect over the table's horizon, as of the end of the day before `end`.
     #[must_use]
     pub fn over(&self, table: &Table, said: &Said, end: i64) -> Forecast {
@@ -139,44 +178,62 @@ impl Model {
         self.forecast(&said.outs, &scaled(expected, &self.scales), &typical(&self.estimate, table, &self.scales))
     }
 
-    /// What the mean is made of: name, what was read, and factor. Their product is `mean`, in currency units: the estimate's own, each number's of the open
-    /// week by what it adds to the logarithm through the heads alone, and what the recurrent layers add besides.
+    /// What the mean is made of: name, what was read, and factor. Their product is `mean`, in currency units: the estimate that the networks start
+    /// from, each number of the open week by what it adds to the logarithm through the heads of the mean and of the amount alone, and
+    /// what all else adds: the recurrent layers, the chance of a purchase, and the scatter.
     #[must_use]
     pub fn factors(&self, table: &Table, said: &Said, end: i64, mean: f64) -> Vec<(&'static str, f64, f64)> {
         let expected = predictor::expect(&self.estimate, table, &said.reading.rfv, end - 1).unwrap_or_default();
         let (expected, typical) = (scaled(expected, &self.scales), typical(&self.estimate, table, &self.scales));
-        let many = self.members.len().max(1) as f64;
-        let start: f64 = self.members.iter().map(|m| f64::from(offset(&expected, &typical, m.own)[0].clamp(1e-5, 1e9)).ln()).sum();
+        let many = self.owns().count().max(1) as f64;
+        let start: f64 = self.owns().map(|own| f64::from(offset(&expected, &typical, own)[0].clamp(1e-5, 1e9)).ln()).sum();
         let start = (start / many).exp() * self.scales.spend;
         let added = |input: usize| {
-            let weight = |m: &Member| f64::from(m.parameters[m.layout.skip + input * OUTPUTS + heads::MEAN]);
+            // Half of the logarithm is the mean's head, half the amount's: see `Answer::spend`.
+            let weight = |m: &Member| {
+                let of = |head: usize| f64::from(m.parameters[m.layout.skip + input * OUTPUTS + head]);
+                (of(heads::MEAN) + of(heads::LOCATION)) / 2.0
+            };
             (f64::from(said.inputs[input]) * self.members.iter().map(weight).sum::<f64>() / many).exp()
         };
         let read = (0..INPUTS).map(|input| (features::NAMES[input], f64::from(said.inputs[input]), added(input)));
         let mut factors: Vec<_> = std::iter::once(("estimate", 0.0, start)).chain(read).collect();
         let so_far: f64 = factors.iter().map(|(_, _, factor)| factor).product();
-        factors.push(("recurrent_layers", 0.0, if so_far > 0.0 { mean / so_far } else { 0.0 }));
+        factors.push(("networks_besides", 0.0, if so_far > 0.0 { mean / so_far } else { 0.0 }));
         factors
     }
 
-    /// What the members' outputs say together, beside what the estimate expects of the customer and of a typical one.
+    /// What the outputs of the members, and behind them that of a network that was brought along, say together, beside what the estimate
+    /// expects of the customer and of a typical one.
     #[must_use]
-    pub fn forecast(&self, outs: &[[f32; OUTPUTS]], expected: &[f32; 3], typical: &[f32; 3]) -> Forecast {
-        let heads = || outs.iter().zip(&self.members).map(|(out, member)| Heads::of(out, &offset(expected, typical, member.own)));
+    pub fn answer(&self, outs: &[[f32; OUTPUTS]], expected: &[f32; 3], typical: &[f32; 3]) -> Answer {
+        let heads = || outs.iter().zip(self.owns()).map(|(out, own)| Heads::of(out, &offset(expected, typical, own)));
         let mean_of = |what: fn(Heads) -> f32| heads().map(|h| f64::from(what(h))).sum::<f64>() / outs.len().max(1) as f64;
-        let (active, location, scale) = (mean_of(|h| h.active), mean_of(|h| h.location), mean_of(|h| h.scale));
+        Answer {
+            mean: mean_of(|h| h.mean.ln()).exp(),
+            active: mean_of(|h| h.active),
+            location: mean_of(|h| h.location),
+            scale: mean_of(|h| h.scale),
+            count: mean_of(|h| h.count),
+        }
+    }
+
+    /// What is expected of a customer of whom the members say this.
+    #[must_use]
+    pub fn forecast_of(&self, answer: &Answer) -> Forecast {
+        let Answer { active, location, scale, count, .. } = *answer;
         let quantile = |level: f64| {
             // Of the mass above zero, the share below the quantile; without any, the quantile is the zero itself.
             let share = 1.0 - (1.0 - level) / active;
             if share > 0.0 { (location + scale * normal_quantile(share.min(1.0 - 1e-9))).exp() * self.scales.spend } else { 0.0 }
         };
-        Forecast {
-            mean: mean_of(|h| h.mean.ln()).exp() * self.scales.spend,
-            median: quantile(0.5),
-            active,
-            q05: quantile(0.05),
-            q95: quantile(0.95),
-            count: mean_of(|h| h.count),
-        }
+        let mean = answer.spend() * self.level * self.scales.spend;
+        Forecast { mean, median: quantile(0.5), active, q05: quantile(0.05), q95: quantile(0.95), count }
+    }
+
+    /// What the members' outputs come to, as a forecast.
+    #[must_use]
+    pub fn forecast(&self, outs: &[[f32; OUTPUTS]], expected: &[f32; 3], typical: &[f32; 3]) -> Forecast {
+        self.forecast_of(&self.answer(outs, expected, typical))
     }
 }

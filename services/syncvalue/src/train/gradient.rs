@@ -267,7 +267,12 @@ mod tests {
 
     #[test]
     fn the_gradient_is_that_of_the_loss() {
-        let layout = Layout::new(&[1, 2]);
+        gradient_is_that_of_the_loss(&[1, 2]);
+        gradient_is_that_of_the_loss(&[]);
+    }
+
+    fn gradient_is_that_of_the_loss(dilations: &[usize]) {
+        let layout = Layout::new(dilations);
         let mut p = numbers(layout.len, 0.3, 1);
         p[layout.gain..layout.gain + HIDDEN].iter_mut().for_each(|gain| *gain += 1.0);
         let inputs: Vec<[f32; INPUTS]> = numbers(7 * INPUTS, 1.0, 2).as_chunks().0.to_vec();

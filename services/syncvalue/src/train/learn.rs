@@ -11,7 +11,7 @@ use crate::domain::model::{Member, offset};
 /// What a network is.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Kind {
-    /// Weeks that the layers look back, from the lowest up.
+    /// Weeks that the layers look back, from the lowest up; none make a network that reads the last week alone.
     pub dilations: Vec<usize>,
     /// See [`offset`].
     pub own: f32,
@@ -251,13 +251,25 @@ fn batch_gradient(p: &[f32], layout: &Layout, own: f32, fit: &[&History], batch:
     (loss, gradient)
 }
 
-/// The mean over customers of their last label's loss.
+/// The mean loss of all labels, by their weights.
 fn mean_loss(p: &[f32], layout: &Layout, own: f32, of: &[&History]) -> f32 {
-    let labelled = of.iter().filter_map(|history| Some((&history.inputs[..=history.labels.last()?.step], history.labels.last()?)));
-    let (inputs, labels): (Vec<_>, Vec<_>) = labelled.unzip();
-    let losses =
-        run(p, layout, &inputs).iter().zip(&labels).map(|(out, label)| f64::from(loss(out, label, own).0 / label.weight)).sum::<f64>();
-    (losses / labels.len().max(1) as f64) as f32
+    let vectors = Vectors::here();
+    let all: Vec<usize> = (0..of.len()).filter(|i| !of[*i].labels.is_empty()).collect();
+    let chunks: Vec<&[usize]> = all.chunks(CHUNK).collect();
+    let sums = each_chunk(&chunks, |chunk, tape| {
+        let mut sums = (0.0, 0.0);
+        for History { inputs, labels, .. } in chunk.iter().map(|i| of[*i]) {
+            let inputs = &inputs[..=labels.last().map_or(0, |label| label.step)];
+            vectors.run(Forward { p, layout, inputs, tape });
+            for label in labels {
+                sums.0 += f64::from(loss(&tape.out[label.step], label, own).0);
+                sums.1 += f64::from(label.weight);
+            }
+        }
+        sums
+    });
+    let (loss, weight) = sums.into_iter().fold((0.0, 0.0), |(loss, weight), of| (loss + of.0, weight + of.1));
+    if weight > 0.0 { (loss / weight) as f32 } else { 0.0 }
 }
 
 /// What comes out behind the last of each customer's weeks.

@@ -59,6 +59,11 @@ pub const NAMES: [&str; INPUTS] = [
     "bought_this_week",
 ];
 
+/// The log of an amount in units of the mean, not below that of a fiftieth: what is small still differs, and nothing is no infinity.
+fn amount(x: f64) -> f64 {
+    (x + 0.02).ln()
+}
+
 /// What fading sums keep of themselves in a week: half in four weeks, half in thirteen.
 const FADE: [f64; 2] = [0.840_896_415_253_714_6, 0.948_070_294_541_229_3];
 
@@ -127,7 +132,7 @@ impl Weeks {
             (away / 7.0).ln_1p() - 1.5,
             (tenure / 7.0).ln_1p() - 2.5,
             n.ln(),
-            self.spend.ln_1p() - 1.0,
+            amount(self.spend) - 0.8,
             ((self.spend + 1.0) / (n + 1.0)).ln(),
             lived / tenure,
             self.faded[0].ln_1p(),
@@ -137,13 +142,13 @@ impl Weeks {
             (spend.ln() + 1.0) / 2.0,
             (active / (1.0 - active).max(1e-6)).ln() / 2.0,
             (count.ln() + 1.0) / 2.0,
-            self.first_spend.ln_1p() - 0.6,
-            self.last_spend.ln_1p() - 0.6,
-            self.most.ln_1p() - 0.8,
-            (self.items / n).ln_1p() - 0.6,
+            amount(self.first_spend),
+            amount(self.last_spend),
+            amount(self.most),
+            amount(self.items / n),
             f64::from(u8::from(n < 1.5)),
             (away / gap).ln_1p(),
-            if n > 2.0 { (self.gaps_squared / (n - 1.0)).sqrt() / (lived / (n - 1.0)).max(1.0) - 1.0 } else { 0.0 },
+            if n > 2.0 { ((self.gaps_squared - lived * lived / (n - 1.0)) / (n - 2.0)).max(0.0).sqrt() / 7.0 } else { 0.0 }.ln_1p(),
             f64::from(u8::from(week.0 > 0.0)),
         ];
         numbers.map(|x| (x as f32).clamp(-8.0, 8.0))

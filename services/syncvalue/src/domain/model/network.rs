@@ -65,7 +65,7 @@ pub struct Layer {
 }
 
 impl Layout {
-    /// Of a network with these dilations, from the lowest layer up.
+    /// Of a network with these dilations, from the lowest layer up. Without any it has no state: it reads the last week alone.
     #[must_use]
     pub fn new(dilations: &[usize]) -> Self {
         let mut len = 0;

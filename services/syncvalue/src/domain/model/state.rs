@@ -6,7 +6,7 @@
 use super::network::{INPUTS, OUTPUTS};
 use super::reading::{Reading, first_week, week_of};
 use super::serve::{advance, peek, state_len};
-use super::{Day, Member, Model};
+use super::{Day, Member, Model, given};
 use crate::domain::customer::mix;
 
 /// Of one customer and one model.
@@ -44,7 +44,8 @@ impl State {
     /// Nothing yet.
     fn begin(model: &Model, days: &[Day], end: i64) -> Option<Self> {
         let reading = Reading::begin(days, (end, model.cut), &model.scales)?;
-        let len = model.members.iter().map(|member| state_len(&member.layout)).sum();
+        let given = model.given.iter().map(|given| given::state_len(&**given));
+        let len = model.members.iter().map(|member| state_len(&member.layout)).chain(given).sum();
         Some(Self { began: reading.begins, digest: digest(&days[..reading.taken]), reading, steps: 0, hidden: vec![0.0; len].into() })
     }
 
@@ -66,7 +67,7 @@ impl State {
 }
 
 /// What the networks say of a customer with these days, in order, as of the end of the day before `end`; `state` is one of an earlier
-/// question, and becomes that of this one. None where no day is before `end`.
+/// question, and becomes that of this one. None where no day is before `end`, or a network that was brought along fails.
 pub fn ask(model: &Model, state: &mut Option<State>, days: &[Day], end: i64) -> Option<Said> {
     if !state.as_ref().is_some_and(|state| state.fits(model, days, end)) {
         *state = State::begin(model, days, end);
@@ -75,32 +76,43 @@ pub fn ask(model: &Model, state: &mut Option<State>, days: &[Day], end: i64) -> 
     let estimate = (&model.estimate, &model.table);
     while state.reading.begins + 7 < end {
         let inputs = state.reading.close(days, end, &model.scales, estimate);
-        each_member(model, &mut state.hidden, |member, hidden| advance(member, &mut { state.steps }, hidden, &inputs));
+        let rest = each_member(model, &mut state.hidden, |member, hidden| advance(member, &mut { state.steps }, hidden, &inputs));
+        if let Some(given) = &model.given {
+            given::advance(&**given, &mut { state.steps }, rest, &inputs);
+        }
         state.steps += 1;
         state.digest = digest(&days[..state.reading.taken]);
     }
     let mut reading = state.reading.clone();
     let inputs = reading.close(days, end, &model.scales, estimate);
     let mut outs = Vec::with_capacity(model.members.len());
-    each_member(model, &mut state.hidden, |member, hidden| outs.push(peek(member, state.steps, hidden, &inputs)));
+    let rest = each_member(model, &mut state.hidden, |member, hidden| outs.push(peek(member, state.steps, hidden, &inputs)));
+    if let Some(given) = &model.given {
+        outs.push(given::peek(&**given, state.steps, rest, &inputs).ok()?);
+    }
     Some(Said { outs, inputs, reading })
 }
 
-fn each_member(model: &Model, mut hidden: &mut [f32], mut each: impl FnMut(&Member, &mut [f32])) {
+/// Each member with its part of the state; what remains is that of a network that was brought along.
+fn each_member<'a>(model: &Model, mut hidden: &'a mut [f32], mut each: impl FnMut(&Member, &mut [f32])) -> &'a mut [f32] {
     for member in &model.members {
         let (own, rest) = hidden.split_at_mut(state_len(&member.layout));
         each(member, own);
         hidden = rest;
     }
+    hidden
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::super::features::Scales;
+    use super::super::given::Given;
     use super::super::network::Layout;
     use super::super::{Fit, Table, weeks};
     use super::*;
@@ -115,9 +127,34 @@ mod tests {
             let layout = Layout::new(dilations);
             Member { parameters: begin(&layout, seed), layout, own: 1.0 }
         };
-        let members: Vec<_> = [(1, &[1, 2, 4, 8][..]), (2, &[1]), (3, &[3, 5])].map(member).into();
-        let table = Table::of(&estimate, 90);
-        Model { id: String::new(), horizon_days: 90, cut: 3, scales: Scales { spend: 30.0, items: 2.0 }, members, estimate, table }
+        let members: Vec<_> = [(1, &[1, 2, 4, 8][..]), (2, &[1]), (3, &[3, 5]), (4, &[])].map(member).into();
+        let (table, given): (_, Option<Arc<dyn Given>>) = (Table::of(&estimate, 90), Some(Arc::new(Five)));
+        Model {
+            id: String::new(),
+            horizon_days: 90,
+            cut: 3,
+            scales: Scales { spend: 30.0, items: 2.0 },
+            members,
+            given,
+            level: 1.0,
+            estimate,
+            table,
+        }
+    }
+
+    /// Reads five weeks, each number with a weight of its own.
+    #[derive(Debug)]
+    struct Five;
+
+    impl Given for Five {
+        fn weeks(&self) -> usize {
+            5
+        }
+
+        fn outputs(&self, weeks: &[[f32; INPUTS]]) -> Result<[f32; OUTPUTS], String> {
+            let sum = weeks.as_flattened().iter().enumerate().map(|(i, x)| x * i as f32).sum();
+            Ok([sum; OUTPUTS])
+        }
     }
 
     /// The outputs as training has them: over the whole history.
@@ -126,7 +163,8 @@ mod tests {
         if inputs.is_empty() {
             return None;
         }
-        Some(model.members.iter().map(|member| run(&member.parameters, &member.layout, &[&inputs])[0]).collect())
+        let members = model.members.iter().map(|member| run(&member.parameters, &member.layout, &[&inputs])[0]);
+        Some(members.chain([given::replay(&Five, &inputs).unwrap()]).collect())
     }
 
     fn day((day, items, spend): (i64, u32, i64)) -> Day {
