@@ -7,7 +7,7 @@ use kiki::ids::Key;
 use crate::domain::predictor::MAX_HORIZON_DAYS;
 
 const CACHE_MIB: u32 = 256;
-/// A quarter of what SyncFlow's usual deadline is.
+/// A quarter of the 100 ms that an exchange gives a bid as a rule.
 const STATES_PATIENCE_MS: u64 = 25;
 const HORIZON_DAYS: u32 = 90;
 

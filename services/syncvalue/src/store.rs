@@ -1,6 +1,6 @@
 //! What was observed, by client, currency and customer. Two engines keep it:
 //!
-//! - embedded ([`local`]): in memory, behind an event log on disk;
+//! - embedded (`local`): in memory, behind an event log on disk;
 //! - shared ([`shared`]): each customer a value in a Redis or Redis Cluster, for several SyncValues side by side.
 //!
 //! Either way one writer takes what is waiting as one group, makes it durable, and only then answers, in order.
