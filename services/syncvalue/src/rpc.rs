@@ -1,21 +1,29 @@
-//! The calls: decode, one call of the store, encode.
+//! The calls: decode, look at what is known, ask the model where that does not answer, encode.
 
 mod decode;
 mod explain;
 mod plans;
 mod until;
+pub(crate) mod wire;
+
+/// The routing of calls that `build.rs` makes.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rustdoc::all)]
+pub(crate) mod server {
+    include!(concat!(env!("OUT_DIR"), "/kiki.syncvalue.v1.SyncValueService.rs"));
+    pub(crate) use sync_value_service_server::*;
+}
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiki::caller::Caller;
 use kiki::clock::{Clock, monotonic};
 use kiki::ids::Pseudonyms;
 use kiki::leaf::{Position, PredictionStatus};
 use kiki::money::Currency;
 use kiki::pb::syncvalue::v1 as pb;
-use kiki::pb::syncvalue::v1::sync_value_service_server::SyncValueService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -24,15 +32,18 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::answers::{About, Answers, Look};
 use crate::domain::market::Outlook;
-use crate::domain::predictor::{MODEL, Prediction, Reason, Source};
+use crate::domain::predictor::{MODEL, Prediction};
 use crate::domain::serving::Serving;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::models::Models;
 use crate::store::record::Followed;
 use crate::store::{Pending, Store};
-use decode::{Decoder, Question, Questions, Subject};
+use decode::{Decoder, MAX_REQUESTS, Question, Questions, by_prost};
+use server::SyncValueService;
 use until::Until;
+use wire::read::{self, Asking};
+use wire::write;
 
 /// Messages of one Observe stream that are handed to the writer and not acknowledged: enough that each fsync finds work
 /// waiting; 32 of at most 1.2 MB.
@@ -60,37 +71,68 @@ impl Rpc {
         Decoder { caller, names: &self.names, horizon_days: self.horizon_days, now: self.clock.now() }
     }
 
-    /// The answers to questions about one market, in order.
-    fn answer(&self, Questions { market, questions }: &Questions, answers: &mut Vec<pb::Prediction>) {
+    /// The answers to questions about one market, in order, and the models that made them.
+    fn answer(&self, Questions { market, questions }: &Questions<'_>) -> (Vec<Prediction>, Arc<Serving>) {
         let serving = self.models.of(market);
-        let looks: Vec<Look<'_>> = self.store.read(market, |known| {
+        let looks: Vec<Look<'_>> = self.store.read(market, |known, recent| {
             let mut outlook: Option<Outlook<'_>> = None;
-            let look = |question: &Question| {
-                outlook.take_if(|outlook| outlook.horizon_days() != question.horizon_days);
-                let outlook = outlook.get_or_insert_with(|| known.averages.over(question.horizon_days));
-                let customer = match &question.subject {
-                    Subject::Customer(key) => known.get(key),
-                    Subject::History(customer) => Some(&**customer),
-                };
-                self.answers.look(&serving, outlook, customer, about(question, known.number, market.currency))
+            let look = |question: &Question<'_>| {
+                let (about, days) = (about(question, known.number, market.currency), question.horizon_days);
+                if let Some(prediction) = self.answers.recall(recent, &serving, &about, days) {
+                    return Look::Known(prediction);
+                }
+                outlook.take_if(|outlook| outlook.horizon_days() != days);
+                let outlook = outlook.get_or_insert_with(|| known.averages.over(days));
+                self.answers.look(recent, &serving, outlook, question.subject.customer(known), about)
             };
             questions.iter().map(look).collect()
         });
+        self.metrics.looked(&looks);
         let finish = |look| match look {
-            Look::Answered(prediction) => prediction,
+            Look::Estimated(prediction) | Look::Known(prediction) => prediction,
             Look::Ask(ask) => self.answers.ask(*ask),
         };
         let predictions: Vec<Prediction> = looks.into_iter().map(finish).collect();
         self.metrics.predicted(&predictions);
-        answers.extend(predictions.iter().map(|prediction| encode(prediction, &serving)));
+        (predictions, serving)
     }
 
-    fn answers(&self, caller: &Caller, requests: &[pb::PredictRequest]) -> Result<Vec<pb::Prediction>, Status> {
-        let mut answers = Vec::with_capacity(requests.len());
-        for questions in self.decoder(caller).questions(requests)? {
-            self.answer(&questions, &mut answers);
+    /// The answer to the message of a Predict.
+    fn one(&self, caller: &Caller, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let slow;
+        let asking = match read::question(message) {
+            Some(asking) => asking,
+            None => {
+                slow = by_prost::<pb::PredictRequest>(message)?;
+                Asking::from(&slow)
+            }
+        };
+        let question = self.decoder(caller).single(&asking)?;
+        Ok(self.written(&[question]))
+    }
+
+    /// The answer to the message of a PredictBatch or PredictStream, which are alike.
+    fn many(&self, caller: &Caller, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let slow;
+        let (all, count) = match read::questions(message, MAX_REQUESTS) {
+            Some(read) => read,
+            None => {
+                slow = by_prost::<pb::PredictBatchRequest>(message)?.requests;
+                (slow.iter().take(MAX_REQUESTS).map(Asking::from).collect(), slow.len())
+            }
+        };
+        let questions = self.decoder(caller).questions(&all, count)?;
+        Ok(self.written(&questions))
+    }
+
+    /// The answers, as all three messages have them.
+    fn written(&self, all: &[Questions<'_>]) -> Vec<u8> {
+        let mut message = Vec::new();
+        for questions in all {
+            let (predictions, serving) = self.answer(questions);
+            write::predictions(&predictions, |number| serving.id(number), &mut message);
         }
-        Ok(answers)
+        message
     }
 
     async fn followed_to(&self, asked: Option<Position>) -> Result<Option<Followed>, Error> {
@@ -121,78 +163,37 @@ fn same_log(followed: &Followed, asked: &Position) -> bool {
     asked.log_id.is_empty() || asked.log_id == followed.log_id
 }
 
-fn about(question: &Question, market: u32, currency: Currency) -> About<'_> {
-    let key = match &question.subject {
-        Subject::Customer(key) => Some(*key),
-        Subject::History(_) => None,
-    };
-    About { key, campaign: &question.campaign, at: question.at, market, currency }
-}
-
-fn encode(prediction: &Prediction, serving: &Serving) -> pb::Prediction {
-    let (model, status, reason) = match prediction.source {
-        Source::Model(number) => (serving.id(number), PredictionStatus::Ok, pb::FallbackReason::Unspecified),
-        Source::Estimate(reason) => (MODEL, PredictionStatus::Fallback, reason_of(reason)),
-    };
-    pb::Prediction {
-        mean_micros: prediction.mean_micros,
-        q05_micros: prediction.q05_micros,
-        q95_micros: prediction.q95_micros,
-        p_active_ppb: prediction.p_active_ppb,
-        horizon_days: prediction.horizon_days,
-        model: model.into(),
-        status: status.into(),
-        fallback_reason: reason.into(),
-        median_micros: prediction.median_micros,
-        staleness_seconds: prediction.staleness_secs,
-    }
-}
-
-fn reason_of(reason: Reason) -> pb::FallbackReason {
-    match reason {
-        Reason::NoModel => pb::FallbackReason::NoModel,
-        Reason::UnknownCustomer => pb::FallbackReason::UnknownCustomer,
-        Reason::NoPopulation => pb::FallbackReason::NoPopulation,
-        Reason::StateUnavailable => pb::FallbackReason::StateUnavailable,
-        Reason::ModelFailed => pb::FallbackReason::ModelFailed,
-    }
+fn about<'q>(question: &'q Question<'_>, market: u32, currency: Currency) -> About<'q> {
+    About { key: question.key(), campaign: question.campaign, at: question.at, market, currency }
 }
 
 type AnswerStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl SyncValueService for Rpc {
-    async fn predict(&self, request: Request<pb::PredictRequest>) -> Result<Response<pb::PredictResponse>, Status> {
+    async fn predict(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         let start = monotonic();
-        let caller = Caller::of(&request);
-        let question = self.decoder(&caller).single(request.get_ref())?;
-        let mut answers = Vec::with_capacity(1);
-        self.answer(&question, &mut answers);
-        let answer = pb::PredictResponse { prediction: answers.pop() };
+        let answer = self.one(&Caller::of(&request), request.get_ref())?;
         self.metrics.predict.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(answer))
     }
 
-    async fn predict_batch(&self, request: Request<pb::PredictBatchRequest>) -> Result<Response<pb::PredictBatchResponse>, Status> {
+    async fn predict_batch(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         let start = monotonic();
-        let caller = Caller::of(&request);
-        let predictions = self.answers(&caller, &request.get_ref().requests)?;
+        let answer = self.many(&Caller::of(&request), request.get_ref())?;
         self.metrics.predict_batch.observe(start.elapsed().as_secs_f64());
-        Ok(Response::new(pb::PredictBatchResponse { predictions }))
+        Ok(Response::new(answer))
     }
 
-    type PredictStreamStream = AnswerStream<pb::PredictStreamResponse>;
+    type PredictStreamStream = AnswerStream<Vec<u8>>;
 
-    async fn predict_stream(
-        &self,
-        request: Request<Streaming<pb::PredictStreamRequest>>,
-    ) -> Result<Response<Self::PredictStreamStream>, Status> {
+    async fn predict_stream(&self, request: Request<Streaming<Bytes>>) -> Result<Response<Self::PredictStreamStream>, Status> {
         let (rpc, caller) = (self.clone(), Caller::of(&request));
         let answers = request.into_inner().map(move |message| {
-            let start = monotonic();
-            let predictions = rpc.answers(&caller, &message?.requests)?;
+            let (message, start) = (message?, monotonic());
+            let answer = rpc.many(&caller, &message)?;
             rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
-            Ok(pb::PredictStreamResponse { predictions })
+            Ok(answer)
         });
         Ok(Response::new(Box::pin(Until::new(answers, &self.shutdown))))
     }
@@ -219,16 +220,12 @@ impl SyncValueService for Rpc {
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
         let caller = Caller::of(&request);
         let request = request.into_inner().request.ok_or_else(|| Error::field("request", "missing"))?;
-        let question = self.decoder(&caller).single(&request)?;
-        let mut answers = Vec::with_capacity(1);
-        self.answer(&question, &mut answers);
-        let mut answer = pb::ExplainResponse { prediction: answers.pop(), ..Default::default() };
+        let question = self.decoder(&caller).single(&Asking::from(&request))?;
+        let (predictions, serving) = self.answer(&question);
+        let prediction = predictions.first().map(|prediction| write::message(prediction, |number| serving.id(number)));
+        let mut answer = pb::ExplainResponse { prediction, ..Default::default() };
         let Questions { market, questions } = &question;
-        let serving = self.models.of(market);
-        let customer = |question: &Question| match &question.subject {
-            Subject::Customer(key) => self.store.read(market, |market| market.get(key).cloned()),
-            Subject::History(customer) => Some((**customer).clone()),
-        };
+        let customer = |question: &Question<'_>| self.store.read(market, |market, _| question.subject.customer(market).cloned());
         if let Some(question) = questions.first()
             && let Some(customer) = customer(question)
             && let Some(explained) = explain::explain(&serving, &customer, &about(question, 0, market.currency), question.horizon_days)

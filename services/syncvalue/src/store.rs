@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod folder;
 pub mod models;
+pub mod recent;
 pub mod record;
 pub mod states;
 mod wal;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
 use crate::error::Error;
+use recent::Recent;
 use record::{Erased, Followed, MAX_EVENTS, Record};
 use wal::Wal;
 
@@ -31,6 +33,8 @@ use wal::Wal;
 pub const MAX_MARKETS: usize = 1_024;
 /// Customers of all markets: about 200 B each for most, so 1 GB for all of them.
 pub const MAX_CUSTOMERS: u64 = 5_000_000;
+/// What the last answers take: 65,536 of 128 B.
+const RECENT_BYTES: usize = 8 << 20;
 /// Messages that wait for the writer: 512 of at most 4,096 events of 130 B are 270 MB at the very worst, and 1 MB in practice.
 const MAX_WAITING: usize = 512;
 /// Messages in one group: the rest waits for the next fsync.
@@ -91,6 +95,8 @@ struct State {
     customers: AtomicU64,
     events: AtomicU64,
     followed: watch::Sender<Option<Followed>>,
+    /// Written under a market's lock alone: to put something in is to read the market, and to change a customer erases what is there.
+    recent: Recent,
 }
 
 impl Store {
@@ -105,6 +111,7 @@ impl Store {
             customers: AtomicU64::new(0),
             events: AtomicU64::new(0),
             followed: watch::Sender::new(None),
+            recent: Recent::new(RECENT_BYTES),
         });
         let wal = Wal::open(folder, |record| {
             for observation in &record.events {
@@ -174,13 +181,13 @@ impl Store {
         self.state.followed.subscribe()
     }
 
-    /// Reads a market, while nothing changes in it; an empty one where nobody was observed in it. What waits to change it waits for
-    /// this, and later readers behind that.
-    pub fn read<T>(&self, market: &MarketId, read: impl FnOnce(&Market) -> T) -> T {
+    /// Reads a market, while nothing changes in it, and what was last answered about its customers; an empty one where nobody was
+    /// observed in it. What waits to change it waits for this, and later readers behind that.
+    pub fn read<T>(&self, market: &MarketId, read: impl FnOnce(&Market, &Recent) -> T) -> T {
         let market = self.state.markets.read().get(market).cloned();
         match market {
-            Some(market) => read(&market.read()),
-            None => read(&Market::default()),
+            Some(market) => read(&market.read(), &self.state.recent),
+            None => read(&Market::default(), &self.state.recent),
         }
     }
 
@@ -216,6 +223,7 @@ impl State {
         let mut market = market.write();
         let before = market.len();
         let effect = market.observe(observed.customer, &observed.event);
+        self.recent.erase(market.number, &observed.customer);
         self.customers.fetch_add((market.len() - before) as u64, Ordering::Relaxed);
         self.events.fetch_add(u64::from(effect != Effect::Duplicate), Ordering::Relaxed);
         effect
@@ -228,7 +236,9 @@ impl State {
         let of_client = markets.iter().filter(|(id, _)| id.client.as_str() == erased.client).map(|(_, market)| market);
         let known = of_client.filter_map(|market| {
             let mut market = market.write();
-            market.erase(&customer).then_some(market.number)
+            let known = market.erase(&customer);
+            self.recent.erase(market.number, &customer);
+            known.then_some(market.number)
         });
         let known: Vec<u32> = known.collect();
         self.customers.fetch_sub(known.len() as u64, Ordering::Relaxed);
