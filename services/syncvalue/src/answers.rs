@@ -16,7 +16,7 @@ use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::domain::serving::{Asked, Loaded, Serving};
 use crate::metrics::Metrics;
 use crate::store::cache::{Cache, Key};
-use crate::store::recent::{Answer, Recent};
+use crate::store::recent::{Answer, Place, Recent};
 
 /// Answers; clones are the same one.
 #[derive(Debug, Clone)]
@@ -62,11 +62,17 @@ pub(crate) enum Look<'s> {
 }
 
 impl Answers {
-    /// What was answered to the same question before, found without a look at the customer, which has not changed since.
-    pub(crate) fn recall(&self, recent: &Recent, serving: &Serving, about: &About<'_>, horizon_days: u32) -> Option<Prediction> {
+    /// What was answered to the same question before, found at the customer's place without a look at the customer, who has not changed since.
+    pub(crate) fn recall(
+        &self,
+        (recent, place): (&Recent, Place),
+        serving: &Serving,
+        about: &About<'_>,
+        horizon_days: u32,
+    ) -> Option<Prediction> {
         let customer = about.key?;
         let (Some(model), None) = serving.choose(&customer, about.campaign, about.currency) else { return None };
-        let answer = recent.get(&Key { market: about.market, model: model.number, customer })?;
+        let answer = recent.get(place, &Key { market: about.market, model: model.number, customer })?;
         let same = answer.end == Asked::end(about.at, answer.last_at) && answer.prediction.horizon_days == horizon_days;
         same.then(|| answer.prediction.made_after(about.at, answer.last_at))
     }

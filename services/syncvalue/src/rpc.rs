@@ -37,6 +37,7 @@ use crate::domain::serving::Serving;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::models::Models;
+use crate::store::recent::Place;
 use crate::store::record::Followed;
 use crate::store::{Pending, Store};
 use decode::{Decoder, MAX_REQUESTS, Question, Questions, by_prost};
@@ -75,17 +76,19 @@ impl Rpc {
     fn answer(&self, Questions { market, questions }: &Questions<'_>) -> (Vec<Prediction>, Arc<Serving>) {
         let serving = self.models.of(market);
         let looks: Vec<Look<'_>> = self.store.read(market, |known, recent| {
+            let place = |question: &Question<'_>| recent.place(known.number, &question.key().unwrap_or_default());
+            let places: Vec<Place> = questions.iter().map(place).collect();
             let mut outlook: Option<Outlook<'_>> = None;
-            let look = |question: &Question<'_>| {
+            let look = |(question, place): (&Question<'_>, Place)| {
                 let (about, days) = (about(question, known.number, market.currency), question.horizon_days);
-                if let Some(prediction) = self.answers.recall(recent, &serving, &about, days) {
+                if let Some(prediction) = self.answers.recall((recent, place), &serving, &about, days) {
                     return Look::Known(prediction);
                 }
                 outlook.take_if(|outlook| outlook.horizon_days() != days);
                 let outlook = outlook.get_or_insert_with(|| known.averages.over(days));
                 self.answers.look(recent, &serving, outlook, question.subject.customer(known), about)
             };
-            questions.iter().map(look).collect()
+            questions.iter().zip(places).map(look).collect()
         });
         self.metrics.looked(&looks);
         let finish = |look| match look {

@@ -76,7 +76,7 @@ impl Models {
             });
             insert(&mut sets, Arc::new(set));
         }
-        if let (Some(first), None) = (first, get(&sets, "", "")) {
+        if let (Some(first), None) = (first, sets.get("").and_then(|own| own.get(""))) {
             let plan = Plan { serving: first.into(), ..Plan::default() };
             insert(&mut sets, Arc::new(models.load(&plan)?));
         }
@@ -87,10 +87,9 @@ impl Models {
     /// The models that answer in a market: of its own plan, its client's, its currency's, or the one for all.
     #[must_use]
     pub fn of(&self, market: &MarketId) -> Arc<Serving> {
-        let sets = self.serving.read();
-        let (client, currency) = (market.client.as_str(), market.currency.code());
-        let scopes = [(client, currency), (client, ""), ("", currency), ("", "")];
-        scopes.iter().find_map(|(client, currency)| get(&sets, client, currency)).cloned().unwrap_or_default()
+        let (sets, currency) = (self.serving.read(), market.currency.code());
+        let of = |client: &str| sets.get(client).and_then(|own| own.get(currency).or_else(|| own.get("")));
+        of(market.client.as_str()).or_else(|| of("")).cloned().unwrap_or_default()
     }
 
     /// Every plan, with its models.
@@ -179,10 +178,6 @@ impl Models {
             .flat_map(|set| [&set.serving, &set.candidate].into_iter().flatten().map(|model| model.number).collect::<Vec<_>>())
             .collect()
     }
-}
-
-fn get<'s>(sets: &'s Sets, client: &str, currency: &str) -> Option<&'s Arc<Serving>> {
-    sets.get(client)?.get(currency)
 }
 
 fn insert(sets: &mut Sets, set: Arc<Serving>) {

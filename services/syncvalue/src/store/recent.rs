@@ -50,6 +50,10 @@ struct Slot {
 
 type Words = [u64; WORDS];
 const WORDS: usize = 11;
+/// Where a customer's answers stand.
+#[derive(Debug, Clone, Copy)]
+pub struct Place(usize);
+
 /// Bits of the last word: there is an answer, and it is the estimate's because the model failed.
 const THERE: u64 = 1;
 const FAILED: u64 = 2;
@@ -130,30 +134,40 @@ impl Recent {
         Self { hasher: RandomState::default(), pairs: std::iter::repeat_with(Default::default).take(pairs).collect() }
     }
 
-    fn pair(&self, market: u32, customer: &CustomerKey) -> &[Slot; 2] {
-        let hash = self.hasher.hash_one((market, customer));
-        &self.pairs[hash as usize & (self.pairs.len() - 1)]
+    /// Where a customer's answers stand. The processor fetches them from memory meanwhile: to know where many stand before the first is
+    /// looked at takes half the time.
+    #[must_use]
+    pub fn place(&self, market: u32, customer: &CustomerKey) -> Place {
+        let place = self.hasher.hash_one((market, customer)) as usize & (self.pairs.len() - 1);
+        let [first, _] = &self.pairs[place];
+        std::hint::black_box((first.count.load(Relaxed), first.words[WORDS - 1].load(Relaxed)));
+        Place(place)
     }
 
-    /// The last answer of this model about this customer, where it still is here.
+    fn pair(&self, place: Place) -> &[Slot; 2] {
+        &self.pairs[place.0]
+    }
+
+    /// The last answer of this model about the customer whose place it is, where it still is here.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Answer> {
-        let (slot, words) = self.find(key)?;
+    pub fn get(&self, place: Place, key: &Key) -> Option<Answer> {
+        let (slot, words) = self.find(place, key)?;
         if !slot.used.load(Relaxed) {
             slot.used.store(true, Relaxed);
         }
         Some(answer_of(words))
     }
 
-    fn find(&self, key: &Key) -> Option<(&Slot, Words)> {
+    fn find(&self, place: Place, key: &Key) -> Option<(&Slot, Words)> {
         let read = |slot| Slot::read(slot).filter(|words| is_of(words, key)).map(|words| (slot, words));
-        self.pair(key.market, &key.customer).iter().find_map(read)
+        self.pair(place).iter().find_map(read)
     }
 
     /// Puts an answer in the place of the one before, in a free one, or in that of one that nobody asked for.
     pub fn put(&self, key: &Key, answer: &Answer) {
-        let pair = self.pair(key.market, &key.customer);
-        let own = || self.find(key).map(|(slot, _)| slot);
+        let place = self.place(key.market, &key.customer);
+        let pair = self.pair(place);
+        let own = || self.find(place, key).map(|(slot, _)| slot);
         let free = || pair.iter().find(|slot| slot.words[WORDS - 1].load(Relaxed) & THERE == 0);
         let unused = || pair.iter().find(|slot| !slot.used.swap(false, Relaxed));
         own().or_else(free).or_else(unused).unwrap_or(&pair[0]).write(words_of(key, answer));
@@ -161,7 +175,7 @@ impl Recent {
 
     /// Forgets a customer of a market, whatever the model.
     pub fn erase(&self, market: u32, customer: &CustomerKey) {
-        self.pair(market, customer).iter().for_each(|slot| slot.erase(market, customer));
+        self.pair(self.place(market, customer)).iter().for_each(|slot| slot.erase(market, customer));
     }
 }
 
@@ -173,6 +187,10 @@ mod tests {
 
     fn key(customer: u8, market: u32, model: u32) -> Key {
         Key { market, model, customer: CustomerKey([customer; 16]) }
+    }
+
+    fn get(recent: &Recent, key: &Key) -> Option<Answer> {
+        recent.get(recent.place(key.market, &key.customer), key)
     }
 
     /// One whose every number is `n`.
@@ -201,13 +219,13 @@ mod tests {
             Answer { prediction: Prediction { source: Source::Estimate(Reason::ModelFailed), ..answer(8, 3).prediction }, ..answer(8, 3) };
         recent.put(&key(2, 1, 3), &failed);
         assert_eq!(
-            [key(1, 1, 1), key(1, 1, 2), key(2, 1, 3)].map(|key| recent.get(&key)),
+            [key(1, 1, 1), key(1, 1, 2), key(2, 1, 3)].map(|key| get(&recent, &key)),
             [Some(answer(7, 1)), Some(answer(6, 2)), Some(failed)]
         );
-        assert_eq!([key(1, 2, 1), key(1, 1, 3), key(0, 0, 0)].map(|key| recent.get(&key)), [None; 3]);
+        assert_eq!([key(1, 2, 1), key(1, 1, 3), key(0, 0, 0)].map(|key| get(&recent, &key)), [None; 3]);
         recent.erase(1, &CustomerKey([1; 16]));
-        assert_eq!([key(1, 1, 1), key(1, 1, 2)].map(|key| recent.get(&key)), [None; 2]);
-        assert!(recent.get(&key(2, 1, 3)).is_some());
+        assert_eq!([key(1, 1, 1), key(1, 1, 2)].map(|key| get(&recent, &key)), [None; 2]);
+        assert!(get(&recent, &key(2, 1, 3)).is_some());
     }
 
     #[test]
@@ -216,9 +234,9 @@ mod tests {
         assert_eq!(size_of_val(&*recent.pairs), 256);
         recent.put(&key(0, 1, 1), &answer(9, 1));
         for other in 1..100 {
-            assert_eq!(recent.get(&key(0, 1, 1)), Some(answer(9, 1)), "{other}");
+            assert_eq!(get(&recent, &key(0, 1, 1)), Some(answer(9, 1)), "{other}");
             recent.put(&key(other, 1, 1), &answer(1, 1));
-            assert!(recent.get(&key(0, 1, 1)).is_some(), "{other}");
+            assert!(get(&recent, &key(0, 1, 1)).is_some(), "{other}");
         }
     }
 
@@ -233,7 +251,7 @@ mod tests {
             let mut seen = 0;
             while seen < 50_000 {
                 for customer in 0..5 {
-                    if let Some(seen) = recent.get(&key(customer, 1, 0)) {
+                    if let Some(seen) = get(&recent, &key(customer, 1, 0)) {
                         assert_eq!(seen, answer(seen.prediction.horizon_days, 0));
                         assert_eq!(seen.end / 3 % 5, i64::from(customer));
                     }

@@ -25,10 +25,14 @@ pub(in crate::rpc) fn predictions<'s>(predictions: &[Prediction], id: impl Fn(u3
         head.number(4, prediction.p_active_ppb.into());
         tail.amount(9, prediction.median_micros);
         tail.number(10, prediction.staleness_secs.into());
-        let mut start = Fields::default();
-        start.push(1 << 3 | BYTES);
-        start.varint((head.len + origin.len() + tail.len) as u64);
-        [start.bytes(), head.bytes(), &origin, tail.bytes()].iter().for_each(|part| to.extend_from_slice(part));
+        to.push(1 << 3 | BYTES);
+        let mut len = head.len + origin.len() + tail.len;
+        while len >= 0x80 {
+            to.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        to.push(len as u8);
+        [head.bytes(), &origin, tail.bytes()].iter().for_each(|part| to.extend_from_slice(part));
     }
 }
 
