@@ -16,6 +16,7 @@ use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::domain::serving::{Asked, Loaded, Serving};
 use crate::metrics::Metrics;
 use crate::store::cache::{Cache, Key};
+use crate::store::recent::{Answer, Place, Recent};
 
 /// Answers; clones are the same one.
 #[derive(Debug, Clone)]
@@ -51,26 +52,56 @@ pub(crate) struct Ask<'s> {
 }
 
 /// The first step's outcome.
+#[derive(Debug)]
 pub(crate) enum Look<'s> {
-    Answered(Prediction),
+    /// No model is to answer, or nothing is known of the customer.
+    Estimated(Prediction),
+    /// The model said so before.
+    Known(Prediction),
     Ask(Box<Ask<'s>>),
 }
 
 impl Answers {
-    /// Looks at what is known of a customer (none: unknown).
-    pub(crate) fn look<'s>(&self, serving: &'s Serving, outlook: &Outlook<'_>, customer: Option<&Customer>, about: About<'_>) -> Look<'s> {
+    /// What was answered to the same question before, found at the customer's place without a look at the customer, who has not changed since.
+    pub(crate) fn recall(
+        &self,
+        (recent, place): (&Recent, Place),
+        serving: &Serving,
+        about: &About<'_>,
+        horizon_days: u32,
+    ) -> Option<Prediction> {
+        let customer = about.key?;
+        let (Some(model), None) = serving.choose(&customer, about.campaign, about.currency) else { return None };
+        let answer = recent.get(place, &Key { market: about.market, model: model.number, customer })?;
+        let same = answer.end == Asked::end(about.at, answer.last_at) && answer.prediction.horizon_days == horizon_days;
+        same.then(|| answer.prediction.made_after(about.at, answer.last_at))
+    }
+
+    /// Looks at what is known of a customer (none: unknown). What the cache knows is `recent` from then on, where that is kept.
+    pub(crate) fn look<'s>(
+        &self,
+        recent: Option<&Recent>,
+        serving: &'s Serving,
+        outlook: &Outlook<'_>,
+        customer: Option<&Customer>,
+        about: About<'_>,
+    ) -> Look<'s> {
         let estimate = || outlook.of(customer, about.at);
-        let Some(customer) = customer.filter(|customer| customer.days > 0) else { return Look::Answered(estimate()) };
+        let Some(customer) = customer.filter(|customer| customer.days > 0) else { return Look::Estimated(estimate()) };
         let nobody = CustomerKey::default();
         let (model, shadow) = serving.choose(about.key.as_ref().unwrap_or(&nobody), about.campaign, about.currency);
-        let Some(model) = model else { return Look::Answered(estimate()) };
+        let Some(model) = model else { return Look::Estimated(estimate()) };
         let asked = Asked::of(about.at, customer, outlook.horizon_days());
         let key = about.key.map(|customer| Key { market: about.market, model: model.number, customer });
         let stamp = customer.stamp();
         if shadow.is_none()
-            && let Some(prediction) = key.and_then(|key| self.cache.answer(&key, stamp, asked))
+            && let Some(key) = &key
+            && let Some(prediction) = self.cache.answer(key, stamp, asked)
         {
-            return Look::Answered(prediction.made(about.at, customer));
+            if let Some(recent) = recent {
+                recent.put(key, &Answer { last_at: customer.last_at, end: asked.end, prediction });
+            }
+            return Look::Known(prediction.made(about.at, customer));
         }
         let fallback = estimate();
         let (days, staleness_secs) = (customer.history().to_vec(), fallback.made(about.at, customer).staleness_secs);

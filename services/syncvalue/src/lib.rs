@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::Pseudonyms;
-use kiki::pb::syncvalue::v1::sync_value_service_server::SyncValueServiceServer;
 use kiki::runtime::{self, Listeners, MAX_MESSAGE};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -39,6 +38,7 @@ use answers::Answers;
 use follower::Follower;
 use metrics::{Metrics, Psi};
 use rpc::Rpc;
+use rpc::server::SyncValueServiceServer;
 use store::Store;
 use store::cache::Cache;
 use store::models::Models;

@@ -7,6 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use crate::answers::Look;
 use crate::domain::accuracy::Accuracy;
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::store::models::Models;
@@ -57,21 +58,28 @@ impl Collector for Psi {
 
 /// Ends of the buckets of a logarithm of a ratio: 0.01 is 1 %.
 const SHADOW: [f64; 13] = [-2.0, -1.0, -0.5, -0.2, -0.1, -0.02, -0.001, 0.001, 0.02, 0.1, 0.2, 0.5, 1.0];
-/// Who answered, by label; none: a model.
-const SOURCES: [(&str, Option<Reason>); 6] = [
-    ("ok", None),
-    ("no_model", Some(Reason::NoModel)),
-    ("unknown_customer", Some(Reason::UnknownCustomer)),
-    ("no_population", Some(Reason::NoPopulation)),
-    ("state_unavailable", Some(Reason::StateUnavailable)),
-    ("model_failed", Some(Reason::ModelFailed)),
-];
+/// Who answered, by label: a model, or the estimate for a reason.
+const SOURCES: [&str; 6] = ["ok", "no_model", "unknown_customer", "no_population", "state_unavailable", "model_failed"];
+
+/// Where it stands in [`SOURCES`].
+const fn place(source: Source) -> usize {
+    match source {
+        Source::Model(_) => 0,
+        Source::Estimate(Reason::NoModel) => 1,
+        Source::Estimate(Reason::UnknownCustomer) => 2,
+        Source::Estimate(Reason::NoPopulation) => 3,
+        Source::Estimate(Reason::StateUnavailable) => 4,
+        Source::Estimate(Reason::ModelFailed) => 5,
+    }
+}
 
 /// The service's own metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     /// As in [`SOURCES`].
     sources: [IntCounter; SOURCES.len()],
+    /// Of the questions that a model was to answer: those whose answer was known, and those that its networks were asked.
+    cache: [IntCounter; 2],
     shadow: Histogram,
     /// Customers whose networks' state had to go.
     pub(crate) evictions: IntCounter,
@@ -84,7 +92,7 @@ pub(crate) struct Metrics {
     accuracy: GaugeVec,
     matured: IntGaugeVec,
     calibration: GaugeVec,
-    /// The time from a message's being decoded to its answer, by RPC.
+    /// The time from a message's bytes to its answer's, by RPC.
     pub(crate) predict: Histogram,
     pub(crate) predict_batch: Histogram,
     pub(crate) predict_stream: Histogram,
@@ -100,13 +108,21 @@ impl Metrics {
             ),
             &["reason"],
         ));
-        let options = HistogramOpts::new("syncvalue_service_seconds", "time from a message's being decoded to its answer, by RPC");
+        let cache = metrics.add(IntCounterVec::new(
+            Opts::new(
+                "syncvalue_cache_answers_total",
+                "questions that a model was to answer: its answer was known (hit), or its networks were asked (miss)",
+            ),
+            &["result"],
+        ));
+        let options = HistogramOpts::new("syncvalue_service_seconds", "time from a message's bytes to its answer's, by RPC");
         let service = metrics.add(HistogramVec::new(options.buckets(SERVICE_US.map(|us| us / 1e6).to_vec()), &["rpc"]));
         Self {
             predict: service.with_label_values(&["Predict"]),
             predict_batch: service.with_label_values(&["PredictBatch"]),
             predict_stream: service.with_label_values(&["PredictStream"]),
-            sources: SOURCES.map(|(label, _)| predictions.with_label_values(&[label])),
+            sources: SOURCES.map(|label| predictions.with_label_values(&[label])),
+            cache: ["hit", "miss"].map(|label| cache.with_label_values(&[label])),
             shadow: metrics.add(Histogram::with_opts(
                 HistogramOpts::new(
                     "syncvalue_shadow_log_ratio",
@@ -159,19 +175,24 @@ impl Metrics {
         }
     }
 
-    /// Predictions were answered. Each counter is touched once: the cores share them.
-    pub(crate) fn predicted(&self, predictions: &[Prediction]) {
-        for (counter, source) in self.sources.iter().zip(SOURCES) {
-            let counted = |prediction: &&Prediction| match (prediction.source, source.1) {
-                (Source::Model(_), None) => true,
-                (Source::Estimate(by), Some(reason)) => by == reason,
-                _ => false,
-            };
-            match predictions.iter().filter(counted).count() {
-                0 => {}
-                count => counter.inc_by(count as u64),
+    /// Questions were looked at.
+    pub(crate) fn looked(&self, looks: &[Look<'_>]) {
+        let mut counts = [0; 2];
+        for look in looks {
+            match look {
+                Look::Estimated(_) => {}
+                Look::Known(_) => counts[0] += 1,
+                Look::Ask(_) => counts[1] += 1,
             }
         }
+        add(&self.cache, counts);
+    }
+
+    /// Predictions were answered.
+    pub(crate) fn predicted(&self, predictions: &[Prediction]) {
+        let mut counts = [0; SOURCES.len()];
+        predictions.iter().for_each(|prediction| counts[place(prediction.source)] += 1);
+        add(&self.sources, counts);
     }
 
     /// Another model made a prediction too.
@@ -211,4 +232,9 @@ impl Metrics {
     pub(crate) fn attributed(&self, currency: &str, predicted_ltv_micros: i64) {
         self.predicted_ltv.with_label_values(&[currency]).inc_by(predicted_ltv_micros.max(0) as f64 / 1e6);
     }
+}
+
+/// Each counter is touched once, where it is at all: the cores share them.
+fn add<const N: usize>(counters: &[IntCounter; N], counts: [u64; N]) {
+    counters.iter().zip(counts).filter(|(_, count)| *count > 0).for_each(|(counter, count)| counter.inc_by(count));
 }

@@ -1,21 +1,29 @@
-//! The calls: decode, one call of the store, encode.
+//! The calls: decode, look at what is known, ask the model where that does not answer, encode.
 
 mod decode;
 mod explain;
 mod plans;
 mod until;
+pub(crate) mod wire;
+
+/// The routing of calls that `build.rs` makes.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rustdoc::all)]
+pub(crate) mod server {
+    include!(concat!(env!("OUT_DIR"), "/kiki.syncvalue.v1.SyncValueService.rs"));
+    pub(crate) use sync_value_service_server::*;
+}
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiki::caller::Caller;
 use kiki::clock::{Clock, monotonic};
 use kiki::ids::Pseudonyms;
 use kiki::leaf::{Position, PredictionStatus};
 use kiki::money::Currency;
 use kiki::pb::syncvalue::v1 as pb;
-use kiki::pb::syncvalue::v1::sync_value_service_server::SyncValueService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -24,16 +32,20 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::answers::{About, Answers, Look};
 use crate::domain::market::{Market, Outlook};
-use crate::domain::predictor::{MODEL, Prediction, Reason, Source};
+use crate::domain::predictor::{MODEL, Prediction};
 use crate::domain::serving::Serving;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::models::Models;
+use crate::store::recent::Place;
 use crate::store::record::Followed;
 use crate::store::shared::{Fetched, Known};
 use crate::store::{Pending, Store};
-use decode::{Decoder, Question, Questions, Subject};
+use decode::{Decoder, MAX_REQUESTS, Question, Questions, Subject, by_prost};
+use server::SyncValueService;
 use until::Until;
+use wire::read::{self, Asking};
+use wire::write;
 
 /// Messages of one Observe stream that are handed to the writer and not acknowledged: enough that each fsync finds work
 /// waiting; 32 of at most 1.2 MB.
@@ -61,56 +73,83 @@ impl Rpc {
         Decoder { caller, names: &self.names, horizon_days: self.horizon_days, now: self.clock.now() }
     }
 
-    /// The answers to questions about one market, in order.
-    /// `fetched` are its customers, where they are not here.
-    fn answer(&self, Questions { market, questions }: &Questions, fetched: Option<&[Known]>, answers: &mut Vec<pb::Prediction>) {
+    /// The answers to questions about one market, in order, and the models that made them. `fetched` are its customers, where they are not here.
+    fn answer(&self, Questions { market, questions }: &Questions<'_>, fetched: Option<&[Known]>) -> (Vec<Prediction>, Arc<Serving>) {
         let serving = self.models.of(market);
-        let looks: Vec<Look<'_>> = self.store.read(market, |known| {
+        let looks: Vec<Look<'_>> = self.store.read(market, |known, recent| {
+            let place = |question: &Question<'_>| recent.place(known.number, &question.key().unwrap_or_default());
+            let places: Vec<Place> = questions.iter().map(place).collect();
             let mut outlook: Option<Outlook<'_>> = None;
-            let look = |(i, question): (usize, &Question)| {
-                outlook.take_if(|outlook| outlook.horizon_days() != question.horizon_days);
-                let outlook = outlook.get_or_insert_with(|| outlook_of(known, &serving, question, market.currency, fetched.is_some()));
+            // Elsewhere customers change without our being told.
+            let recent = fetched.is_none().then_some(recent);
+            let look = |(i, question): (usize, &Question<'_>)| {
+                let (about, days) = (about(question, known.number, market.currency), question.horizon_days);
+                if let Some(recent) = recent
+                    && let Some(prediction) = self.answers.recall((recent, places[i]), &serving, &about, days)
+                {
+                    return Look::Known(prediction);
+                }
+                outlook.take_if(|outlook| outlook.horizon_days() != days);
+                let outlook = outlook.get_or_insert_with(|| outlook_of(known, &serving, days, market.currency, fetched.is_some()));
                 let customer = match (&question.subject, fetched) {
                     (Subject::History(customer), _) => Some(&**customer),
                     (Subject::Customer(key), None) => known.get(key),
                     (Subject::Customer(_), Some(fetched)) => match &fetched[i] {
                         Ok(customer) => customer.as_ref(),
-                        Err(_) => return Look::Answered(outlook.unavailable(question.at)),
+                        Err(_) => return Look::Estimated(outlook.unavailable(question.at)),
                     },
                 };
-                self.answers.look(&serving, outlook, customer, about(question, known.number, market.currency))
+                self.answers.look(recent, &serving, outlook, customer, about)
             };
             questions.iter().enumerate().map(look).collect()
         });
+        self.metrics.looked(&looks);
         let finish = |look| match look {
-            Look::Answered(prediction) => prediction,
+            Look::Estimated(prediction) | Look::Known(prediction) => prediction,
             Look::Ask(ask) => self.answers.ask(*ask),
         };
         let predictions: Vec<Prediction> = looks.into_iter().map(finish).collect();
         self.metrics.predicted(&predictions);
-        answers.extend(predictions.iter().map(|prediction| encode(prediction, &serving)));
+        (predictions, serving)
     }
 
-    /// The answers to the questions of one message.
-    async fn answers(&self, all: &[Questions]) -> Vec<pb::Prediction> {
-        let fetched = self.store.fetch(all.iter().flat_map(Questions::keys)).await;
-        self.answers_from(all, &fetched)
-    }
-
-    fn answers_from(&self, all: &[Questions], fetched: &Fetched) -> Vec<pb::Prediction> {
-        let mut answers = Vec::with_capacity(all.iter().map(|questions| questions.questions.len()).sum());
-        match fetched {
-            Fetched::Here => all.iter().for_each(|questions| self.answer(questions, None, &mut answers)),
-            Fetched::Read(read) => {
-                let mut rest = read.as_slice();
-                for questions in all {
-                    let (its_own, later) = rest.split_at(questions.questions.len());
-                    rest = later;
-                    self.answer(questions, Some(its_own), &mut answers);
-                }
+    /// The answer to the message of a Predict.
+    async fn one(&self, caller: &Caller, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let slow;
+        let asking = match read::question(message) {
+            Some(asking) => asking,
+            None => {
+                slow = by_prost::<pb::PredictRequest>(message)?;
+                Asking::from(&slow)
             }
+        };
+        Ok(self.written(&[self.decoder(caller).single(&asking)?]).await)
+    }
+
+    /// The answer to the message of a PredictBatch or PredictStream, which are alike.
+    async fn many(&self, caller: &Caller, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let slow;
+        let (all, count) = match read::questions(message, MAX_REQUESTS) {
+            Some(read) => read,
+            None => {
+                slow = by_prost::<pb::PredictBatchRequest>(message)?.requests;
+                (slow.iter().take(MAX_REQUESTS).map(Asking::from).collect(), slow.len())
+            }
+        };
+        Ok(self.written(&self.decoder(caller).questions(&all, count)?).await)
+    }
+
+    /// The answers, as all three messages have them.
+    async fn written(&self, all: &[Questions<'_>]) -> Vec<u8> {
+        let fetched = self.store.fetch(all.iter().flat_map(Questions::keys)).await;
+        let (mut message, mut asked) = (Vec::new(), 0);
+        for questions in all {
+            let from = asked;
+            asked += questions.questions.len();
+            let (predictions, serving) = self.answer(questions, fetched.some(from..asked));
+            write::predictions(&predictions, |number| serving.id(number), &mut message);
         }
-        answers
+        message
     }
 
     async fn followed_to(&self, asked: Option<Position>) -> Result<Option<Followed>, Error> {
@@ -143,85 +182,44 @@ fn same_log(followed: &Followed, asked: &Position) -> bool {
 
 /// The estimate of a market. Customers who are not here left the market's sums to be of what passed by: where that is nothing yet, the model's own
 /// stands in.
-fn outlook_of<'a>(known: &'a Market, serving: &'a Serving, question: &Question, currency: Currency, elsewhere: bool) -> Outlook<'a> {
-    let outlook = known.averages.over(question.horizon_days);
-    if elsewhere { outlook.or(serving.estimate(currency, question.horizon_days)) } else { outlook }
+fn outlook_of<'a>(known: &'a Market, serving: &'a Serving, horizon_days: u32, currency: Currency, elsewhere: bool) -> Outlook<'a> {
+    let outlook = known.averages.over(horizon_days);
+    if elsewhere { outlook.or(serving.estimate(currency, horizon_days)) } else { outlook }
 }
 
-fn about(question: &Question, market: u32, currency: Currency) -> About<'_> {
-    let key = match &question.subject {
-        Subject::Customer(key) => Some(*key),
-        Subject::History(_) => None,
-    };
-    About { key, campaign: &question.campaign, at: question.at, market, currency }
-}
-
-fn encode(prediction: &Prediction, serving: &Serving) -> pb::Prediction {
-    let (model, status, reason) = match prediction.source {
-        Source::Model(number) => (serving.id(number), PredictionStatus::Ok, pb::FallbackReason::Unspecified),
-        Source::Estimate(reason) => (MODEL, PredictionStatus::Fallback, reason_of(reason)),
-    };
-    pb::Prediction {
-        mean_micros: prediction.mean_micros,
-        q05_micros: prediction.q05_micros,
-        q95_micros: prediction.q95_micros,
-        p_active_ppb: prediction.p_active_ppb,
-        horizon_days: prediction.horizon_days,
-        model: model.into(),
-        status: status.into(),
-        fallback_reason: reason.into(),
-        median_micros: prediction.median_micros,
-        staleness_seconds: prediction.staleness_secs,
-    }
-}
-
-fn reason_of(reason: Reason) -> pb::FallbackReason {
-    match reason {
-        Reason::NoModel => pb::FallbackReason::NoModel,
-        Reason::UnknownCustomer => pb::FallbackReason::UnknownCustomer,
-        Reason::NoPopulation => pb::FallbackReason::NoPopulation,
-        Reason::StateUnavailable => pb::FallbackReason::StateUnavailable,
-        Reason::ModelFailed => pb::FallbackReason::ModelFailed,
-    }
+fn about<'q>(question: &'q Question<'_>, market: u32, currency: Currency) -> About<'q> {
+    About { key: question.key(), campaign: question.campaign, at: question.at, market, currency }
 }
 
 type AnswerStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl SyncValueService for Rpc {
-    async fn predict(&self, request: Request<pb::PredictRequest>) -> Result<Response<pb::PredictResponse>, Status> {
+    async fn predict(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         let start = monotonic();
-        let caller = Caller::of(&request);
-        let question = self.decoder(&caller).single(request.get_ref())?;
-        let answer = pb::PredictResponse { prediction: self.answers(&[question]).await.pop() };
+        let answer = self.one(&Caller::of(&request), request.get_ref()).await?;
         self.metrics.predict.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(answer))
     }
 
-    async fn predict_batch(&self, request: Request<pb::PredictBatchRequest>) -> Result<Response<pb::PredictBatchResponse>, Status> {
+    async fn predict_batch(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         let start = monotonic();
-        let caller = Caller::of(&request);
-        let questions = self.decoder(&caller).questions(&request.get_ref().requests)?;
-        let predictions = self.answers(&questions).await;
+        let answer = self.many(&Caller::of(&request), request.get_ref()).await?;
         self.metrics.predict_batch.observe(start.elapsed().as_secs_f64());
-        Ok(Response::new(pb::PredictBatchResponse { predictions }))
+        Ok(Response::new(answer))
     }
 
-    type PredictStreamStream = AnswerStream<pb::PredictStreamResponse>;
+    type PredictStreamStream = AnswerStream<Vec<u8>>;
 
-    async fn predict_stream(
-        &self,
-        request: Request<Streaming<pb::PredictStreamRequest>>,
-    ) -> Result<Response<Self::PredictStreamStream>, Status> {
+    async fn predict_stream(&self, request: Request<Streaming<Bytes>>) -> Result<Response<Self::PredictStreamStream>, Status> {
         let mine = Arc::new((self.clone(), Caller::of(&request)));
         let answers = Until::new(request.into_inner(), &self.shutdown).then(move |message| {
             let mine = mine.clone();
             async move {
-                let (start, (rpc, caller)) = (monotonic(), &*mine);
-                let questions = rpc.decoder(caller).questions(&message?.requests)?;
-                let predictions = rpc.answers(&questions).await;
+                let (message, start, (rpc, caller)) = (message?, monotonic(), &*mine);
+                let answer = rpc.many(caller, &message).await?;
                 rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
-                Ok(pb::PredictStreamResponse { predictions })
+                Ok(answer)
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -249,14 +247,15 @@ impl SyncValueService for Rpc {
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
         let caller = Caller::of(&request);
         let request = request.into_inner().request.ok_or_else(|| Error::field("request", "missing"))?;
-        let all = [self.decoder(&caller).single(&request)?];
+        let all = [self.decoder(&caller).single(&Asking::from(&request))?];
         let fetched = self.store.fetch(all[0].keys()).await;
-        let mut answer = pb::ExplainResponse { prediction: self.answers_from(&all, &fetched).pop(), ..Default::default() };
         let Questions { market, questions } = &all[0];
-        let serving = self.models.of(market);
-        let customer = |question: &Question| match (&question.subject, fetched) {
+        let (predictions, serving) = self.answer(&all[0], fetched.some(0..questions.len()));
+        let prediction = predictions.first().map(|prediction| write::message(prediction, |number| serving.id(number)));
+        let mut answer = pb::ExplainResponse { prediction, ..Default::default() };
+        let customer = |question: &Question<'_>| match (&question.subject, fetched) {
             (Subject::History(customer), _) => Some((**customer).clone()),
-            (Subject::Customer(key), Fetched::Here) => self.store.read(market, |market| market.get(key).cloned()),
+            (Subject::Customer(key), Fetched::Here) => self.store.read(market, |market, _| market.get(key).cloned()),
             (Subject::Customer(_), Fetched::Read(mut read)) => read.pop()?.ok()?,
         };
         if let Some(question) = questions.first()

@@ -10,6 +10,7 @@ pub mod folder;
 pub mod kept;
 mod local;
 pub mod models;
+pub mod recent;
 pub mod record;
 pub mod shared;
 pub mod states;
@@ -29,6 +30,7 @@ use crate::domain::accuracy::{Accuracy, Attributed};
 use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
 use crate::error::Error;
+use recent::Recent;
 use record::{Erased, Followed, MAX_EVENTS, Record};
 use shared::{Fetched, Shared};
 use states::Key;
@@ -38,6 +40,8 @@ pub const MAX_MARKETS: usize = 1_024;
 /// Customers of all markets: about 200 B each for most, so 1 GB for all of them. Shared, they are in Redis, and this bounds those whose place in the
 /// sums is remembered: about 100 B each.
 pub const MAX_CUSTOMERS: u64 = 5_000_000;
+/// What the last answers take: 65,536 of 128 B.
+const RECENT_BYTES: usize = 8 << 20;
 /// Messages that wait for the writer: 512 of at most 4,096 events of 130 B are 270 MB at the very worst, and 1 MB in practice.
 const MAX_WAITING: usize = 512;
 /// Messages in one group: the rest waits for the next fsync.
@@ -110,6 +114,8 @@ struct State {
     customers: AtomicU64,
     events: AtomicU64,
     followed: watch::Sender<Option<Followed>>,
+    /// Written under a market's lock alone: to put something in is to read the market, and to change a customer erases what is there.
+    recent: Recent,
 }
 
 impl Store {
@@ -202,13 +208,13 @@ impl Store {
         self.state.followed.subscribe()
     }
 
-    /// Reads a market, while nothing changes in it; an empty one where nobody was observed in it. What waits to change it waits for
-    /// this, and later readers behind that.
-    pub fn read<T>(&self, market: &MarketId, read: impl FnOnce(&Market) -> T) -> T {
+    /// Reads a market, while nothing changes in it, and what was last answered about its customers; an empty one where nobody was
+    /// observed in it. What waits to change it waits for this, and later readers behind that.
+    pub fn read<T>(&self, market: &MarketId, read: impl FnOnce(&Market, &Recent) -> T) -> T {
         let market = self.state.markets.read().get(market).cloned();
         match market {
-            Some(market) => read(&market.read()),
-            None => read(&Market::default()),
+            Some(market) => read(&market.read(), &self.state.recent),
+            None => read(&Market::default(), &self.state.recent),
         }
     }
 
@@ -239,6 +245,7 @@ impl State {
             customers: AtomicU64::new(0),
             events: AtomicU64::new(0),
             followed: watch::Sender::new(None),
+            recent: Recent::new(RECENT_BYTES),
         }
     }
 
@@ -269,6 +276,7 @@ impl State {
         let mut market = market.write();
         let before = market.len();
         let effect = market.observe(observed.customer, &observed.event);
+        self.recent.erase(market.number, &observed.customer);
         self.customers.fetch_add((market.len() - before) as u64, Ordering::Relaxed);
         self.events.fetch_add(u64::from(effect != Effect::Duplicate), Ordering::Relaxed);
         effect
@@ -282,7 +290,9 @@ impl State {
         let of_client = markets.iter().filter(|(id, _)| id.client.as_str() == erased.client).map(|(_, market)| market);
         let known = of_client.filter_map(|market| {
             let mut market = market.write();
-            market.erase(&customer).then_some(market.number)
+            let known = market.erase(&customer);
+            self.recent.erase(market.number, &customer);
+            known.then_some(market.number)
         });
         let known: Vec<u32> = known.collect();
         self.customers.fetch_sub(known.len() as u64, Ordering::Relaxed);

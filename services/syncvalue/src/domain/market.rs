@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use kiki::clock::UnixMicros;
 use kiki::ids::{ClientId, CustomerKey};
 use kiki::money::Currency;
@@ -129,7 +130,8 @@ impl Averages {
 pub struct Market {
     /// Its own among all markets; 0 where nobody was observed yet.
     pub number: u32,
-    customers: HashMap<CustomerKey, Customer>,
+    /// Keys that come in are pseudonyms, made with a secret: who sends events cannot choose them to collide.
+    customers: HashMap<CustomerKey, Customer, RandomState>,
     /// The sums over them.
     pub averages: Averages,
 }

@@ -153,7 +153,13 @@ impl Prediction {
     /// Made at `at` for this customer.
     #[must_use]
     pub fn made(self, at: UnixMicros, customer: &Customer) -> Self {
-        let since = if customer.days == 0 { 0 } else { at.0.saturating_sub(customer.last_at.0).max(0) / 1_000_000 };
+        if customer.days == 0 { Self { staleness_secs: 0, ..self } } else { self.made_after(at, customer.last_at) }
+    }
+
+    /// Made at `at` for a customer who last bought at `last_at`.
+    #[must_use]
+    pub fn made_after(self, at: UnixMicros, last_at: UnixMicros) -> Self {
+        let since = at.0.saturating_sub(last_at.0).max(0) / 1_000_000;
         Self { staleness_secs: u32::try_from(since).unwrap_or(u32::MAX), ..self }
     }
 }

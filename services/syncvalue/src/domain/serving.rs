@@ -119,7 +119,13 @@ impl Asked {
     /// As of `at`. A customer's last purchase may be later than the question's "now": then it is as if it were today.
     #[must_use]
     pub fn of(at: UnixMicros, customer: &Customer, horizon_days: u32) -> Self {
-        Self { end: day_of(at).max(customer.last_day()).saturating_add(1), horizon_days }
+        Self { end: Self::end(at, customer.last_at), horizon_days }
+    }
+
+    /// The day behind the last that is known, of a customer who last bought at `last_at`.
+    #[must_use]
+    pub fn end(at: UnixMicros, last_at: UnixMicros) -> i64 {
+        day_of(at.max(last_at)).saturating_add(1)
     }
 }
 

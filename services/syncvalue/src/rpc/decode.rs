@@ -5,8 +5,10 @@ use kiki::clock::UnixMicros;
 use kiki::ids::{self, ClientId, CustomerKey, Pseudonyms};
 use kiki::money::Currency;
 use kiki::pb::syncvalue::v1 as pb;
+use prost::Message;
 use tonic::Status;
 
+use super::wire::read::{self, Asking};
 use crate::domain::customer::{self, Customer, DAY_MICROS, EventId, MAX_VALUE_MICROS};
 use crate::domain::market::{MarketId, Observed, customer_of};
 use crate::domain::predictor::MAX_HORIZON_DAYS;
@@ -25,17 +27,17 @@ const MAX_EVENT_ID: usize = 63;
 const MAX_AHEAD_MICROS: i64 = DAY_MICROS;
 
 /// Questions about one market, checked: it is looked up once for all of them.
-pub(super) struct Questions {
+pub(super) struct Questions<'m> {
     pub(super) market: MarketId,
-    pub(super) questions: Vec<Question>,
+    pub(super) questions: Vec<Question<'m>>,
 }
 
 /// A question, checked.
-pub(super) struct Question {
+pub(super) struct Question<'m> {
     pub(super) subject: Subject,
     pub(super) horizon_days: u32,
     pub(super) at: UnixMicros,
-    pub(super) campaign: String,
+    pub(super) campaign: &'m str,
 }
 
 /// Whose value is asked for.
@@ -44,20 +46,34 @@ pub(super) enum Subject {
     History(Box<Customer>),
 }
 
-impl Questions {
+impl Questions<'_> {
     /// Who they are about, one for each; none for a history.
     pub(super) fn keys(&self) -> impl Iterator<Item = Option<Key>> {
-        self.questions.iter().map(|question| match &question.subject {
-            Subject::Customer(customer) => Some(Key { market: self.market.clone(), customer: *customer }),
-            Subject::History(_) => None,
-        })
+        self.questions.iter().map(|question| Some(Key { market: self.market.clone(), customer: question.key()? }))
     }
+}
 
-    /// Whether a request may join them. A history may take 20 ms, and a market cannot change while it is read: each is read alone.
-    fn take(&self, request: &pb::PredictRequest) -> bool {
-        let short = !matches!(request.subject, Some(pb::predict_request::Subject::History(_)));
-        short && self.market.client.as_str() == request.client && self.market.currency.code() == request.currency
+impl Question<'_> {
+    /// Whose value is asked for; none: of a history that nobody observed.
+    pub(super) fn key(&self) -> Option<CustomerKey> {
+        match &self.subject {
+            Subject::Customer(key) => Some(*key),
+            Subject::History(_) => None,
+        }
     }
+}
+
+impl Questions<'_> {
+    /// Whether one may join them. A history may take 20 ms, and a market cannot change while it is read: each is read alone.
+    fn take(&self, asking: &Asking<'_>) -> bool {
+        let short = !matches!(asking.subject, Some(read::Subject::History(_)));
+        short && (asking.as_before || self.market.client.as_str() == asking.client && self.market.currency.code() == asking.currency)
+    }
+}
+
+/// What prost makes of a message that [`read`] leaves to it.
+pub(super) fn by_prost<M: Message + Default>(message: &[u8]) -> Result<M, Status> {
+    M::decode(message).map_err(|e| Status::internal(e.to_string())) // as tonic says it of any message
 }
 
 /// What decoding needs to know of the service.
@@ -69,53 +85,67 @@ pub(super) struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// The questions of one message, in order; those behind one another that are about one market stand together.
-    pub(super) fn questions(&self, requests: &[pb::PredictRequest]) -> Result<Vec<Questions>, Status> {
-        bounded("requests", requests.len(), MAX_REQUESTS)?;
-        let mut all: Vec<Questions> = Vec::new();
-        for (i, request) in requests.iter().enumerate() {
+    /// The questions of one message, of which there are `count`, in order; those behind one another that are about one market
+    /// stand together.
+    pub(super) fn questions<'m>(&self, all: &[Asking<'m>], count: usize) -> Result<Vec<Questions<'m>>, Status> {
+        bounded("requests", count, MAX_REQUESTS)?;
+        let mut runs: Vec<Questions<'m>> = Vec::new();
+        for (i, asking) in all.iter().enumerate() {
             let within = |e: Error| e.within(&format!("requests[{i}]"));
-            let question = match all.last_mut().filter(|last| last.take(request)) {
-                Some(last) => &mut last.questions,
+            let run = match runs.last_mut().filter(|last| last.take(asking)) {
+                Some(last) => last,
                 None => {
-                    self.caller.act_for(&request.client)?;
-                    let market = market(&request.client, &request.currency).map_err(within)?;
-                    let room = if i == 0 { requests.len() } else { 0 }; // as a rule they are all about one
-                    &mut all.push_mut(Questions { market, questions: Vec::with_capacity(room) }).questions
+                    self.caller.act_for(asking.client)?;
+                    let market = market(asking.client, asking.currency).map_err(within)?;
+                    let room = if i == 0 { all.len() } else { 0 }; // as a rule they are all about one
+                    runs.push_mut(Questions { market, questions: Vec::with_capacity(room) })
                 }
             };
-            question.push(self.question(request).map_err(within)?);
+            let question = match run.questions.last() {
+                Some(Question { horizon_days, at, campaign, .. }) if asking.as_before => {
+                    let (horizon_days, at, campaign) = (*horizon_days, *at, *campaign);
+                    self.subject(asking, at).map(|subject| Question { subject, horizon_days, at, campaign })
+                }
+                _ => self.question(asking),
+            };
+            run.questions.push(question.map_err(within)?);
         }
-        Ok(all)
+        Ok(runs)
     }
 
     /// One question.
-    pub(super) fn single(&self, request: &pb::PredictRequest) -> Result<Questions, Status> {
-        self.caller.act_for(&request.client)?;
-        let market = market(&request.client, &request.currency)?;
-        Ok(Questions { market, questions: vec![self.question(request)?] })
+    pub(super) fn single<'m>(&self, asking: &Asking<'m>) -> Result<Questions<'m>, Status> {
+        self.caller.act_for(asking.client)?;
+        let market = market(asking.client, asking.currency)?;
+        Ok(Questions { market, questions: vec![self.question(asking)?] })
     }
 
-    fn question(&self, request: &pb::PredictRequest) -> Result<Question, Error> {
-        let at = match &request.at {
+    fn question<'m>(&self, asking: &Asking<'m>) -> Result<Question<'m>, Error> {
+        let Asking { campaign, horizon_days, .. } = *asking;
+        let at = match &asking.at {
             None => self.now,
             at => UnixMicros::from_pb(at.as_ref()).ok_or_else(|| Error::field("at", "not a time in the years 1 to 9999"))?,
         };
-        let horizon_days = if request.horizon_days == 0 { self.horizon_days } else { request.horizon_days };
+        let horizon_days = if horizon_days == 0 { self.horizon_days } else { horizon_days };
         if horizon_days > MAX_HORIZON_DAYS {
             return Err(Error::field("horizon_days", format!("{horizon_days}; 1 to {MAX_HORIZON_DAYS} are taken")));
         }
-        let subject = match &request.subject {
-            None => return Err(Error::field("subject", "one of customer, customer_key and history is needed")),
-            Some(pb::predict_request::Subject::Customer(customer)) => Subject::Customer(self.named(&request.client, customer)?),
-            Some(pb::predict_request::Subject::CustomerKey(key)) => Subject::Customer(key_of(key)?),
-            Some(pb::predict_request::Subject::History(history)) => Subject::History(Box::new(customer_of(history_of(history, at)?))),
-        };
-        let campaign = &request.campaign;
+        let subject = self.subject(asking, at)?;
         if campaign.len() > ids::MAX_ID {
             return Err(Error::field("campaign", format!("{} bytes; at most {} are taken", campaign.len(), ids::MAX_ID)));
         }
-        Ok(Question { subject, horizon_days, at, campaign: campaign.clone() })
+        Ok(Question { subject, horizon_days, at, campaign })
+    }
+
+    // Not inlined, it hands each key over through memory at an odd address, which costs as much as the rest of a question's check.
+    #[inline(always)]
+    fn subject(&self, asking: &Asking<'_>, at: UnixMicros) -> Result<Subject, Error> {
+        Ok(match asking.subject {
+            None => return Err(Error::field("subject", "one of customer, customer_key and history is needed")),
+            Some(read::Subject::Customer(customer)) => Subject::Customer(self.named(asking.client, customer)?),
+            Some(read::Subject::Key(key)) => Subject::Customer(key_of(key)?),
+            Some(read::Subject::History(history)) => Subject::History(Box::new(customer_of(history_of(history, at)?))),
+        })
     }
 
     /// The events of one message of Observe.

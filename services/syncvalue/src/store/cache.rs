@@ -4,10 +4,11 @@
 //! shards by their pseudonym, which is uniform, each behind a lock of its own that is held while one entry is looked up. Where a shard is
 //! full, room is made by second chance (CLOCK): a hand goes round the shard's entries, passes those that were asked for since it last came by,
 //! and forgets the first that was not. That is close to the least recently used one at the price of one bit, and customers who are seen
-//! once go before those who come again.
+//! once go before those who come again. Questions that come again and again are answered before they come here ([`super::recent`]).
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use kiki::ids::CustomerKey;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
@@ -53,7 +54,8 @@ struct Answer {
 
 #[derive(Debug, Default)]
 struct Shard {
-    places: HashMap<Key, usize>,
+    /// Of customers who are known, whose pseudonyms nobody can choose.
+    places: HashMap<Key, usize, RandomState>,
     entries: Vec<Entry>,
     /// Where the next search for room begins.
     hand: usize,

@@ -3,7 +3,7 @@
 //! A change is read and checked as a whole before it takes effect: what is wrong with it changes nothing. Calls that are under way end with the
 //! models that they began with.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +37,8 @@ pub struct Models {
     loaded: AtomicU32,
 }
 
-type Sets = HashMap<(String, String), Arc<Serving>>;
+/// By client, then by currency: a look-up makes no text.
+type Sets = BTreeMap<String, BTreeMap<String, Arc<Serving>>>;
 
 /// What is kept: each plan in force, and the one before it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -73,11 +74,11 @@ impl Models {
                 tracing::error!(%error, client = now.client, currency = now.currency, "no model: the estimate answers");
                 Serving { plan: now, ..Serving::default() }
             });
-            sets.insert(scope(&set.plan), Arc::new(set));
+            insert(&mut sets, Arc::new(set));
         }
-        if let (Some(first), false) = (first, sets.contains_key(&Default::default())) {
+        if let (Some(first), None) = (first, sets.get("").and_then(|own| own.get(""))) {
             let plan = Plan { serving: first.into(), ..Plan::default() };
-            sets.insert(scope(&plan), Arc::new(models.load(&plan)?));
+            insert(&mut sets, Arc::new(models.load(&plan)?));
         }
         *models.serving.write() = Arc::new(sets);
         Ok(models)
@@ -86,19 +87,15 @@ impl Models {
     /// The models that answer in a market: of its own plan, its client's, its currency's, or the one for all.
     #[must_use]
     pub fn of(&self, market: &MarketId) -> Arc<Serving> {
-        let sets = self.serving.read().clone();
-        if sets.is_empty() {
-            return Arc::default();
-        }
-        let (client, currency) = (market.client.as_str(), market.currency.code());
-        let scopes = [(client, currency), (client, ""), ("", currency), ("", "")];
-        scopes.iter().find_map(|(client, currency)| sets.get(&((*client).into(), (*currency).into())).cloned()).unwrap_or_default()
+        let (sets, currency) = (self.serving.read(), market.currency.code());
+        let of = |client: &str| sets.get(client).and_then(|own| own.get(currency).or_else(|| own.get("")));
+        of(market.client.as_str()).or_else(|| of("")).cloned().unwrap_or_default()
     }
 
     /// Every plan, with its models.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Serving>> {
-        let mut all: Vec<_> = self.serving.read().values().cloned().collect();
+        let mut all: Vec<_> = self.serving.read().values().flat_map(BTreeMap::values).cloned().collect();
         all.sort_by_key(|set| scope(&set.plan));
         all
     }
@@ -109,7 +106,7 @@ impl Models {
     /// A plan or folder that is wrong, or a version that is not the last.
     pub fn set(&self, plan: Plan) -> Result<Arc<Serving>, Error> {
         let mut plans = self.plans.lock();
-        let before = self.serving.read().get(&scope(&plan)).map(|set| set.plan.clone());
+        let before = self.serving.read().get(&plan.client).and_then(|own| own.get(&plan.currency)).map(|set| set.plan.clone());
         let version = before.as_ref().map_or(0, |plan| plan.version);
         if plan.version != version {
             return Err(Error::Changed { asked: plan.version, now: version });
@@ -143,7 +140,7 @@ impl Models {
         self.write(&next)?;
         *plans = next;
         let mut sets = Sets::clone(&self.serving.read());
-        sets.insert(scope(&plan), set.clone());
+        insert(&mut sets, set.clone());
         *self.serving.write() = Arc::new(sets);
         Ok(set)
     }
@@ -154,7 +151,9 @@ impl Models {
         self.write(&next)?;
         *plans = next;
         let mut sets = Sets::clone(&self.serving.read());
-        sets.remove(&scope(plan));
+        if let Some(own) = sets.get_mut(&plan.client) {
+            own.remove(&plan.currency);
+        }
         *self.serving.write() = Arc::new(sets);
         let nothing = Plan { client: plan.client.clone(), currency: plan.currency.clone(), ..Plan::default() };
         Ok(Arc::new(Serving { plan: nothing, ..Serving::default() }))
@@ -194,6 +193,11 @@ impl Models {
             .flat_map(|set| [&set.serving, &set.candidate].into_iter().flatten().map(|model| model.number).collect::<Vec<_>>())
             .collect()
     }
+}
+
+fn insert(sets: &mut Sets, set: Arc<Serving>) {
+    let (client, currency) = scope(&set.plan);
+    sets.entry(client).or_default().insert(currency, set);
 }
 
 fn scope(plan: &Plan) -> (String, String) {

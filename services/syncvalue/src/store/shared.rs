@@ -14,6 +14,7 @@
 
 pub(super) mod writer;
 
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -36,6 +37,17 @@ pub enum Fetched {
     Here,
     /// As they were read, in the order of the questions; none where nothing is known.
     Read(Vec<Known>),
+}
+
+impl Fetched {
+    /// Those of some of the questions; none where they are in the market.
+    #[must_use]
+    pub fn some(&self, questions: Range<usize>) -> Option<&[Known]> {
+        match self {
+            Self::Here => None,
+            Self::Read(known) => Some(&known[questions]),
+        }
+    }
 }
 
 /// How often what happened.
