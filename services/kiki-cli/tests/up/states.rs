@@ -26,19 +26,24 @@ fn purchases_reach_customers_in_redis() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiki"));
     command.args(["up", "--ports", "auto", "--states", &redis.url(), "--data"]).arg(dir.path().join("data"));
     let (_running, said) = start(&mut command);
-    let row = said.iter().find(|line| line.starts_with("syncflow")).unwrap_or_else(|| panic!("{said:?}"));
-    let flow = format!("http://{}", row.split_whitespace().nth(1).unwrap());
+    let address = |service: &str| {
+        let row = said.iter().find(|line| line.starts_with(service)).unwrap_or_else(|| panic!("{said:?}"));
+        format!("http://{}", row.split_whitespace().nth(1).unwrap())
+    };
+    let put = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_kiki")).arg("put").args(args).output().unwrap();
+    for what in ["terms", "campaign"] {
+        let document = format!("{}/../../docs/clients/{what}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let done = put(&[what, "--client", "acme", "--addr", &address("syncshield"), &document]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
     let file = dir.path().join("purchases.csv");
     let rows = "e1,ada,USD,12.50,2026-01-05T10:00:00Z\ne2,ada,USD,3.00,2026-01-06T10:00:00Z\ne3,bob,EUR,7.00,2026-01-06T11:00:00Z\n";
     fs::write(&file, format!("event_id,customer,currency,value,occurred_at\n{rows}")).unwrap();
-    let put = Command::new(env!("CARGO_BIN_EXE_kiki"))
-        .args(["put", "purchases", "--client", "acme", "--flow", &flow])
-        .arg(&file)
-        .output()
-        .unwrap();
-    assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
-    // SyncValue follows the log behind the answer.
-    let end = monotonic() + Duration::from_secs(30);
+    // SyncFlow hears of the client, and SyncValue of the purchases, behind the answers.
+    let (flow, end) = (address("syncflow"), monotonic() + Duration::from_secs(30));
+    while !put(&["purchases", "--client", "acme", "--flow", &flow, file.to_str().unwrap()]).status.success() {
+        assert!(monotonic() < end, "SyncFlow does not know the client");
+    }
     while values(&redis) != ":2" {
         assert!(monotonic() < end, "{} customers in Redis", values(&redis));
         std::thread::sleep(Duration::from_millis(20));
