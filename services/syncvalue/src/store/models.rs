@@ -96,7 +96,7 @@ impl Models {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Serving>> {
         let mut all: Vec<_> = self.serving.read().values().flat_map(BTreeMap::values).cloned().collect();
-        all.sort_by(|a, b| scope(&a.plan).cmp(&scope(&b.plan)));
+        all.sort_by_key(|set| scope(&set.plan));
         all
     }
 
