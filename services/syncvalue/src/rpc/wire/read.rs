@@ -250,7 +250,7 @@ mod tests {
     /// Fields of any number and kind, as a newer caller might send them: those that are known too, in any order, again, and of wrong kinds.
     fn field() -> impl Strategy<Value = Vec<u8>> {
         let payload = |kind: u32| match kind {
-            VARINT_ => any::<u64>().prop_map(|x| varint(x)).boxed(),
+            VARINT_ => any::<u64>().prop_map(varint).boxed(),
             1 => any::<[u8; 8]>().prop_map(Vec::from).boxed(),
             2 => prop_oneof![any::<Vec<u8>>(), "\\PC{0,5}".prop_map(String::into_bytes), Just(vec![8, 7]), Just(vec![16, 9, 24, 1])]
                 .prop_map(|bytes| [varint(bytes.len() as u64), bytes].concat())
