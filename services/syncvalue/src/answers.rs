@@ -3,6 +3,7 @@
 //! Two steps, so that a market is locked for the first alone: [`Answers::look`] finds what was answered before, or takes down what the networks
 //! have to be asked; [`Answers::ask`] asks them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kiki::clock::UnixMicros;
@@ -11,7 +12,7 @@ use kiki::money::Currency;
 
 use crate::domain::customer::{Customer, Day};
 use crate::domain::market::Outlook;
-use crate::domain::model::state::State;
+use crate::domain::model::state::{self, Asking, Said};
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::domain::serving::{Asked, Loaded, Serving};
 use crate::metrics::Metrics;
@@ -48,7 +49,7 @@ pub(crate) struct Ask<'s> {
     key: Option<Key>,
     staleness_secs: u32,
     /// What the estimate says.
-    fallback: Prediction,
+    pub(crate) fallback: Prediction,
 }
 
 /// The first step's outcome.
@@ -108,18 +109,36 @@ impl Answers {
         Look::Ask(Box::new(Ask { model, shadow, days, asked, stamp, key, staleness_secs, fallback }))
     }
 
-    /// Asks the networks.
-    pub(crate) fn ask(&self, ask: Ask<'_>) -> Prediction {
-        let Ask { model, shadow, days, asked, stamp, key, staleness_secs, fallback } = ask;
-        let mut state: Option<State> = key.and_then(|key| self.cache.take(&key));
-        let said = model.predict(&mut state, &days, asked);
-        let prediction = said.unwrap_or(Prediction { source: Source::Estimate(Reason::ModelFailed), ..fallback });
-        if let Some(key) = key {
-            self.cache.put(key, stamp, asked, prediction, state);
+    /// Asks the networks, of all customers of a model together; the answers in the order of the questions.
+    pub(crate) fn ask(&self, asks: &[Ask<'_>]) -> Vec<Prediction> {
+        let mut predictions: Vec<Prediction> = asks.iter().map(|ask| ask.fallback).collect();
+        let models: BTreeMap<u32, &Loaded> = asks.iter().map(|ask| (ask.model.number, ask.model)).collect();
+        for (number, model) in models {
+            let (places, of_model): (Vec<_>, Vec<_>) = asks.iter().enumerate().filter(|(_, ask)| ask.model.number == number).unzip();
+            for (place, prediction) in places.into_iter().zip(self.ask_one(model, &of_model)) {
+                predictions[place] = prediction;
+            }
         }
-        if let Some(other) = shadow.and_then(|shadow| shadow.predict(&mut None, &days, asked)) {
-            self.metrics.compared(&prediction, &other);
-        }
-        Prediction { staleness_secs, ..prediction }
+        predictions
+    }
+
+    fn ask_one(&self, model: &Loaded, asks: &[&Ask<'_>]) -> Vec<Prediction> {
+        let asking = |ask: &&'_ Ask<'_>| ask.key.and_then(|key| self.cache.take(&key));
+        let states = asks.iter().map(asking);
+        let mut askings: Vec<Asking<'_>> =
+            states.zip(asks).map(|(state, ask)| Asking { state, days: &ask.days, end: ask.asked.end }).collect();
+        let said = state::ask(&model.model, &mut askings);
+        let answer = |((ask, asking), said): ((&&Ask<'_>, Asking<'_>), Option<Said>)| {
+            let prediction = said.and_then(|said| model.worth(&said, ask.asked));
+            let prediction = prediction.unwrap_or(Prediction { source: Source::Estimate(Reason::ModelFailed), ..ask.fallback });
+            if let Some(key) = ask.key {
+                self.cache.put(key, ask.stamp, ask.asked, prediction, asking.state);
+            }
+            if let Some(other) = ask.shadow.and_then(|shadow| shadow.predict(&ask.days, ask.asked)) {
+                self.metrics.compared(&prediction, &other);
+            }
+            Prediction { staleness_secs: ask.staleness_secs, ..prediction }
+        };
+        asks.iter().zip(askings).zip(said).map(answer).collect()
     }
 }

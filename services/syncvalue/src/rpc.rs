@@ -104,11 +104,20 @@ impl Rpc {
             questions.iter().enumerate().map(look).collect()
         });
         self.metrics.looked(&looks);
-        let finish = |look| match look {
-            Look::Estimated(prediction) | Look::Known(prediction) => prediction,
-            Look::Ask(ask) => self.answers.ask(*ask),
-        };
-        let predictions: Vec<Prediction> = looks.into_iter().map(finish).collect();
+        let (mut predictions, mut asks, mut places) = (Vec::with_capacity(looks.len()), Vec::new(), Vec::new());
+        for (place, look) in looks.into_iter().enumerate() {
+            match look {
+                Look::Estimated(prediction) | Look::Known(prediction) => predictions.push(prediction),
+                Look::Ask(ask) => {
+                    predictions.push(ask.fallback); // the networks' takes its place
+                    asks.push(*ask);
+                    places.push(place);
+                }
+            }
+        }
+        for (place, prediction) in places.into_iter().zip(self.answers.ask(&asks)) {
+            predictions[place] = prediction;
+        }
         self.metrics.predicted(&predictions);
         (predictions, serving)
     }

@@ -15,7 +15,7 @@ use syncvalue::domain::customer::Day;
 use syncvalue::domain::model::given::{self, Given as _};
 use syncvalue::domain::model::network::{INPUTS, Layout, OUTPUTS};
 use syncvalue::domain::model::serve;
-use syncvalue::domain::model::state::ask;
+use syncvalue::domain::model::state::{Asking, ask};
 use syncvalue::domain::model::{Member, Model, weeks};
 use syncvalue::domain::population::{CLASSES, WEEKS as RATES};
 use syncvalue::store::folder::onnx::Onnx;
@@ -154,8 +154,14 @@ fn a_folder_is_a_model() {
     // Forty weeks of days, more than it reads.
     let days: Vec<Day> = (0..40).map(|week| Day { day: 7 * week + week % 5, items: 2, spend_micros: 20_000_000 }).collect();
     let mut state = None;
-    ask(&model, &mut state, &days, 200).unwrap();
-    let said = ask(&model, &mut state, &days, 290).unwrap();
+    let mut ask_at = |end: i64| {
+        let mut asking = [Asking { state: state.take(), days: &days, end }];
+        let said = ask(&model, &mut asking).remove(0).unwrap();
+        state = asking[0].state.take();
+        said
+    };
+    ask_at(200);
+    let said = ask_at(290);
     let Model { cut, scales, estimate, table, .. } = &model;
     let inputs = weeks(&days, (290, *cut), scales, (estimate, table), |_, _| ());
     assert!(inputs.len() > 32);

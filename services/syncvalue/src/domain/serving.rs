@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::customer::{Customer, Day, day_of, mix};
 use super::drift::{Drift, Spread};
 use super::fit::{Fit, Table, Tables};
-use super::model::state::{Said, State, ask};
+use super::model::state::{Asking, Said, ask};
 use super::model::{Forecast, Model};
 use super::predictor::Prediction;
 
@@ -142,17 +142,26 @@ impl Loaded {
         self.tables.of(&self.model.estimate, horizon_days)
     }
 
-    /// What a customer with these days is expected to do, and how that was found; `state` is one of an earlier question. None without a day.
-    pub fn explain(&self, state: &mut Option<State>, days: &[Day], asked: Asked) -> Option<(Forecast, Said)> {
-        let said = ask(&self.model, state, days, asked.end)?;
+    /// What a customer with these days is expected to do, and how that was found, beside what is kept. None without a day.
+    #[must_use]
+    pub fn explain(&self, days: &[Day], asked: Asked) -> Option<(Forecast, Said)> {
+        let said = ask(&self.model, &mut [Asking { state: None, days, end: asked.end }]).pop()??;
         let forecast = self.model.over(&self.table(asked.horizon_days), &said, asked.end);
         Some((forecast, said))
     }
 
-    /// The same as money, counted as seen; none where it is no amount, or without a day.
-    pub fn predict(&self, state: &mut Option<State>, days: &[Day], asked: Asked) -> Option<Prediction> {
-        let (forecast, said) = self.explain(state, days, asked)?;
+    /// What [`Loaded::explain`] finds, as money; none where it is no amount.
+    #[must_use]
+    pub fn predict(&self, days: &[Day], asked: Asked) -> Option<Prediction> {
+        let (forecast, _) = self.explain(days, asked)?;
+        Prediction::of_model(&forecast, asked.horizon_days, self.number)
+    }
+
+    /// What the networks said of a customer, as money, counted as seen; none where it is no amount.
+    #[must_use]
+    pub fn worth(&self, said: &Said, asked: Asked) -> Option<Prediction> {
         self.drift.saw(&said.inputs);
+        let forecast = self.model.over(&self.table(asked.horizon_days), said, asked.end);
         Prediction::of_model(&forecast, asked.horizon_days, self.number)
     }
 }
@@ -207,7 +216,11 @@ mod tests {
             let (loaded, mut state) = (model(size, own), None);
             for at in ats {
                 let asked = Asked::of(UnixMicros(at), &customer, horizon_days);
-                let prediction = loaded.predict(&mut state, customer.history(), asked);
+                let mut asking = [Asking { state, days: customer.history(), end: asked.end }];
+                let said = ask(&loaded.model, &mut asking).remove(0);
+                let prediction = said.and_then(|said| loaded.worth(&said, asked));
+                prop_assert_eq!(prediction, loaded.predict(customer.history(), asked));
+                state = asking[0].state.take();
                 prop_assert!(prediction.is_some() || customer.days == 0 || size > 1.0);
                 let Some(prediction) = prediction else { continue };
                 let Prediction { mean_micros, q05_micros, median_micros, q95_micros, p_active_ppb, .. } = prediction;

@@ -5,7 +5,6 @@ use kiki::pb::syncvalue::v1 as pb;
 
 use crate::answers::About;
 use crate::domain::customer::{Customer, DAY_MICROS, Day};
-use crate::domain::predictor::Prediction;
 use crate::domain::serving::{Asked, Loaded, Serving};
 
 /// Purchase days whose effect is said: each costs a replay.
@@ -16,7 +15,7 @@ pub(super) fn explain(serving: &Serving, customer: &Customer, about: &About<'_>,
     let key = about.key.unwrap_or_default();
     let (model, _) = serving.choose(&key, about.campaign, about.currency);
     let (model, asked, days) = (model?, Asked::of(about.at, customer, horizon_days), customer.history());
-    let (forecast, said) = model.explain(&mut None, days, asked)?;
+    let (forecast, said) = model.explain(days, asked)?;
     let factors = model.model.factors(&model.table(horizon_days), &said, asked.end, forecast.mean);
     let factor = |(name, input, factor): (&str, f64, f64)| pb::Factor { name: name.into(), input, factor };
     let newest = (0..days.len()).rev().take(MAX_DAYS);
@@ -30,8 +29,7 @@ pub(super) fn explain(serving: &Serving, customer: &Customer, about: &About<'_>,
 /// What a day did to the mean: what it would be without it. Nothing is worth 0 without any day.
 fn day_effect(model: &Loaded, days: &[Day], i: usize, asked: Asked) -> pb::DayEffect {
     let others: Vec<Day> = days[..i].iter().chain(&days[i + 1..]).copied().collect();
-    let without = model.explain(&mut None, &others, asked);
-    let without = without.and_then(|(forecast, _)| Prediction::of_model(&forecast, asked.horizon_days, model.number));
+    let without = model.predict(&others, asked);
     let Day { day, items, spend_micros } = days[i];
     pb::DayEffect {
         day: Some(UnixMicros(day.saturating_mul(DAY_MICROS)).into()),

@@ -5,8 +5,8 @@
 
 use super::network::{INPUTS, OUTPUTS};
 use super::reading::{Reading, first_week, week_of};
-use super::serve::{advance, peek, state_len};
-use super::{Day, Member, Model, given};
+use super::serve::{Open, advance, peek_many, state_len};
+use super::{Day, Model, given};
 use crate::domain::customer::mix;
 
 /// Of one customer and one model.
@@ -66,41 +66,73 @@ impl State {
     }
 }
 
-/// What the networks say of a customer with these days, in order, as of the end of the day before `end`; `state` is one of an earlier
-/// question, and becomes that of this one. None where no day is before `end`, or a network that was brought along fails.
-pub fn ask(model: &Model, state: &mut Option<State>, days: &[Day], end: i64) -> Option<Said> {
-    if !state.as_ref().is_some_and(|state| state.fits(model, days, end)) {
-        *state = State::begin(model, days, end);
-    }
-    let state = state.as_mut()?;
-    let estimate = (&model.estimate, &model.table);
-    while state.reading.begins + 7 < end {
-        let inputs = state.reading.close(days, end, &model.scales, estimate);
-        let rest = each_member(model, &mut state.hidden, |member, hidden| advance(member, &mut { state.steps }, hidden, &inputs));
-        if let Some(given) = &model.given {
-            given::advance(&**given, &mut { state.steps }, rest, &inputs);
-        }
-        state.steps += 1;
-        state.digest = digest(&days[..state.reading.taken]);
-    }
-    let mut reading = state.reading.clone();
-    let inputs = reading.close(days, end, &model.scales, estimate);
-    let mut outs = Vec::with_capacity(model.members.len());
-    let rest = each_member(model, &mut state.hidden, |member, hidden| outs.push(peek(member, state.steps, hidden, &inputs)));
-    if let Some(given) = &model.given {
-        outs.push(given::peek(&**given, state.steps, rest, &inputs).ok()?);
-    }
-    Some(Said { outs, inputs, reading })
+/// A question to the networks.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    /// One of an earlier question; becomes that of this one.
+    pub state: Option<State>,
+    /// The customer's days, in order.
+    pub days: &'a [Day],
+    /// It is as of the end of the day before.
+    pub end: i64,
 }
 
-/// Each member with its part of the state; what remains is that of a network that was brought along.
-fn each_member<'a>(model: &Model, mut hidden: &'a mut [f32], mut each: impl FnMut(&Member, &mut [f32])) -> &'a mut [f32] {
-    for member in &model.members {
-        let (own, rest) = hidden.split_at_mut(state_len(&member.layout));
-        each(member, own);
-        hidden = rest;
+impl Asking<'_> {
+    /// Lets the networks take in the weeks that are over: the state, and the open week as it is read. None where no day is before the end.
+    fn catch_up(&mut self, model: &Model) -> Option<(Reading, [f32; INPUTS])> {
+        let Self { state, days, end } = self;
+        if !state.as_ref().is_some_and(|state| state.fits(model, days, *end)) {
+            *state = State::begin(model, days, *end);
+        }
+        let state = state.as_mut()?;
+        let estimate = (&model.estimate, &model.table);
+        while state.reading.begins + 7 < *end {
+            let inputs = state.reading.close(days, *end, &model.scales, estimate);
+            let mut rest = &mut *state.hidden;
+            for member in &model.members {
+                let (own, others) = rest.split_at_mut(state_len(&member.layout));
+                advance(member, &mut { state.steps }, own, &inputs);
+                rest = others;
+            }
+            if let Some(given) = &model.given {
+                given::advance(&**given, &mut { state.steps }, rest, &inputs);
+            }
+            state.steps += 1;
+            state.digest = digest(&days[..state.reading.taken]);
+        }
+        let mut reading = state.reading.clone();
+        let inputs = reading.close(days, *end, &model.scales, estimate);
+        Some((reading, inputs))
     }
-    hidden
+}
+
+/// What the networks say, of several customers at a time. None of one of whom no day is before the end, or for whom a network that was brought along
+/// fails.
+pub fn ask(model: &Model, askings: &mut [Asking<'_>]) -> Vec<Option<Said>> {
+    let caught_up = askings.iter_mut().map(|asking| asking.catch_up(model));
+    let said = |(reading, inputs)| Said { outs: Vec::with_capacity(model.members.len()), inputs, reading };
+    let mut all: Vec<Option<Said>> = caught_up.map(|open| open.map(said)).collect();
+    let states = || askings.iter().filter_map(|asking| asking.state.as_ref());
+    let (mut at, mut outs) = (0, vec![[0.0; OUTPUTS]; all.iter().flatten().count()]);
+    for member in &model.members {
+        let customers = states().zip(all.iter().flatten());
+        let open = customers.map(|(state, said)| Open { steps: state.steps, state: &state.hidden[at..], inputs: &said.inputs });
+        let open: Vec<Open<'_>> = open.collect();
+        peek_many(member, &open, &mut outs);
+        all.iter_mut().flatten().zip(&outs).for_each(|(said, out)| said.outs.push(*out));
+        at += state_len(&member.layout);
+    }
+    if let Some(given) = &model.given {
+        for (asking, place) in askings.iter().zip(&mut all) {
+            let customer = asking.state.as_ref().zip(place.as_ref());
+            let out = customer.map(|(state, said)| given::peek(&**given, state.steps, &state.hidden[at..], &said.inputs));
+            match (out, place.as_mut()) {
+                (Some(Ok(out)), Some(said)) => said.outs.push(out),
+                _ => *place = None,
+            }
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -114,7 +146,7 @@ mod tests {
     use super::super::features::Scales;
     use super::super::given::Given;
     use super::super::network::Layout;
-    use super::super::{Fit, Table, weeks};
+    use super::super::{Fit, Member, Table, weeks};
     use super::*;
     use crate::domain::fit::Numbers;
     use crate::domain::population::{CLASSES, WEEKS};
@@ -190,8 +222,12 @@ mod tests {
             let mut days: Vec<Day> = days.into_iter().map(day).collect();
             let mut late = late.into_iter();
             for end in ends {
-                let said = ask(&model, &mut state, &days, end).map(|said| said.outs);
-                prop_assert_eq!(&said, &whole(&model, &days, end));
+                // Beside one of whom nothing is kept.
+                let mut askings = [Asking { state: None, days: &days, end }, Asking { state, days: &days, end }];
+                let said = ask(&model, &mut askings).into_iter().map(|said| said.map(|said| said.outs));
+                prop_assert!(said.into_iter().all(|outs| outs == whole(&model, &days, end)));
+                let [_, asked] = askings;
+                state = asked.state;
                 // A purchase that comes late is no part of what was kept.
                 if let Some(new) = late.next()
                     && let Err(place) = days.binary_search_by_key(&new.0, |day| day.day)
@@ -207,11 +243,11 @@ mod tests {
         let model = model();
         let days: Vec<Day> = (0..1_000).map(|i| day((i * 7 - 700_000, 1, 5))).collect();
         for end in [-699_000, -690_000, 0, 2_000_000] {
-            let mut state = None;
-            let said = ask(&model, &mut state, &days, end).unwrap();
-            assert!(state.unwrap().steps < 520);
+            let mut asking = [Asking { state: None, days: &days, end }];
+            let said = ask(&model, &mut asking).remove(0).unwrap();
+            assert!(asking[0].state.as_ref().unwrap().steps < 520);
             assert_eq!(Some(said.outs), whole(&model, &days, end));
         }
-        assert_eq!(ask(&model, &mut None, &days, -700_000), None);
+        assert_eq!(ask(&model, &mut [Asking { state: None, days: &days, end: -700_000 }]), [None]);
     }
 }
