@@ -1,4 +1,4 @@
-//! The model that the product is named for: a dilated gated recurrent network over a customer's weeks.
+//! The model that the product is named for: gated recurrent networks over a customer's weeks, dilated or plain, and linear ones.
 //!
 //! [`features`] says what a week looks like to it, [`network`] is its arithmetic, [`kernel`] the loops that it is made of, and [`heads`] what
 //! comes out, beside what the estimate that every model carries with it expects ([`super::predictor`]). Several networks, each
@@ -119,14 +119,16 @@ pub fn scaled(expected: Expected, scales: &Scales) -> [f32; 3] {
     [(expected.spend / 1e6 / scales.spend) as f32, expected.count as f32, expected.active as f32]
 }
 
-/// What the estimate expects of someone of whom nothing is known but one usual purchase a quarter of a year ago: what a network corrects that does
-/// not start from the customer's own estimate. Any such customer would do; it says how things grow with the horizon.
+/// What the estimate expects of someone who bought for the usual amount in four months and then not for four weeks: what a network corrects that
+/// does not start from the customer's own estimate. It says how things grow with the horizon, and does so for those who matter for totals: what is
+/// expected of a customer who has nearly gone hardly grows.
 #[must_use]
 pub fn typical(estimate: &Fit, table: &Table, scales: &Scales) -> [f32; 3] {
-    let usual = Day { day: 0, items: 1, spend_micros: estimate.spend as i64 };
     let mut customer = Customer::default();
-    customer.observe(&usual.event());
-    scaled(predictor::expect(estimate, table, &customer, 91).unwrap_or_default(), scales)
+    for month in 0..4 {
+        customer.observe(&Day { day: 28 * month, items: 1, spend_micros: estimate.spend as i64 }.event());
+    }
+    scaled(predictor::expect(estimate, table, &customer, 28 * 4).unwrap_or_default(), scales)
 }
 
 /// What a network corrects: `own` of the customer's own estimate and the rest of a typical one's, multiplied (odds for the chance).
