@@ -82,7 +82,7 @@ ids! {
 }
 
 /// A customer's keyed pseudonym: what leaves and receipts carry in place of the customer's own id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CustomerKey(pub [u8; 16]);
 
 impl CustomerKey {

@@ -1,4 +1,4 @@
-//! The command `kiki`: up, replay, bench, audit, budget, invoice, policy, subject, train, evaluate, predict.
+//! The command `kiki`: up, replay, bench, audit, budget, invoice, models, policy, subject, train, evaluate, predict.
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
@@ -11,6 +11,7 @@ mod http;
 pub mod invoice;
 pub mod keys;
 pub mod model;
+pub mod models;
 pub mod operate;
 pub mod out;
 pub mod platform;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, budget, invoice, model, policy, put, replay, subject, up};
+use kiki_cli::{bench, budget, invoice, model, models, policy, put, replay, subject, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,6 +35,8 @@ enum Command {
     Subject(subject::Args),
     /// Puts terms and campaigns as documents say.
     Put(put::Args),
+    /// Models of a running platform: which of them answer, and why they answer so.
+    Models(models::Args),
     /// Trains a model of lifetime value on a log of purchases.
     Train(model::TrainArgs),
     /// Scores a log of purchases with a model.
@@ -57,6 +59,7 @@ async fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args).await,
         Command::Subject(args) => subject::run(args).await,
         Command::Put(args) => put::run(args).await,
+        Command::Models(args) => models::run(args).await,
         Command::Train(args) => model::train(&args),
         Command::Predict(args) => model::predict(&args),
         Command::Evaluate(args) => model::evaluate(&args),

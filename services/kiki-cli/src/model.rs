@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use jiff::civil::Date;
-use syncvalue::domain::model::{Day, Forecast, Model};
-use syncvalue::store::folder;
+use syncvalue::domain::customer::Day;
+use syncvalue::domain::model::{Forecast, Model};
+use syncvalue::store::folder::{self, Note};
 use syncvalue::train::data::{Buyer, Log, Protocol, buyers};
 use syncvalue::train::learn::{Progress, Settings};
 use syncvalue::train::metrics::{Metrics, Outcome, deciles, gain, metrics};
@@ -33,8 +34,11 @@ pub struct TrainArgs {
     /// How far is predicted: days (90 or 90d) or weeks (39w).
     #[arg(long, default_value = "90d", value_parser = days)]
     horizon: u32,
+    /// ISO 4217: the currency of the purchases, and the only one that the model then answers for.
+    #[arg(long)]
+    currency: Option<String>,
     /// The folder of the model; made where it is missing. A training that was interrupted goes on from what stands there.
-    #[arg(long, default_value = "kiki-model")]
+    #[arg(long, default_value = DEFAULT_FOLDER)]
     out: PathBuf,
     /// Randomness: the same seed gives the same model.
     #[arg(long, default_value_t = 0)]
@@ -43,6 +47,9 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = settings().steps, value_parser = steps)]
     steps: usize,
 }
+
+/// The folder that a model is written to where no other is named.
+pub(crate) const DEFAULT_FOLDER: &str = "kiki-model";
 
 /// What is scored.
 #[derive(Debug, Clone, clap::Args)]
@@ -167,6 +174,9 @@ fn show(bar: &ProgressBar, (member, of): (usize, usize), progress: &Progress) {
 /// # Errors
 /// A log that cannot be read or is too small, or a folder that cannot be written.
 pub fn train(args: &TrainArgs) -> Result<(), Failure> {
+    if let Some(code) = &args.currency {
+        kiki::money::Currency::parse(code).doing("--currency")?;
+    }
     let events = Events::read(&args.events)?;
     let log = log_of(&events);
     let (start, cut) = span(&log);
@@ -184,7 +194,8 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
     begin_or_go_on(&kept, &what)?;
     let (model, networks) = trained(&prepared, Some(&kept))?;
     let card = serde_json::json!({ "customers": buyers.len(), "days": log.values().map(Vec::len).sum::<usize>(), "of": what, "networks": networks });
-    folder::save(&model, card, &args.out).doing("writing the model")?;
+    let note = Note { currency: args.currency.clone(), inputs: prepared.spreads(), trained: card };
+    folder::save(&model, note, &args.out).doing("writing the model")?;
     std::fs::remove_dir_all(&kept).doing(format_args!("removing {}", kept.display()))?;
     let rows = [
         ("model", model.id),

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use kiki::clock::Clock;
+use kiki::ids::Key;
 use kiki::runtime::Listeners;
 use syncshield::witness::WitnessAt;
 use tokio::task::JoinHandle;
@@ -69,6 +70,10 @@ pub struct PlatformConfig {
     pub holder: Option<String>,
     /// File of the log's last signed size; in the data folder where there is none.
     pub signed_size: Option<PathBuf>,
+    /// Folder of the model that predicts values; the estimate does where there is none.
+    pub model: Option<PathBuf>,
+    /// Addresses of the Redis, or the nodes of the cluster, that has the customers; the data folder where there is none.
+    pub states: Vec<String>,
     /// Witnesses that cosign the log's checkpoints.
     pub witnesses: Vec<WitnessAt>,
 }
@@ -85,6 +90,8 @@ impl PlatformConfig {
             settle_on_win: Vec::new(),
             holder: None,
             signed_size: None,
+            model: None,
+            states: Vec::new(),
             witnesses: Vec::new(),
         }
     }
@@ -161,10 +168,10 @@ impl Platform {
         services.ready(SHIELD, &endpoints.shield).await?;
 
         let settings = syncvalue::Config {
-            data: config.data.join("syncvalue"),
-            pseudonym_key: keys.pseudonym.clone(),
             shield: Some(endpoints.shield.clone()),
             horizon_days: HORIZON_DAYS,
+            states: config.states.clone(),
+            ..value_settings(&config, keys.pseudonym.clone())?
         };
         services.spawn(VALUE, |stop| syncvalue::serve(value, settings, clock.clone(), stop));
         services.ready(VALUE, &endpoints.value).await?;
@@ -217,6 +224,16 @@ const HEALTH_NAMES: [&str; 4] = [
     "kiki.billing.v1.BillingService",
     "kiki.syncshield.v1.SyncShieldService",
 ];
+
+fn value_settings(config: &PlatformConfig, pseudonym_key: Key) -> Result<syncvalue::Config, Failure> {
+    let settings = syncvalue::Config::new(config.data.join("syncvalue"), pseudonym_key);
+    let Some(folder) = &config.model else { return Ok(settings) };
+    let folder = folder.canonicalize().doing(format_args!("finding the model {}", folder.display()))?;
+    let (Some(models), Some(model)) = (folder.parent(), folder.file_name().and_then(|name| name.to_str())) else {
+        return Err(Failure::new(format!("{}: not the name of a folder", folder.display())));
+    };
+    Ok(syncvalue::Config { models: models.into(), model: Some(model.to_owned()), ..settings })
+}
 
 fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) -> syncflow::Config {
     syncflow::Config {

@@ -68,6 +68,9 @@ pub struct Args {
     /// Currency of the purchases and campaigns.
     #[arg(long, default_value = "USD")]
     pub currency: String,
+    /// Folder of the model that predicts values. Without it `kiki-model` where that was trained on these purchases, and the estimate otherwise.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
     /// Goes on with a run that was cut off, under the arguments that it began with; one that had not begun begins.
     #[arg(long)]
     pub resume: bool,
@@ -185,6 +188,7 @@ async fn on_platform<T>(plan: &Plan, clock: &VirtualClock, task: impl AsyncFnOnc
         lease_ttl_secs: LEASE_TTL_SECS,
         platforms: EXCHANGES.iter().map(|exchange| format!("{}={}", exchange.id, exchange.platform)).collect(),
         settle_on_win: exchanges(Rule::FirstOnWin).map(|exchange| exchange.id.to_owned()).collect(),
+        model: Some(plan.dir.join(&plan.settings.model)).filter(|_| plan.settings.model != PathBuf::new()),
         ..PlatformConfig::new(&plan.dir)
     };
     let platform = Platform::start(config).await?;

@@ -29,6 +29,12 @@ pub struct Args {
     /// File of the log's last signed size; default: `signed-size` in the data folder. Best on another disk.
     #[arg(long, env = "KIKI_SIGNED_SIZE")]
     pub signed_size: Option<PathBuf>,
+    /// Folder of the model that predicts values, as `kiki train` writes it. Models that are set later stand beside it.
+    #[arg(long, env = "KIKI_MODEL")]
+    pub model: Option<PathBuf>,
+    /// Where SyncValue keeps its customers: a Redis, `redis://HOST:PORT/`, or nodes of a Redis Cluster, with commas. Without it they are in the data folder.
+    #[arg(long, env = "KIKI_VALUE_STATES", value_delimiter = ',')]
+    pub states: Vec<String>,
     /// A witness that cosigns the log's checkpoints, as `http://host:port+<its vkey>`. May be repeated.
     #[arg(long = "witness", env = "KIKI_WITNESSES", value_delimiter = ',')]
     pub witnesses: Vec<WitnessAt>,
@@ -45,6 +51,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         platforms: args.platforms,
         settle_on_win: args.settle_on_win,
         signed_size: args.signed_size,
+        model: args.model,
+        states: args.states,
         witnesses: args.witnesses,
         ..PlatformConfig::new(args.data)
     };

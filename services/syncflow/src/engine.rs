@@ -144,7 +144,7 @@ struct Match {
     customer: Option<CustomerKey>,
 }
 
-/// One question serves all campaigns of a client that count in the same currency.
+/// Client and campaign: campaigns of one client may be answered by different models.
 type Asked = (String, String);
 
 /// Everything that a bid needs.
@@ -221,7 +221,7 @@ impl Engine {
             let campaign = entry.campaign.clone();
             let customer = opportunity.customer.as_ref().map(|customer| self.pseudonyms.of(&campaign.client, customer));
             if let Some(customer) = customer {
-                let key = (campaign.client.clone(), campaign.currency.code().to_owned());
+                let key = (campaign.client.clone(), campaign.id.clone());
                 if !asked.contains_key(&key)
                     && let Some(pending) = self.ask(&campaign, customer, now)
                 {
@@ -239,6 +239,7 @@ impl Engine {
     fn ask(&self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> Option<Pending> {
         self.predictor.ask(Subject {
             client: campaign.client.clone(),
+            campaign: campaign.id.clone(),
             customer,
             currency: campaign.currency.code().to_owned(),
             horizon_days: campaign.horizon_days,
@@ -308,7 +309,7 @@ impl Engine {
         now: UnixMicros,
     ) -> Vec<Candidate> {
         let candidate = |one: Match| {
-            let key = (one.campaign.client.clone(), one.campaign.currency.code().to_owned());
+            let key = (one.campaign.client.clone(), one.campaign.id.clone());
             let predicted = predictions.get(&key).cloned().flatten();
             let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
             self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();

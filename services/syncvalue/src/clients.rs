@@ -3,7 +3,7 @@
 use kiki::caller;
 use kiki::clock::UnixMicros;
 use kiki::ids::{ClientId, CustomerKey};
-use kiki::leaf::{self, Leaf, Outcome, Position, leaf::Body};
+use kiki::leaf::{self, Conversion, Leaf, Outcome, Position, leaf::Body};
 use kiki::money::Currency;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{TailRequest, TailResponse};
@@ -11,6 +11,7 @@ use kiki::runtime::{self, MAX_MESSAGE};
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
 
+use crate::domain::accuracy::Attributed;
 use crate::domain::customer::{DAY_MICROS, Event, EventId};
 use crate::domain::market::{MarketId, Observed};
 use crate::error::Error;
@@ -20,6 +21,8 @@ pub(crate) struct Tail {
     stream: Streaming<TailResponse>,
     log_id: String,
     next_index: u64,
+    /// The last Outcome's event and value: its Conversion, if there is one, is the next leaf.
+    last: Option<(EventId, i64)>,
 }
 
 /// What one message of the stream brought.
@@ -28,10 +31,15 @@ pub(crate) struct Stretch {
     pub(crate) log_id: String,
     /// The index behind the stretch.
     pub(crate) next_index: u64,
-    /// Outcomes, each with the index behind its leaf.
-    pub(crate) outcomes: Vec<(Observed, u64)>,
-    /// Currency and predicted value, micros, of the customers that were attributed.
-    pub(crate) attributed: Vec<(String, i64)>,
+    /// What is of use here, each with the index behind its leaf.
+    pub(crate) found: Vec<(Found, u64)>,
+}
+
+/// What the log says of customers.
+#[derive(Debug, Clone)]
+pub(crate) enum Found {
+    Outcome(Observed),
+    Attributed(Attributed),
 }
 
 impl Tail {
@@ -43,21 +51,25 @@ impl Tail {
         let mut request = tonic::Request::new(TailRequest { from: Some(from), client: String::new(), follow: true });
         request.metadata_mut().insert(caller::ROLE, MetadataValue::from_static("service"));
         let stream = client.tail(request).await.map_err(refused)?.into_inner();
-        Ok(Self { stream, log_id: log_id.into(), next_index })
+        Ok(Self { stream, log_id: log_id.into(), next_index, last: None })
     }
 
     /// The next stretch, or none at the stream's end.
     pub(crate) async fn next(&mut self) -> Result<Option<Stretch>, Error> {
         let Some(message) = self.stream.message().await.map_err(refused)? else { return Ok(None) };
-        let (mut outcomes, mut attributed) = (Vec::new(), Vec::new());
+        let mut found = Vec::new();
         for entry in &message.entries {
             let (leaf, body) = self.checked(entry.index, &entry.leaf)?;
             match body {
                 Body::Outcome(outcome) => {
                     let observed = observed(&leaf, &outcome).map_err(|e| inconsistent(entry.index, e))?;
-                    outcomes.push((observed, self.next_index));
+                    self.last = Some((observed.event.id, observed.event.value_micros));
+                    found.push((Found::Outcome(observed), self.next_index));
                 }
-                Body::Conversion(conversion) => attributed.push((conversion.currency, conversion.predicted_ltv_micros)),
+                Body::Conversion(conversion) => {
+                    let attributed = attributed(&leaf, &conversion, self.last).map_err(|e| inconsistent(entry.index, e))?;
+                    found.push((Found::Attributed(attributed), self.next_index));
+                }
                 _ => {}
             }
         }
@@ -65,7 +77,7 @@ impl Tail {
             return Err(inconsistent(message.next_index, "the stream went back"));
         }
         self.next_index = message.next_index;
-        Ok(Some(Stretch { log_id: self.log_id.clone(), next_index: self.next_index, outcomes, attributed }))
+        Ok(Some(Stretch { log_id: self.log_id.clone(), next_index: self.next_index, found }))
     }
 
     /// A leaf that is the next of this log.
@@ -96,12 +108,27 @@ fn inconsistent(index: u64, why: impl std::fmt::Display) -> Error {
 /// The event of an Outcome leaf. One that says to be of later than a day after its record counts as of then, so that
 /// no mistaken date can age all other customers.
 fn observed(leaf: &Leaf, outcome: &Outcome) -> Result<Observed, String> {
-    let client = ClientId::parse(&leaf.client).map_err(|e| e.to_string())?;
-    let currency = Currency::parse(&outcome.currency).map_err(|e| e.to_string())?;
-    let customer = CustomerKey::from_bytes(&outcome.customer).ok_or("customer: not 16 bytes")?;
+    let (market, customer) = whose(leaf, &outcome.currency, &outcome.customer)?;
     let occurred_at = UnixMicros::from_pb(outcome.occurred_at.as_ref()).ok_or("occurred_at: missing")?;
     let recorded_at = UnixMicros::from_pb(leaf.recorded_at.as_ref()).ok_or("recorded_at: missing")?;
     let at = occurred_at.min(UnixMicros(recorded_at.0.saturating_add(DAY_MICROS)));
-    let event = Event { id: EventId::of(&outcome.event_id), at, value_micros: outcome.value_micros };
-    Ok(Observed { market: MarketId { client, currency }, customer, event })
+    let event = Event { id: EventId::of(&outcome.event_id), at, value_micros: outcome.value_micros, items: 0 };
+    Ok(Observed { market, customer, event })
+}
+
+/// What a Conversion leaf says; `last` is the Outcome before it.
+fn attributed(leaf: &Leaf, conversion: &Conversion, last: Option<(EventId, i64)>) -> Result<Attributed, String> {
+    let (market, customer) = whose(leaf, &conversion.currency, &conversion.customer)?;
+    let at = UnixMicros::from_pb(conversion.occurred_at.as_ref()).ok_or("occurred_at: missing")?;
+    let event = EventId::of(&conversion.event_id);
+    let value_micros = last.filter(|(id, _)| *id == event).map_or(0, |(_, value)| value);
+    let (predicted_micros, horizon_days) = (conversion.predicted_ltv_micros, conversion.horizon_days);
+    Ok(Attributed { market, customer, event, at, value_micros, predicted_micros, horizon_days })
+}
+
+fn whose(leaf: &Leaf, currency: &str, customer: &[u8]) -> Result<(MarketId, CustomerKey), String> {
+    let client = ClientId::parse(&leaf.client).map_err(|e| e.to_string())?;
+    let currency = Currency::parse(currency).map_err(|e| e.to_string())?;
+    let customer = CustomerKey::from_bytes(customer).ok_or("customer: not 16 bytes")?;
+    Ok((MarketId { client, currency }, customer))
 }

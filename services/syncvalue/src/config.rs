@@ -6,6 +6,11 @@ use kiki::ids::Key;
 
 use crate::domain::predictor::MAX_HORIZON_DAYS;
 
+const CACHE_MIB: u32 = 256;
+/// A quarter of the 100 ms that an exchange gives a bid as a rule.
+const STATES_PATIENCE_MS: u64 = 25;
+const HORIZON_DAYS: u32 = 90;
+
 /// Settings of SyncValue.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -18,7 +23,41 @@ pub struct Config {
     /// SyncShield's address, `http://host:port`, whose log is followed for outcomes; without it none is.
     #[arg(long, env = "KIKI_SHIELD")]
     pub shield: Option<String>,
+    /// Folder whose folders are models, as `kiki train` writes them.
+    #[arg(long, env = "KIKI_VALUE_MODELS", default_value = "kiki-models")]
+    pub models: PathBuf,
+    /// The model that answers for all until SetModels says otherwise: the name of a folder below that of the models. Without it the estimate does.
+    #[arg(long, env = "KIKI_VALUE_MODEL")]
+    pub model: Option<String>,
+    /// Memory for what the networks remember of customers, MiB; what does not fit is made again when it is asked for.
+    #[arg(long, env = "KIKI_VALUE_CACHE_MIB", default_value_t = CACHE_MIB, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub cache_mib: u32,
+    /// Where several SyncValues keep their customers together: a Redis, `redis://[USER:PASSWORD@]HOST:PORT/`, or nodes of a Redis Cluster, with
+    /// commas. Without it the customers are this process's own, in `data`.
+    #[arg(long, env = "KIKI_VALUE_STATES", value_delimiter = ',')]
+    pub states: Vec<String>,
+    /// How long a prediction waits for its customers from there, milliseconds; then it is made as for one who is not known.
+    #[arg(long, env = "KIKI_VALUE_STATES_PATIENCE_MS", default_value_t = STATES_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub states_patience_ms: u64,
     /// The horizon of a prediction that names none, days.
-    #[arg(long, env = "KIKI_VALUE_HORIZON_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HORIZON_DAYS)))]
+    #[arg(long, env = "KIKI_VALUE_HORIZON_DAYS", default_value_t = HORIZON_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HORIZON_DAYS)))]
     pub horizon_days: u32,
+}
+
+impl Config {
+    /// The defaults, with a folder for the events and the key of the pseudonyms.
+    #[must_use]
+    pub fn new(data: PathBuf, pseudonym_key: Key) -> Self {
+        Self {
+            models: data.join("models"),
+            data,
+            pseudonym_key,
+            shield: None,
+            model: None,
+            cache_mib: CACHE_MIB,
+            states: Vec::new(),
+            states_patience_ms: STATES_PATIENCE_MS,
+            horizon_days: HORIZON_DAYS,
+        }
+    }
 }

@@ -5,10 +5,13 @@
 //!
 //! Everything depends on the order of the events alone, so that a restart that reads the same events back answers the same.
 
+pub mod accuracy;
 pub mod customer;
+pub mod drift;
 pub mod fit;
 pub mod interval;
 pub mod market;
 pub mod model;
 pub mod population;
 pub mod predictor;
+pub mod serving;

@@ -70,12 +70,29 @@ pub enum Error {
     /// Another process has the file.
     #[error("{}: another process is using it", .0.display())]
     InUse(PathBuf),
+    /// Events of the embedded engine, in the folder of one that is to share its customers.
+    #[error("{}: there are events that were observed without --states, and that would be missing; start with another folder", .0.display())]
+    NotShared(PathBuf),
     /// The log does not follow from what was read before.
     #[error("syncshield's log: {0}")]
     LogInconsistent(String),
     /// SyncShield did not answer, or refused.
     #[error("syncshield: {0}")]
     Shield(String),
+    /// A plan of models that was made from one that is not the last any more.
+    #[error("plan.version: {asked}; the last is {now}")]
+    Changed {
+        /// What the change was made from.
+        asked: u64,
+        /// What is in force.
+        now: u64,
+    },
+    /// What is known of a customer cannot be read or written.
+    #[error(transparent)]
+    States(#[from] crate::store::states::Error),
+    /// Plans or a model that cannot be read.
+    #[error("{0}")]
+    Model(String),
     /// A file or a listener.
     #[error("{what}: {source}")]
     Io {
@@ -116,9 +133,16 @@ impl From<Error> for Status {
             Error::Full { .. } => Reason::Overloaded,
             Error::LogFailed(_) => Reason::LogUnavailable,
             Error::NotFollowed { .. } => Reason::NotReady,
+            Error::Changed { .. } => Reason::OutOfOrder,
+            Error::States(_) => Reason::DependencyUnavailable,
             Error::LogInconsistent(_) => Reason::LogInconsistent,
             Error::Shield(_) => Reason::DependencyUnavailable,
-            Error::Damaged { .. } | Error::Unreadable { .. } | Error::InUse(_) | Error::Io { .. } => Reason::Internal,
+            Error::Damaged { .. }
+            | Error::Unreadable { .. }
+            | Error::InUse(_)
+            | Error::NotShared(_)
+            | Error::Model(_)
+            | Error::Io { .. } => Reason::Internal,
         };
         reason.status(error.to_string())
     }

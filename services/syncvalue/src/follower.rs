@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clients::{Stretch, Tail};
-use crate::domain::market::Observed;
+use crate::clients::{Found, Stretch, Tail};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -33,6 +32,7 @@ impl Follower {
     /// Goes on where the store has got to.
     pub(crate) fn new(shield: String, store: Arc<Store>, metrics: Metrics) -> Self {
         let at = store.followed().borrow().clone().unwrap_or_default();
+        metrics.followed(at.next_index);
         Self { shield, store, metrics, written: at.next_index, at }
     }
 
@@ -72,15 +72,11 @@ impl Follower {
     }
 
     async fn take(&mut self, stretch: Stretch) -> Result<(), Error> {
-        let Stretch { log_id, next_index, outcomes, attributed } = stretch;
+        let Stretch { log_id, next_index, found } = stretch;
         let end = Followed { log_id, next_index };
-        for (currency, predicted_ltv_micros) in &attributed {
-            self.metrics.attributed(currency, *predicted_ltv_micros);
-        }
-        for part in outcomes.chunks(MAX_EVENTS) {
+        for part in found.chunks(MAX_EVENTS) {
             let behind = part.last().map_or(end.next_index, |(_, behind)| *behind);
-            let events = part.iter().map(|(event, _)| event.clone()).collect();
-            self.write(events, Followed { next_index: behind, ..end.clone() }).await?;
+            self.write(part.to_vec(), Followed { next_index: behind, ..end.clone() }).await?;
         }
         if end.next_index - self.written >= MAX_UNWRITTEN {
             self.write(Vec::new(), end).await?;
@@ -92,8 +88,19 @@ impl Follower {
         Ok(())
     }
 
-    async fn write(&mut self, events: Vec<Observed>, at: Followed) -> Result<(), Error> {
-        let applied = self.store.follow(events, at.clone()).await?;
+    async fn write(&mut self, found: Vec<(Found, u64)>, at: Followed) -> Result<(), Error> {
+        let (mut events, mut attributed) = (Vec::new(), Vec::new());
+        for (found, behind) in found {
+            match found {
+                Found::Outcome(observed) => events.push((observed, behind)),
+                Found::Attributed(customer) => {
+                    self.metrics.attributed(customer.market.currency.code(), customer.predicted_micros);
+                    attributed.push(customer);
+                }
+            }
+        }
+        let applied = self.store.follow(events, attributed, at.clone()).await?;
+        self.metrics.accuracy(&self.store);
         self.metrics.observed(&applied, &self.store);
         self.metrics.followed(at.next_index);
         self.written = at.next_index;

@@ -1,15 +1,16 @@
 //! SyncValue: what is this customer worth?
 //!
 //! Customers' events come in by Observe, and their outcomes from SyncShield's log; Predict answers what a customer is expected to
-//! spend over a horizon, how sure that is, and by which estimate. Until a trained model is loaded it is the
-//! recency-frequency-value estimate of [`domain::predictor`], and every answer says so.
+//! spend over a horizon, how sure that is, and by which model. Where none is loaded, or it cannot answer, it is the
+//! recency-frequency-value estimate of [`domain::predictor`], and the answer says so.
 //!
 //! - An event is durable before it is acknowledged, and counts once.
-//! - The same events in the same order give the same answers, also after a restart.
+//! - The same events in the same order give the same answers, also after a restart. (Several that share their customers: the same of a model.)
 //! - A prediction is never negative and never not a number.
 //!
 //! Not here: prices and P(conversion), which are SyncFlow's, and money that anyone is billed for.
 
+mod answers;
 mod clients;
 pub mod config;
 pub mod domain;
@@ -21,10 +22,10 @@ pub mod store;
 pub mod train;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::Pseudonyms;
-use kiki::pb::syncvalue::v1::sync_value_service_server::SyncValueServiceServer;
 use kiki::runtime::{self, Listeners, MAX_MESSAGE};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -33,10 +34,16 @@ use tonic::service::interceptor::InterceptedService;
 pub use config::Config;
 pub use error::Error;
 
+use answers::Answers;
 use follower::Follower;
-use metrics::Metrics;
+use metrics::{Metrics, Psi};
 use rpc::Rpc;
+use rpc::server::SyncValueServiceServer;
 use store::Store;
+use store::cache::Cache;
+use store::models::Models;
+use store::shared::Shared;
+use store::states::redis::Redis;
 
 /// The service's name, for health.
 pub const SERVICE: &str = "kiki.syncvalue.v1.SyncValueService";
@@ -46,16 +53,20 @@ pub const SERVICE: &str = "kiki.syncvalue.v1.SyncValueService";
 /// # Errors
 /// The event log cannot be used, or a listener failed.
 pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
-    let folder = config.data.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
-    let store = Arc::new(opened.map_err(|e| Error::LogFailed(e.to_string()))??);
     let metrics = runtime::Metrics::new();
     let own = Metrics::new(&metrics);
+    let store = Arc::new(open(&config, &own).await?);
+    let models = Arc::new(Models::open(&config.models, &config.data, config.model.as_deref())?);
+    Psi::register(&metrics, models.clone());
+    let cache = Cache::new(config.cache_mib as usize * 1_048_576, own.evictions.clone());
     own.observed(&store::Applied::default(), &store);
+    own.accuracy(&store);
     let follower = config.shield.clone().map(|shield| Follower::new(shield, store.clone(), own.clone()).run(shutdown.clone()));
     let follower = follower.map(tokio::spawn);
     let rpc = Rpc {
         store: store.clone(),
+        models,
+        answers: Answers { cache: Arc::new(cache), metrics: own.clone() },
         names: Pseudonyms::new(&config.pseudonym_key),
         horizon_days: config.horizon_days,
         clock,
@@ -72,4 +83,21 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     }
     store.close().await;
     served.map_err(Error::io("cannot serve"))
+}
+
+/// The store, with the customers where the settings say.
+async fn open(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
+    let folder = config.data.clone();
+    let shared = match config.states.as_slice() {
+        [] => None,
+        urls => {
+            let states = Arc::new(Redis::new(urls)?);
+            Some(Shared::new(states, Duration::from_millis(config.states_patience_ms), metrics.states.clone()))
+        }
+    };
+    let opened = tokio::task::spawn_blocking(move || match shared {
+        None => Store::open(&folder),
+        Some(shared) => Store::open_shared(&folder, shared),
+    });
+    opened.await.map_err(|e| Error::LogFailed(e.to_string()))?
 }

@@ -1,32 +1,51 @@
-//! The calls: decode, one call of the store, encode.
+//! The calls: decode, look at what is known, ask the model where that does not answer, encode.
 
 mod decode;
+mod explain;
+mod plans;
 mod until;
+pub(crate) mod wire;
+
+/// The routing of calls that `build.rs` makes.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rustdoc::all)]
+pub(crate) mod server {
+    include!(concat!(env!("OUT_DIR"), "/kiki.syncvalue.v1.SyncValueService.rs"));
+    pub(crate) use sync_value_service_server::*;
+}
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiki::caller::Caller;
 use kiki::clock::{Clock, monotonic};
 use kiki::ids::Pseudonyms;
 use kiki::leaf::{Position, PredictionStatus};
+use kiki::money::Currency;
 use kiki::pb::syncvalue::v1 as pb;
-use kiki::pb::syncvalue::v1::sync_value_service_server::SyncValueService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::answers::{About, Answers, Look};
 use crate::domain::market::{Market, Outlook};
-use crate::domain::predictor::{MODEL, Prediction, Reason};
+use crate::domain::predictor::{MODEL, Prediction};
+use crate::domain::serving::Serving;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::store::models::Models;
+use crate::store::recent::Place;
 use crate::store::record::Followed;
+use crate::store::shared::{Fetched, Known};
 use crate::store::{Pending, Store};
-use decode::{Decoder, Question, Questions, Subject};
+use decode::{Decoder, MAX_REQUESTS, Question, Questions, Subject, by_prost};
+use server::SyncValueService;
 use until::Until;
+use wire::read::{self, Asking};
+use wire::write;
 
 /// Messages of one Observe stream that are handed to the writer and not acknowledged: enough that each fsync finds work
 /// waiting; 32 of at most 1.2 MB.
@@ -38,6 +57,8 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(crate) struct Rpc {
     pub(crate) store: Arc<Store>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) answers: Answers,
     pub(crate) names: Pseudonyms,
     pub(crate) horizon_days: u32,
     pub(crate) clock: Clock,
@@ -52,16 +73,83 @@ impl Rpc {
         Decoder { caller, names: &self.names, horizon_days: self.horizon_days, now: self.clock.now() }
     }
 
-    fn answer(&self, Questions { market, questions }: Questions) -> Vec<Prediction> {
-        let predictions = self.store.read(&market, |market| predict(market, questions));
+    /// The answers to questions about one market, in order, and the models that made them. `fetched` are its customers, where they are not here.
+    fn answer(&self, Questions { market, questions }: &Questions<'_>, fetched: Option<&[Known]>) -> (Vec<Prediction>, Arc<Serving>) {
+        let serving = self.models.of(market);
+        let looks: Vec<Look<'_>> = self.store.read(market, |known, recent| {
+            let place = |question: &Question<'_>| recent.place(known.number, &question.key().unwrap_or_default());
+            let places: Vec<Place> = questions.iter().map(place).collect();
+            let mut outlook: Option<Outlook<'_>> = None;
+            // Elsewhere customers change without our being told.
+            let recent = fetched.is_none().then_some(recent);
+            let look = |(i, question): (usize, &Question<'_>)| {
+                let (about, days) = (about(question, known.number, market.currency), question.horizon_days);
+                if let Some(recent) = recent
+                    && let Some(prediction) = self.answers.recall((recent, places[i]), &serving, &about, days)
+                {
+                    return Look::Known(prediction);
+                }
+                outlook.take_if(|outlook| outlook.horizon_days() != days);
+                let outlook = outlook.get_or_insert_with(|| outlook_of(known, &serving, days, market.currency, fetched.is_some()));
+                let customer = match (&question.subject, fetched) {
+                    (Subject::History(customer), _) => Some(&**customer),
+                    (Subject::Customer(key), None) => known.get(key),
+                    (Subject::Customer(_), Some(fetched)) => match &fetched[i] {
+                        Ok(customer) => customer.as_ref(),
+                        Err(_) => return Look::Estimated(outlook.unavailable(question.at)),
+                    },
+                };
+                self.answers.look(recent, &serving, outlook, customer, about)
+            };
+            questions.iter().enumerate().map(look).collect()
+        });
+        self.metrics.looked(&looks);
+        let finish = |look| match look {
+            Look::Estimated(prediction) | Look::Known(prediction) => prediction,
+            Look::Ask(ask) => self.answers.ask(*ask),
+        };
+        let predictions: Vec<Prediction> = looks.into_iter().map(finish).collect();
         self.metrics.predicted(&predictions);
-        predictions
+        (predictions, serving)
     }
 
-    fn answers(&self, caller: &Caller, requests: &[pb::PredictRequest]) -> Result<Vec<pb::Prediction>, Status> {
-        let all = self.decoder(caller).questions(requests)?;
-        let predictions = all.into_iter().flat_map(|questions| self.answer(questions));
-        Ok(predictions.map(|prediction| encode(&prediction)).collect())
+    /// The answer to the message of a Predict.
+    async fn one(&self, caller: &Caller, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let slow;
+        let asking = match read::question(message) {
+            Some(asking) => asking,
+            None => {
+                slow = by_prost::<pb::PredictRequest>(message)?;
+                Asking::from(&slow)
+            }
+        };
+        Ok(self.written(&[self.decoder(caller).single(&asking)?]).await)
+    }
+
+    /// The answer to the message of a PredictBatch or PredictStream, which are alike.
+    async fn many(&self, caller: &Caller, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let slow;
+        let (all, count) = match read::questions(message, MAX_REQUESTS) {
+            Some(read) => read,
+            None => {
+                slow = by_prost::<pb::PredictBatchRequest>(message)?.requests;
+                (slow.iter().take(MAX_REQUESTS).map(Asking::from).collect(), slow.len())
+            }
+        };
+        Ok(self.written(&self.decoder(caller).questions(&all, count)?).await)
+    }
+
+    /// The answers, as all three messages have them.
+    async fn written(&self, all: &[Questions<'_>]) -> Vec<u8> {
+        let fetched = self.store.fetch(all.iter().flat_map(Questions::keys)).await;
+        let (mut message, mut asked) = (Vec::new(), 0);
+        for questions in all {
+            let from = asked;
+            asked += questions.questions.len();
+            let (predictions, serving) = self.answer(questions, fetched.some(from..asked));
+            write::predictions(&predictions, |number| serving.id(number), &mut message);
+        }
+        message
     }
 
     async fn followed_to(&self, asked: Option<Position>) -> Result<Option<Followed>, Error> {
@@ -92,76 +180,52 @@ fn same_log(followed: &Followed, asked: &Position) -> bool {
     asked.log_id.is_empty() || asked.log_id == followed.log_id
 }
 
-/// The answers to questions about one market, in order.
-fn predict(market: &Market, questions: Vec<Question>) -> Vec<Prediction> {
-    let mut outlook: Option<Outlook<'_>> = None;
-    let answer = |Question { subject, horizon_days, at }| {
-        outlook.take_if(|outlook| outlook.horizon_days() != horizon_days);
-        let outlook = outlook.get_or_insert_with(|| market.over(horizon_days));
-        match subject {
-            Subject::Customer(key) => outlook.of(&key, at),
-            Subject::History(mut history) => outlook.of_history(&mut history, at),
-        }
-    };
-    questions.into_iter().map(answer).collect()
+/// The estimate of a market. Customers who are not here left the market's sums to be of what passed by: where that is nothing yet, the model's own
+/// stands in.
+fn outlook_of<'a>(known: &'a Market, serving: &'a Serving, horizon_days: u32, currency: Currency, elsewhere: bool) -> Outlook<'a> {
+    let outlook = known.averages.over(horizon_days);
+    if elsewhere { outlook.or(serving.estimate(currency, horizon_days)) } else { outlook }
 }
 
-fn encode(prediction: &Prediction) -> pb::Prediction {
-    let reason = match prediction.reason {
-        Reason::NoModel => pb::FallbackReason::NoModel,
-        Reason::UnknownCustomer => pb::FallbackReason::UnknownCustomer,
-        Reason::NoPopulation => pb::FallbackReason::NoPopulation,
-    };
-    pb::Prediction {
-        mean_micros: prediction.mean_micros,
-        q05_micros: prediction.q05_micros,
-        q95_micros: prediction.q95_micros,
-        p_active_ppb: prediction.p_active_ppb,
-        horizon_days: prediction.horizon_days,
-        model: MODEL.into(),
-        status: PredictionStatus::Fallback.into(),
-        fallback_reason: reason.into(),
-    }
+fn about<'q>(question: &'q Question<'_>, market: u32, currency: Currency) -> About<'q> {
+    About { key: question.key(), campaign: question.campaign, at: question.at, market, currency }
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type AnswerStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl SyncValueService for Rpc {
-    async fn predict(&self, request: Request<pb::PredictRequest>) -> Result<Response<pb::PredictResponse>, Status> {
+    async fn predict(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         let start = monotonic();
-        let caller = Caller::of(&request);
-        let question = self.decoder(&caller).single(request.get_ref())?;
-        let answer = pb::PredictResponse { prediction: self.answer(question).first().map(encode) };
+        let answer = self.one(&Caller::of(&request), request.get_ref()).await?;
         self.metrics.predict.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(answer))
     }
 
-    async fn predict_batch(&self, request: Request<pb::PredictBatchRequest>) -> Result<Response<pb::PredictBatchResponse>, Status> {
+    async fn predict_batch(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         let start = monotonic();
-        let caller = Caller::of(&request);
-        let predictions = self.answers(&caller, &request.get_ref().requests)?;
+        let answer = self.many(&Caller::of(&request), request.get_ref()).await?;
         self.metrics.predict_batch.observe(start.elapsed().as_secs_f64());
-        Ok(Response::new(pb::PredictBatchResponse { predictions }))
+        Ok(Response::new(answer))
     }
 
-    type PredictStreamStream = Answers<pb::PredictStreamResponse>;
+    type PredictStreamStream = AnswerStream<Vec<u8>>;
 
-    async fn predict_stream(
-        &self,
-        request: Request<Streaming<pb::PredictStreamRequest>>,
-    ) -> Result<Response<Self::PredictStreamStream>, Status> {
-        let (rpc, caller) = (self.clone(), Caller::of(&request));
-        let answers = request.into_inner().map(move |message| {
-            let start = monotonic();
-            let predictions = rpc.answers(&caller, &message?.requests)?;
-            rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
-            Ok(pb::PredictStreamResponse { predictions })
+    async fn predict_stream(&self, request: Request<Streaming<Bytes>>) -> Result<Response<Self::PredictStreamStream>, Status> {
+        let mine = Arc::new((self.clone(), Caller::of(&request)));
+        let answers = Until::new(request.into_inner(), &self.shutdown).then(move |message| {
+            let mine = mine.clone();
+            async move {
+                let (message, start, (rpc, caller)) = (message?, monotonic(), &*mine);
+                let answer = rpc.many(caller, &message).await?;
+                rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
+                Ok(answer)
+            }
         });
-        Ok(Response::new(Box::pin(Until::new(answers, &self.shutdown))))
+        Ok(Response::new(Box::pin(answers)))
     }
 
-    type ObserveStream = Answers<pb::ObserveResponse>;
+    type ObserveStream = AnswerStream<pb::ObserveResponse>;
 
     async fn observe(&self, request: Request<Streaming<pb::ObserveRequest>>) -> Result<Response<Self::ObserveStream>, Status> {
         let caller = Caller::of(&request);
@@ -180,18 +244,73 @@ impl SyncValueService for Rpc {
         Ok(Response::new(Box::pin(answers)))
     }
 
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        let caller = Caller::of(&request);
+        let request = request.into_inner().request.ok_or_else(|| Error::field("request", "missing"))?;
+        let all = [self.decoder(&caller).single(&Asking::from(&request))?];
+        let fetched = self.store.fetch(all[0].keys()).await;
+        let Questions { market, questions } = &all[0];
+        let (predictions, serving) = self.answer(&all[0], fetched.some(0..questions.len()));
+        let prediction = predictions.first().map(|prediction| write::message(prediction, |number| serving.id(number)));
+        let mut answer = pb::ExplainResponse { prediction, ..Default::default() };
+        let customer = |question: &Question<'_>| match (&question.subject, fetched) {
+            (Subject::History(customer), _) => Some((**customer).clone()),
+            (Subject::Customer(key), Fetched::Here) => self.store.read(market, |market, _| market.get(key).cloned()),
+            (Subject::Customer(_), Fetched::Read(mut read)) => read.pop()?.ok()?,
+        };
+        if let Some(question) = questions.first()
+            && let Some(customer) = customer(question)
+            && let Some(explained) = explain::explain(&serving, &customer, &about(question, 0, market.currency), question.horizon_days)
+        {
+            answer = pb::ExplainResponse { prediction: answer.prediction, ..explained };
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn erase_customer(&self, request: Request<pb::EraseCustomerRequest>) -> Result<Response<pb::EraseCustomerResponse>, Status> {
+        let caller = Caller::of(&request);
+        let (client, customer) = self.decoder(&caller).erased(request.get_ref())?;
+        let applied = self.store.erase(&client, &customer).await?;
+        applied.erased.iter().for_each(|market| self.answers.cache.erase(*market, &customer));
+        Ok(Response::new(pb::EraseCustomerResponse { erased: applied.known }))
+    }
+
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::GetModelResponse>, Status> {
         Caller::of(&request).act_for_all()?;
         let followed = self.followed_to(request.into_inner().followed_to).await?;
+        let all = self.models.all();
+        let serving = all.iter().find(|set| set.plan.client.is_empty() && set.plan.currency.is_empty());
+        let model = serving.and_then(|set| set.serving.as_deref()).map(|loaded| &loaded.model);
+        let (status, reason) = match model {
+            Some(_) => (PredictionStatus::Ok, pb::FallbackReason::Unspecified),
+            None => (PredictionStatus::Fallback, pb::FallbackReason::NoModel),
+        };
         Ok(Response::new(pb::GetModelResponse {
-            model: MODEL.into(),
-            status: PredictionStatus::Fallback.into(),
-            fallback_reason: pb::FallbackReason::NoModel.into(),
-            horizon_days: self.horizon_days,
+            model: model.map_or(MODEL, |model| &model.id).into(),
+            status: status.into(),
+            fallback_reason: reason.into(),
+            horizon_days: model.map_or(self.horizon_days, |model| model.horizon_days),
             customers: self.store.customers(),
             events: self.store.events(),
             followed_to: followed.map(|followed| Position { log_id: followed.log_id, index: followed.next_index }),
+            plans: all.iter().map(|set| plans::encode(&set.plan)).collect(),
+            models: all.iter().flat_map(|set| plans::infos(set)).collect(),
         }))
+    }
+
+    async fn set_models(&self, request: Request<pb::SetModelsRequest>) -> Result<Response<pb::SetModelsResponse>, Status> {
+        Caller::of(&request).operate()?;
+        let pb::SetModelsRequest { plan, rollback } = request.into_inner();
+        let plan = plans::decode(plan.unwrap_or_default());
+        let (models, cache) = (self.models.clone(), self.answers.cache.clone());
+        // Models are read from files.
+        let set = tokio::task::spawn_blocking(move || {
+            let set = if rollback { models.rollback(&plan.client, &plan.currency) } else { models.set(plan) }?;
+            cache.keep(&models.numbers());
+            Ok::<_, Error>(set)
+        });
+        let set = set.await.map_err(|e| Error::Model(e.to_string()))??;
+        Ok(Response::new(pb::SetModelsResponse { plan: Some(plans::encode(&set.plan)), models: plans::infos(&set) }))
     }
 }
 

@@ -10,9 +10,12 @@ pub mod learn;
 pub mod metrics;
 pub mod random;
 
+use crate::domain::customer::Day;
+use crate::domain::drift::Spread;
 use crate::domain::fit::Table;
+use crate::domain::model::given::replay;
 use crate::domain::model::network::INPUTS;
-use crate::domain::model::{Answer, Day, Forecast, Member, Model, scaled, typical, weeks};
+use crate::domain::model::{Answer, Forecast, Member, Model, scaled, typical, weeks};
 use crate::domain::predictor::expect;
 use data::{Buyer, Cuts, Histories, History, Protocol};
 use learn::{Kind, Learned, Progress, Settings};
@@ -90,7 +93,7 @@ impl Prepared {
         let folds = folds.collect();
         let table = Table::of(&estimate, protocol.horizon_days);
         let Protocol { cut, horizon_days, .. } = *protocol;
-        let model = Model { id: String::new(), horizon_days, cut, scales, members: Vec::new(), level: 1.0, estimate, table };
+        let model = Model { id: String::new(), horizon_days, cut, scales, members: Vec::new(), given: None, level: 1.0, estimate, table };
         Ok(Self { histories, model, seed, settings, folds })
     }
 
@@ -123,6 +126,13 @@ impl Prepared {
 
     fn known(&self) -> Vec<Known<'_>> {
         self.histories.iter().map(|history| (&*history.inputs, history.expected)).collect()
+    }
+
+    /// How each number that a model reads is spread over the buyers at the cut.
+    #[must_use]
+    pub fn spreads(&self) -> Vec<Spread> {
+        let last = || self.histories.iter().filter_map(|history| history.inputs.last());
+        (0..INPUTS).map(|input| Spread::of(last().map(|inputs| inputs[input]).collect())).collect()
     }
 
     /// What a model makes of each buyer behind the cut.
@@ -159,7 +169,9 @@ fn forecasts(model: &Model, known: &[Known<'_>]) -> Vec<Forecast> {
 
 fn answers(model: &Model, known: &[Known<'_>]) -> Vec<Answer> {
     let inputs: Vec<_> = known.iter().map(|(inputs, _)| *inputs).collect();
-    let outs: Vec<_> = model.members.iter().map(|member| learn::run(&member.parameters, &member.layout, &inputs)).collect();
+    let mut outs: Vec<_> = model.members.iter().map(|member| learn::run(&member.parameters, &member.layout, &inputs)).collect();
+    // Where one that was brought along fails, it corrects nothing.
+    outs.extend(model.given.iter().map(|given| inputs.iter().map(|weeks| replay(&**given, weeks).unwrap_or_default()).collect()));
     let typical = typical(&model.estimate, &model.table, &model.scales);
     let of =
         |(i, (_, expected)): (usize, &Known<'_>)| model.answer(&outs.iter().map(|outs| outs[i]).collect::<Vec<_>>(), expected, &typical);

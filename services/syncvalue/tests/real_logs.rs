@@ -69,7 +69,7 @@ fn score(log: &Log, file: &Path) -> Scored {
         if *day < log.days {
             let value_micros = (spend * 1e6).round() as i64;
             let at = UnixMicros(day * DAY_MICROS);
-            market.observe(key(customer), &Event { id: EventId(line as u64), at, value_micros });
+            market.observe(key(customer), &Event { id: EventId(line as u64), at, value_micros, items: 1 });
             later.entry(customer.clone()).or_default();
         } else if *day < 2 * log.days
             && let Some(sum) = later.get_mut(customer)

@@ -1,31 +1,31 @@
 //! The service over gRPC, on free ports, with a real client.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+#[path = "support/shield.rs"]
+mod shield;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use kiki::caller;
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::ids::{Key, Pseudonyms};
 use kiki::leaf::{Conversion, Leaf, Outcome, Position, PredictionStatus, Void, VoidBatch, leaf::Body};
-use kiki::pb::syncshield::v1::{TailEntry, TailRequest, TailResponse};
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use kiki::pb::syncvalue::v1::*;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
-use prost::Message as _;
+use shield::{LOG, Shield};
 use syncvalue::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, WatchStream};
-use tokio_stream::{Stream, StreamExt as _, iter};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, iter};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Status};
 
 const DAY: i64 = 86_400_000_000;
 /// "Now" of the tests: 2026-01-01.
@@ -44,7 +44,7 @@ impl Service {
         let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listeners.grpc.local_addr().unwrap());
         let http = listeners.http.local_addr().unwrap().to_string();
-        let config = Config { data: data.into(), pseudonym_key: KEY, shield, horizon_days: 90 };
+        let config = Config { shield, ..Config::new(data.into(), KEY) };
         let shutdown = CancellationToken::new();
         let clock = Clock::Virtual(VirtualClock::at(UnixMicros(NOW)));
         let task = tokio::spawn(syncvalue::serve(listeners, config, clock, shutdown.clone()));
@@ -80,7 +80,7 @@ impl Service {
 }
 
 fn asking(subject: Subject) -> PredictRequest {
-    PredictRequest { client: "acme".into(), subject: Some(subject), currency: "USD".into(), horizon_days: 0, at: None }
+    PredictRequest { client: "acme".into(), subject: Some(subject), currency: "USD".into(), ..Default::default() }
 }
 
 fn event(id: impl ToString, days_ago: i64, value_micros: i64) -> Event {
@@ -291,78 +291,6 @@ async fn an_open_stream_does_not_hold_up_the_shutdown() {
 
 // ---- following SyncShield's log
 
-const LOG: &str = "kiki.local/log-1";
-
-/// The leaves that a stand-in for SyncShield serves, through nothing but the Tail call's path.
-#[derive(Clone)]
-struct Shield {
-    leaves: watch::Sender<Vec<Leaf>>,
-    /// How many streams were opened, and where each began.
-    began: Arc<std::sync::Mutex<Vec<u64>>>,
-}
-
-impl Shield {
-    async fn start(leaves: Vec<Leaf>) -> (Self, String, CancellationToken) {
-        let shield = Self { leaves: watch::Sender::new(leaves), began: Arc::default() };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let (stop, serving) = (CancellationToken::new(), shield.clone());
-        let stopped = stop.clone().cancelled_owned();
-        let incoming = tonic::transport::server::TcpIncoming::from(listener);
-        tokio::spawn(tonic::transport::Server::builder().add_service(serving).serve_with_incoming_shutdown(incoming, stopped));
-        (shield, address, stop)
-    }
-
-    fn tail(&self, from: u64) -> impl Stream<Item = Result<TailResponse, Status>> + Send + use<> {
-        self.began.lock().unwrap().push(from);
-        let mut next = from;
-        WatchStream::new(self.leaves.subscribe()).map(move |leaves| {
-            let new = leaves.iter().filter(|leaf| leaf.index >= next);
-            let entries: Vec<_> = new.map(|leaf| TailEntry { index: leaf.index, leaf: leaf.encode_to_vec().into() }).collect();
-            next += entries.len() as u64;
-            Ok(TailResponse { entries, next_index: next, checkpoint: String::new() })
-        })
-    }
-}
-
-impl tonic::server::NamedService for Shield {
-    const NAME: &'static str = "kiki.syncshield.v1.SyncShieldService";
-}
-
-/// A hand-written service, because the generated trait would ask for SyncShield's twenty other calls.
-impl tower::Service<http::Request<tonic::body::Body>> for Shield {
-    type Response = http::Response<tonic::body::Body>;
-    type Error = std::convert::Infallible;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        assert_eq!(request.uri().path(), "/kiki.syncshield.v1.SyncShieldService/Tail");
-        let shield = self.clone();
-        Box::pin(async move {
-            let codec = tonic_prost::ProstCodec::<TailResponse, TailRequest>::default();
-            Ok(tonic::server::Grpc::new(codec).server_streaming(Tail(shield), request).await)
-        })
-    }
-}
-
-struct Tail(Shield);
-
-impl tonic::server::ServerStreamingService<TailRequest> for Tail {
-    type Response = TailResponse;
-    type ResponseStream = std::pin::Pin<Box<dyn Stream<Item = Result<TailResponse, Status>> + Send>>;
-    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: Request<TailRequest>) -> Self::Future {
-        let from = request.into_inner().from.unwrap();
-        assert!(from.log_id == LOG || from.index == 0);
-        std::future::ready(Ok(Response::new(Box::pin(self.0.tail(from.index)))))
-    }
-}
-
 fn leaf(index: u64, body: Body) -> Leaf {
     Leaf {
         log_id: LOG.into(),
@@ -427,17 +355,69 @@ async fn outcomes_of_the_log_count_once_across_restarts_of_both_sides() {
     stop.cancel();
 }
 
+/// A customer who was acquired by the purchase of the leaf before.
+fn conversion(index: u64, customer: &str, purchase: &Event, predicted_ltv_micros: i64) -> Leaf {
+    leaf(
+        index,
+        Body::Conversion(Conversion {
+            event_id: purchase.event_id.clone(),
+            occurred_at: purchase.occurred_at,
+            customer: Pseudonyms::new(&KEY).of("acme", customer).0.to_vec().into(),
+            currency: "USD".into(),
+            predicted_ltv_micros,
+            horizon_days: 30,
+            ..Conversion::default()
+        }),
+    )
+}
+
+/// Ten customers who are acquired for 4 each, spend 6 within the horizon and more behind it; 12.5 was predicted for each. The last leaf is
+/// of another customer, when all horizons are over.
+fn acquired() -> Vec<Leaf> {
+    let mut leaves = Vec::new();
+    for customer in (0..10).map(|i| format!("c{i}")) {
+        let purchase = event(format!("{customer}-first"), 100, 4_000_000);
+        leaves.push(outcome(leaves.len() as u64, &customer, &purchase));
+        leaves.push(conversion(leaves.len() as u64, &customer, &purchase, 12_500_000));
+    }
+    for (day, value) in [(90, 6_000_000), (60, 50_000_000)] {
+        for customer in (0..10).map(|i| format!("c{i}")) {
+            let purchase = event(format!("{customer}-{day}"), day, value);
+            leaves.push(outcome(leaves.len() as u64, &customer, &purchase));
+        }
+    }
+    leaves
+}
+
+#[tokio::test]
+async fn what_was_predicted_is_held_against_what_came_also_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let (_, address, stop) = Shield::start(acquired()).await;
+    for _ in 0..2 {
+        let mut service = Service::start(data.path(), Some(address.clone())).await;
+        service.model(40).await.unwrap();
+        let text = service.metrics().await;
+        // 125 predicted, 100 realised.
+        assert!(text.contains("syncvalue_accuracy_rate{currency=\"USD\"} 0.75"), "{text}");
+        assert!(text.contains("syncvalue_matured_customers{currency=\"USD\"} 10"), "{text}");
+        for decile in 1..=10 {
+            let line = format!("syncvalue_calibration_ratio{{currency=\"USD\",decile=\"{decile}\"}} 1.25");
+            assert!(text.contains(&line), "{text}");
+        }
+        assert!(text.contains("syncvalue_followed_index 40"), "{text}");
+        service.stop().await;
+    }
+    stop.cancel();
+}
+
 #[tokio::test]
 async fn attributed_value_counts_by_conversion() {
     let data = tempfile::tempdir().unwrap();
-    let conversion = Conversion { currency: "USD".into(), predicted_ltv_micros: 12_500_000, ..Conversion::default() };
-    let leaves = vec![leaf(0, Body::Conversion(conversion.clone())), leaf(1, Body::Conversion(conversion))];
-    let (_, address, stop) = Shield::start(leaves).await;
+    let (_, address, stop) = Shield::start(acquired()).await;
     let mut service = Service::start(data.path(), Some(address)).await;
-    service.model(2).await.unwrap();
+    service.model(40).await.unwrap();
     let text = service.metrics().await;
-    assert!(text.contains("syncvalue_predicted_ltv_total{currency=\"USD\"} 25"), "{text}");
-    assert!(text.contains("syncvalue_followed_index 2"), "{text}");
+    assert!(text.contains("syncvalue_predicted_ltv_total{currency=\"USD\"} 125"), "{text}");
     service.stop().await;
     stop.cancel();
 }

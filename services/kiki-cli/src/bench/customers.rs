@@ -5,6 +5,7 @@ use std::time::Duration;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use kiki::pb::syncvalue::v1::{Event, ObserveRequest, ObservedEvent};
+use syncvalue::domain::customer::{Day, day_of};
 use tonic::transport::Channel;
 
 use crate::error::{Failure, rpc};
@@ -35,18 +36,29 @@ pub(super) async fn observe(mut value: SyncValueServiceClient<Channel>, customer
     if acknowledged == sent { Ok(()) } else { Err(Failure::new(format!("{acknowledged} of {sent} messages of purchases were taken"))) }
 }
 
-fn purchases(number: u64, now: UnixMicros) -> impl Iterator<Item = ObservedEvent> {
+/// When a customer bought, newest first.
+fn times(number: u64, now: UnixMicros) -> impl Iterator<Item = UnixMicros> {
     let every = 30 + number * 7 % 106;
-    (0..12).map(move |nth| 1 + number % every + nth * every).take_while(|days| *days < 365).map(move |days| {
-        let at = UnixMicros(now.0 - DAY.as_micros() as i64 * days as i64);
-        let event = Event {
-            event_id: format!("{number}-{days}"),
-            occurred_at: Some(at.into()),
-            value_micros: 5_000_000 + (number * 13 % 100) as i64 * 1_000_000,
-            items: 1,
-        };
+    let ago = (0..12).map(move |nth| 1 + number % every + nth * every).take_while(|days| *days < 365);
+    ago.map(move |days| UnixMicros(now.0 - DAY.as_micros() as i64 * days as i64))
+}
+
+/// What each of a customer's purchases is worth.
+fn value_micros(number: u64) -> i64 {
+    5_000_000 + (number * 13 % 100) as i64 * 1_000_000
+}
+
+fn purchases(number: u64, now: UnixMicros) -> impl Iterator<Item = ObservedEvent> {
+    times(number, now).map(move |at| {
+        let (event_id, value_micros) = (format!("{number}-{}", day_of(at)), value_micros(number));
+        let event = Event { event_id, occurred_at: Some(at.into()), value_micros, items: 1 };
         ObservedEvent { client: CLIENT.to_owned(), customer: customer(number), currency: CURRENCY.to_owned(), event: Some(event) }
     })
+}
+
+/// The same purchases as days, for a training.
+pub(super) fn days(number: u64, now: UnixMicros) -> Vec<Day> {
+    times(number, now).map(|at| Day { day: day_of(at), items: 1, spend_micros: value_micros(number) }).collect()
 }
 
 #[cfg(test)]

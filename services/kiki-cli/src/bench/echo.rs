@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use kiki::leaf::PredictionStatus;
 use kiki::pb::syncvalue::v1::{PredictStreamRequest, PredictStreamResponse, Prediction};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt as _};
@@ -110,9 +111,11 @@ fn prediction() -> Prediction {
         q95_micros: 150_000_000,
         p_active_ppb: 900_000_000,
         horizon_days: 90,
-        model: "rfv-1".to_owned(),
-        status: 2,
-        fallback_reason: 1,
+        model: "drnn-0123456789ab".to_owned(),
+        status: PredictionStatus::Ok.into(),
+        fallback_reason: 0,
+        median_micros: 40_000_000,
+        staleness_seconds: 2_592_000,
     }
 }
 

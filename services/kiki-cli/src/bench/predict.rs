@@ -4,6 +4,8 @@
 //! is asked for by name is hashed to its pseudonym, as a caller from outside would have it; streams ask by pseudonym, as
 //! SyncFlow does.
 
+mod counts;
+mod model;
 mod questions;
 mod report;
 mod service_time;
@@ -20,6 +22,7 @@ use super::{Folder, customers, echo, machine, value};
 use crate::error::{Doing as _, Failure};
 use crate::http::Http;
 use crate::out;
+use counts::Counts;
 use questions::Questions;
 use report::{Pair, Report};
 use service_time::ServiceTime;
@@ -34,6 +37,10 @@ const PACE: u32 = 5_000;
 /// How SyncValue is asked.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
+    /// Folder of the model that answers, as `kiki train` writes it. Without it a small one is trained, on customers like those who
+    /// are asked for: its networks are as many and as large as those of any.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// How long each of the four measurements takes, seconds, and as long again on the echo: calls at saturation, calls at
     /// 5,000 a second, streams, and streams beside an echo that reads and writes protobuf.
     #[arg(long, default_value_t = 10.0, value_parser = super::bids::seconds)]
@@ -65,8 +72,16 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let folder = Folder(args.scratch.join(format!("kiki-bench-{}", std::process::id())));
     std::fs::create_dir(&folder.0).doing(format_args!("making {}", folder.0.display()))?;
-    let progress = out::bar("bench predict", 5);
-    let (server, grpc, http) = value::start(&folder.0)?;
+    let progress = out::bar("bench predict", 6);
+    let model = match &args.model {
+        Some(model) => model.canonicalize().doing(model.display())?,
+        None => {
+            let scratch = folder.0.clone();
+            tokio::task::spawn_blocking(move || model::train(&scratch)).await.doing("training a model")??
+        }
+    };
+    progress.inc(1);
+    let (server, grpc, http) = value::start(&folder.0, &model)?;
     let channel = kiki::runtime::channel(&grpc).doing(&grpc)?;
     customers::observe(SyncValueServiceClient::new(channel.clone()), args.customers).await?;
     let questions = Questions::about(args.customers, args.batch.into());
@@ -91,7 +106,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
 
     let metrics = format!("{http}/metrics");
-    let scrape = async || ServiceTime::read(&Http::new().get(&metrics).await?.body, "Predict");
+    let metrics = async || Ok::<_, Failure>(Http::new().get(&metrics).await?.body);
+    let scrape = async || ServiceTime::read(&metrics().await?, "Predict");
+    let counted = Counts::read(&metrics().await?)?;
     let saturated = unary.measure(async |target| target.saturated(args.in_flight, turn).await).await?;
     let between = scrape().await?;
     progress.inc(1);
@@ -101,9 +118,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let streamed = streams.measure(async |target| target.streams(load).await).await?;
     progress.inc(1);
     let streamed_protobuf = protobuf.measure(async |target| target.streams(load).await).await?;
+    let counted = Counts::read(&metrics().await?)?.since(&counted);
     progress.finish_and_clear();
     let pairs = [&saturated, &paced, &streamed, &streamed_protobuf];
-    let report = Report::new(&args, [request_bytes, answer_bytes], pairs, [&between, &at_pace]);
+    let report = Report::new(&args, [request_bytes, answer_bytes], pairs, [&between, &at_pace], &counted);
     report.print(args.json)
 }
 

@@ -6,6 +6,7 @@ use billing::domain::period::{Month, Span, resolve};
 use kiki::clock::UnixMicros;
 use kiki::money::parse_decimal;
 use serde::{Deserialize, Serialize};
+use syncvalue::store::folder;
 
 use super::auction::LATEST_HOURS;
 use super::clients::{CLIENTS, Client, History};
@@ -13,6 +14,7 @@ use super::events::{DAY, Events};
 use super::requests::Requests;
 use super::{Args, generate};
 use crate::error::{Doing as _, Failure};
+use crate::model::DEFAULT_FOLDER;
 
 /// Marks a folder as a replay's own, so that the next run may replace it; says how it was run, so that it can go on.
 pub(crate) const MARKER: &str = "replay.json";
@@ -37,6 +39,9 @@ pub(crate) struct Settings {
     /// SHA-256 of the two, hex.
     pub(crate) events_sha256: String,
     pub(crate) requests_sha256: String,
+    /// Folder of the model that predicts values; empty: the estimate does.
+    #[serde(default)]
+    pub(crate) model: PathBuf,
 }
 
 /// A run.
@@ -82,13 +87,15 @@ impl Plan {
             budget_micros: args.budget.as_ref().map_or(Ok(0), |text| parse_decimal(text, 6)).doing("--budget")?,
             events: given(&args.events, "events.csv", generate::events)?,
             requests: given(&args.requests, "requests.jsonl", generate::requests)?,
+            model: PathBuf::new(),
             events_sha256: String::new(),
             requests_sha256: String::new(),
         };
         if settings.budget_micros < 0 || (args.budget.is_some() && settings.budget_micros == 0) {
             return Err(Failure::new("--budget: must be above 0"));
         }
-        let plan = Self::read(dir, settings)?;
+        let mut plan = Self::read(dir, settings)?;
+        plan.settings.model = model(args.model.as_deref(), &plan.settings.events_sha256)?;
         let marker = serde_json::to_vec_pretty(&plan.settings).doing("writing the marker")?;
         // Renamed into place: a run that is cut off here has begun or has not.
         let (beside, path) = (dir.join("replay.json.new"), dir.join(MARKER));
@@ -185,6 +192,20 @@ impl Plan {
     }
 }
 
+/// The folder of the model: the one that is given, or the one that `kiki train` writes where no other is named, if it was trained on
+/// these purchases.
+fn model(given: Option<&Path>, events_sha256: &str) -> Result<PathBuf, Failure> {
+    let folder = given.unwrap_or(Path::new(DEFAULT_FOLDER));
+    let name = folder.display();
+    let trained_on = |card: &folder::Card| card.trained["of"]["events_sha256"] == events_sha256;
+    match (folder::load(folder), given) {
+        (Ok((_, card)), None) if !trained_on(&card) => Ok(PathBuf::new()),
+        (Ok(_), _) => std::path::absolute(folder).doing(format_args!("finding {name}")),
+        (Err(_), None) => Ok(PathBuf::new()),
+        (Err(error), Some(_)) => Err(Failure::new(format!("--model: {error}"))),
+    }
+}
+
 /// The first whole month with at least a third of the purchases before it.
 fn first_month(events: &Events) -> Result<Month, Failure> {
     let third = events.purchases[(events.purchases.len() - 1) / 3].at;
@@ -225,6 +246,7 @@ mod tests {
             rounds: 2,
             month: None,
             currency: "USD".into(),
+            model: None,
             resume: false,
         }
     }

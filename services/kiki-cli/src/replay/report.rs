@@ -118,6 +118,7 @@ pub(super) fn write(plan: &Plan, played: &Played, checks: &Checks) -> Result<(),
         "conversions": played.account.conversions,
         "predicted_ltv_micros": played.account.predicted_ltv_micros.to_string(),
         "predictions_fallback": played.account.fallback,
+        "predictions_ok": played.account.bids - played.account.fallback - played.account.prior,
         "predictions_prior": played.account.prior,
         "breaker_changes": played.counters.breaker_changes,
         "leaves": played.account.leaves,
@@ -193,7 +194,8 @@ pub(super) fn text(plan: &Plan, played: &Played, checks: &Checks) -> String {
         (
             "predictions",
             format!(
-                "{} fallback estimate, {} campaign prior, {} late",
+                "{} by the model, {} fallback estimate, {} campaign prior, {} late",
+                share(account.bids - account.fallback - account.prior, account.bids),
                 share(account.fallback, account.bids),
                 share(account.prior, account.bids),
                 played.counters.late

@@ -1,8 +1,11 @@
 //! The command against a real `kiki up`.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod budget;
+#[path = "../../../../tests/support/redis.rs"]
+mod server;
+mod states;
 mod witness;
 
 use std::io::{BufRead as _, BufReader};

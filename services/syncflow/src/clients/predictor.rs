@@ -48,6 +48,8 @@ pub struct Predictor {
 pub struct Subject {
     /// The advertiser.
     pub client: String,
+    /// Its campaign: two may be answered by two models.
+    pub campaign: String,
     /// Its customer.
     pub customer: CustomerKey,
     /// ISO 4217.
@@ -135,8 +137,8 @@ impl Pending {
 
 /// Of a customer or a population that nobody has seen, the campaign's prior knows more.
 fn known(prediction: pb::Prediction) -> Option<Prediction> {
-    use pb::FallbackReason::{NoPopulation, UnknownCustomer};
-    if matches!(prediction.fallback_reason(), NoPopulation | UnknownCustomer) {
+    use pb::FallbackReason::{NoPopulation, StateUnavailable, UnknownCustomer};
+    if matches!(prediction.fallback_reason(), NoPopulation | StateUnavailable | UnknownCustomer) {
         return None;
     }
     let status = match prediction.status() {
@@ -224,5 +226,6 @@ fn request(subject: Subject) -> pb::PredictRequest {
         currency: subject.currency,
         horizon_days: subject.horizon_days.into(),
         at: Some(subject.at.into()),
+        campaign: subject.campaign,
     }
 }

@@ -453,7 +453,16 @@ impl SyncValueService for Value {
     async fn observe(&self, _: Request<Streaming<value::ObserveRequest>>) -> Answer<Self::ObserveStream> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
+    async fn explain(&self, _: Request<value::ExplainRequest>) -> Answer<value::ExplainResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn erase_customer(&self, _: Request<value::EraseCustomerRequest>) -> Answer<value::EraseCustomerResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
     async fn get_model(&self, _: Request<value::GetModelRequest>) -> Answer<value::GetModelResponse> {
+        Err(Status::unimplemented("not asked by SyncFlow"))
+    }
+    async fn set_models(&self, _: Request<value::SetModelsRequest>) -> Answer<value::SetModelsResponse> {
         Err(Status::unimplemented("not asked by SyncFlow"))
     }
 }

@@ -5,9 +5,11 @@
 //!
 //! - **Duplicates.** The last [`REMEMBERED_IDS`] event ids are kept; a repeat of one of them changes nothing. A repeat
 //!   that is older than that counts as a late purchase: value and count go up, the recency does not move.
-//! - **Late events** (before the customer's last purchase) count with their value and, as it cannot be told any more
-//!   whether that day was counted, as one more day. The recency does not move.
-//! - **Refunds** take from the value, never below zero, and touch neither count nor recency.
+//! - **Late events** (before the customer's last purchase) count with their value on their day, and so does a day that is new. The
+//!   recency does not move.
+//! - **Refunds** take from the value, never below zero, and touch neither count nor recency. They take from the last day up to theirs.
+//! - **Long histories.** The last [`MAX_DAYS_KEPT`] days are kept one by one, for the model; whenever there is one more, the older half goes
+//!   into the sums alone. What is late for a day that went counts as one more day.
 
 use kiki::clock::UnixMicros;
 
@@ -15,6 +17,8 @@ use kiki::clock::UnixMicros;
 /// most. The busiest customers of the logs that we measured on have 171 events in 18 months, so that even a whole file sent
 /// again changes nothing.
 pub const REMEMBERED_IDS: usize = 256;
+/// The most purchase days of a customer that are kept one by one: 1,024 x 24 B for a customer who has bought daily for three years.
+pub const MAX_DAYS_KEPT: usize = 1_024;
 /// The largest value of one event, micros: 10^15, a thousand million currency units. Sums of 9,000 such events fit 64 bits,
 /// and beyond that they saturate.
 pub const MAX_VALUE_MICROS: i64 = 1_000_000_000_000_000;
@@ -39,6 +43,17 @@ impl EventId {
     }
 }
 
+/// What a customer did on one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Day {
+    /// Since 1970, UTC.
+    pub day: i64,
+    /// Units bought; 0 where unknown.
+    pub items: u32,
+    /// Micros, less refunds; never below zero.
+    pub spend_micros: i64,
+}
+
 /// A purchase, or a refund where the value is negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
@@ -48,6 +63,8 @@ pub struct Event {
     pub at: UnixMicros,
     /// Micros of the market's currency; at most [`MAX_VALUE_MICROS`] either way. A purchase may be worth nothing.
     pub value_micros: i64,
+    /// Units bought; 0 where unknown.
+    pub items: u32,
 }
 
 /// What an event did to a customer.
@@ -76,11 +93,14 @@ pub struct Customer {
     pub spend_micros: i64,
     /// What was refunded, micros.
     pub refunds_micros: i64,
+    /// Events that had an effect.
+    pub events: u64,
     /// The sum over the days of their value squared, micros^2.
-    squares: f64,
-    /// What the last day's purchases were worth, micros.
-    last_day_micros: i64,
-    recent: Vec<EventId>,
+    pub(crate) squares: f64,
+    /// See [`Customer::history`].
+    pub(crate) history: Vec<Day>,
+    /// Of the last events, at most [`REMEMBERED_IDS`], in the order in which they came.
+    pub(crate) recent: Vec<EventId>,
 }
 
 impl Customer {
@@ -93,36 +113,65 @@ impl Customer {
             self.recent.remove(0);
         }
         self.recent.push(event.id);
+        self.events += 1;
         let value = event.value_micros.clamp(-MAX_VALUE_MICROS, MAX_VALUE_MICROS);
         if value < 0 {
-            self.refunds_micros = self.refunds_micros.saturating_sub(value);
+            self.refund(day_of(event.at), -value);
             return Effect::Adjusted;
         }
-        self.spend_micros = self.spend_micros.saturating_add(value);
-        self.purchase(event.at, value)
+        self.purchase(event.at, value, event.items)
     }
 
-    fn purchase(&mut self, at: UnixMicros, value: i64) -> Effect {
-        if self.days == 0 {
-            *self = Self { first_at: at, last_at: at, days: 1, squares: square(value), last_day_micros: value, ..std::mem::take(self) };
-            return Effect::Acquired;
+    fn refund(&mut self, day: i64, value: i64) {
+        self.refunds_micros = self.refunds_micros.saturating_add(value);
+        let up_to = self.history.partition_point(|known| known.day <= day);
+        if let Some(last) = self.history[..up_to].last_mut() {
+            let before = last.spend_micros;
+            last.spend_micros = before.saturating_sub(value).max(0);
+            self.squares += square(last.spend_micros) - square(before);
         }
-        let (last_day, day) = (day_of(self.last_at), day_of(at));
-        self.first_at = self.first_at.min(at);
-        self.last_at = self.last_at.max(at);
-        if day == last_day {
-            let before = self.last_day_micros;
-            self.last_day_micros = before.saturating_add(value);
-            self.squares += square(self.last_day_micros) - square(before);
-            return Effect::Adjusted;
+    }
+
+    fn purchase(&mut self, at: UnixMicros, value: i64, items: u32) -> Effect {
+        let (day, first, last_day) = (day_of(at), self.days == 0, self.last_day());
+        self.spend_micros = self.spend_micros.saturating_add(value);
+        (self.first_at, self.last_at) = if first { (at, at) } else { (self.first_at.min(at), self.last_at.max(at)) };
+        match self.history.binary_search_by_key(&day, |known| known.day) {
+            Ok(i) => {
+                let known = &mut self.history[i];
+                let before = known.spend_micros;
+                known.spend_micros = before.saturating_add(value);
+                known.items = known.items.saturating_add(items);
+                self.squares += square(known.spend_micros) - square(before);
+                return Effect::Adjusted;
+            }
+            // Earlier than what is kept: it may have been counted.
+            Err(0) if self.days as usize > self.history.len() => {}
+            Err(i) => self.history.insert(i, Day { day, items, spend_micros: value }),
+        }
+        if self.history.len() > MAX_DAYS_KEPT {
+            self.history.drain(..MAX_DAYS_KEPT / 2);
         }
         self.days = self.days.saturating_add(1);
         self.squares += square(value);
-        if day < last_day {
-            return Effect::Adjusted;
+        match first {
+            true => Effect::Acquired,
+            false if day > last_day => Effect::Returned,
+            false => Effect::Adjusted,
         }
-        self.last_day_micros = value;
-        Effect::Returned
+    }
+
+    /// The last purchase days, in order; see [`MAX_DAYS_KEPT`].
+    #[must_use]
+    pub fn history(&self) -> &[Day] {
+        &self.history
+    }
+
+    /// Changes with every event that has an effect: of two that are the same, so are the customers.
+    #[must_use]
+    pub fn stamp(&self) -> u64 {
+        let last = self.recent.last().map_or(0, |id| id.0);
+        [self.events, self.spend_micros.cast_unsigned(), self.last_at.0.cast_unsigned()].iter().fold(last, |stamp, x| mix(stamp ^ x))
     }
 
     /// The UTC day of the last purchase.
@@ -141,13 +190,21 @@ impl Customer {
     /// An integer, so that sums over customers never drift. 0 with fewer than two days.
     #[must_use]
     pub fn scatter_millionths(&self) -> i64 {
-        if self.days < 2 || self.spend_micros <= 0 {
+        if self.days < 2 || self.net_micros() <= 0 {
             return 0;
         }
-        let (n, sum) = (f64::from(self.days), self.spend_micros as f64);
+        let (n, sum) = (f64::from(self.days), self.net_micros() as f64);
         let relative = (self.squares / (sum * sum) * n * n - n).max(0.0);
         (relative * 1e6) as i64 // saturates; n^2 at the most
     }
+}
+
+/// The finaliser of SplitMix64 (Steele et al. 2014): every bit of the result depends on every bit of `x`.
+#[must_use]
+pub const fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 fn square(micros: i64) -> f64 {
@@ -160,7 +217,7 @@ mod tests {
     use super::*;
 
     fn event(id: u64, day: i64, value_micros: i64) -> Event {
-        Event { id: EventId(id), at: UnixMicros(day * DAY_MICROS + 7), value_micros }
+        Event { id: EventId(id), at: UnixMicros(day * DAY_MICROS + 7), value_micros, items: 1 }
     }
 
     fn after(events: &[Event]) -> Customer {

@@ -7,6 +7,10 @@
 //! promoting one for each purchase would count on a growth that the data, read that way, does not have (measured: it
 //! doubles the forecast).
 
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
 use super::population::{CLASSES, Cells, Population, WEEKS};
 
 /// Bounds of the bands, in weeks.
@@ -135,6 +139,37 @@ pub struct Table {
     /// The horizon, days.
     pub horizon_days: u32,
     cells: Vec<[Future; WEEKS]>,
+}
+
+/// The tables of one fit, by horizon.
+#[derive(Debug, Default)]
+pub struct Tables(RwLock<Vec<Arc<Table>>>);
+
+/// Horizons whose tables are kept: campaigns of one client and currency share one set of terms, so that one is the rule. A table is
+/// 9 classes x 105 weeks x 24 B = 23 kB.
+const MAX_TABLES: usize = 8;
+
+impl Tables {
+    /// The table of this horizon, made where it is not there yet; always for the same fit.
+    #[must_use]
+    pub fn of(&self, fit: &Fit, horizon_days: u32) -> Arc<Table> {
+        if let Some(table) = self.0.read().iter().find(|table| table.horizon_days == horizon_days) {
+            return table.clone();
+        }
+        let table = Arc::new(Table::of(fit, horizon_days));
+        let mut tables = self.0.write();
+        tables.retain(|table| table.horizon_days != horizon_days); // somebody else's, of just now
+        if tables.len() == MAX_TABLES {
+            tables.remove(0);
+        }
+        tables.push(table.clone());
+        table
+    }
+
+    /// Forgets them: the fit is another.
+    pub fn clear(&mut self) {
+        self.0.get_mut().clear();
+    }
 }
 
 /// Purchase days over a horizon.

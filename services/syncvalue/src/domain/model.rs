@@ -5,39 +5,28 @@
 //! trained without another part of the customers, answer together: the mean of their answers ([`Answer`]).
 
 pub mod features;
+pub mod given;
 pub mod heads;
 pub mod kernel;
 pub mod network;
+pub mod reading;
+pub mod serve;
+pub mod state;
 
-use kiki::clock::UnixMicros;
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 
-use super::customer::{Customer, DAY_MICROS, Event, EventId};
+use super::customer::Day;
 use super::fit::{Fit, Table};
 use super::interval::normal_quantile;
-use super::predictor::{self, Expected};
-use features::{Scales, Weeks};
+use super::predictor::{self, Expected, Rfv};
+use features::Scales;
+use given::Given;
 use heads::Heads;
 use network::{INPUTS, Layout, OUTPUTS};
-
-/// What a customer did on one day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Day {
-    /// Since 1970.
-    pub day: i64,
-    /// Units bought.
-    pub items: u32,
-    /// Micros; never below zero.
-    pub spend_micros: i64,
-}
-
-impl Day {
-    /// As the estimate takes it in: a customer's days have ids of their own.
-    #[must_use]
-    pub const fn event(&self) -> Event {
-        Event { id: EventId(self.day.cast_unsigned()), at: UnixMicros(self.day * DAY_MICROS), value_micros: self.spend_micros }
-    }
-}
+use reading::Reading;
+use state::Said;
 
 /// A trained model.
 #[derive(Debug, Clone)]
@@ -52,6 +41,8 @@ pub struct Model {
     pub scales: Scales,
     /// The networks.
     pub members: Vec<Member>,
+    /// One that was brought along, and corrects the customer's own estimate. It answers together with the others, if there are any.
+    pub given: Option<Arc<dyn Given>>,
     /// What [`Answer::spend`] is multiplied by, so that all customers together are expected to spend what the means say.
     pub level: f64,
     /// The estimate that it was trained beside.
@@ -124,11 +115,8 @@ pub fn scaled(expected: Expected, scales: &Scales) -> [f32; 3] {
 /// expected of a customer who has nearly gone hardly grows.
 #[must_use]
 pub fn typical(estimate: &Fit, table: &Table, scales: &Scales) -> [f32; 3] {
-    let mut customer = Customer::default();
-    for month in 0..4 {
-        customer.observe(&Day { day: 28 * month, items: 1, spend_micros: estimate.spend as i64 }.event());
-    }
-    scaled(predictor::expect(estimate, table, &customer, 28 * 4).unwrap_or_default(), scales)
+    let usual = Rfv { days: 4, last_day: 3 * 28, net_micros: (4.0 * estimate.spend) as i64 };
+    scaled(predictor::expect(estimate, table, &usual, 4 * 28).unwrap_or_default(), scales)
 }
 
 /// What a network corrects: `own` of the customer's own estimate and the rest of a typical one's, multiplied (odds for the chance).
@@ -144,8 +132,8 @@ pub fn offset(expected: &[f32; 3], typical: &[f32; 3], own: f32) -> [f32; 3] {
     [mix(log(*a), log(*x)).exp(), mix(log(*b), log(*y)).exp(), 1.0 / (1.0 + (-mix(odds(*c), odds(*z))).exp())]
 }
 
-/// A customer's weeks up to the day `end`, the first of which is that of the first purchase. Empty without one. A week begins every seven days from
-/// `cut` both ways; the last is as long as it has got.
+/// A customer's weeks up to the day `end`, the first of which is that of the first purchase (or [`reading::first_week`]'s). Empty without one. A week
+/// begins every seven days from `cut` both ways; the last is as long as it has got.
 ///
 /// `at_end` is called at each week's end with the number of the week, from the last (0) backwards, and the customer by then.
 pub fn weeks(
@@ -153,22 +141,13 @@ pub fn weeks(
     (end, cut): (i64, i64),
     scales: &Scales,
     estimate: (&Fit, &Table),
-    mut at_end: impl FnMut(usize, &Customer),
+    mut at_end: impl FnMut(usize, &Rfv),
 ) -> Vec<[f32; INPUTS]> {
-    let (mut customer, mut known, mut inputs) = (Customer::default(), Weeks::new(*scales), Vec::new());
-    let Some(first) = days.first().filter(|first| first.day < end) else { return inputs };
-    let mut days = days.iter().peekable();
-    // Behind the last week, and how far that is from being over.
-    let over = end + (cut - end).rem_euclid(7);
-    for week in (0..=(over - 1 - first.day) / 7).rev() {
-        let end = end.min(over - week * 7);
-        while let Some(day) = days.next_if(|day| day.day < end) {
-            customer.observe(&day.event());
-            known.bought(day.day, day.spend_micros as f64 / 1e6, day.items);
-        }
-        let expected = predictor::expect(estimate.0, estimate.1, &customer, end - 1).unwrap_or_default();
-        inputs.push(known.close(end, scaled(expected, scales)));
-        at_end(week as usize, &customer);
+    let mut inputs = Vec::new();
+    let Some(mut reading) = Reading::begin(days, (end, cut), scales) else { return inputs };
+    while reading.begins < end {
+        inputs.push(reading.close(days, end, scales, estimate));
+        at_end(((end - reading.begins).max(0) as usize).div_ceil(7), &reading.rfv);
     }
     inputs
 }
@@ -187,10 +166,48 @@ impl Model {
         format!("drnn-{}", hex::encode(&digest.finalize()[..6]))
     }
 
-    /// What the members' outputs say together, beside what the estimate expects of the customer and of a typical one.
+    /// [`Member::own`] of each network, the one that was brought along last.
+    fn owns(&self) -> impl Iterator<Item = f32> {
+        self.members.iter().map(|member| member.own).chain(self.given.iter().map(|_| 1.0))
+    }
+
+    /// What the networks that said this expect over the table's horizon, as of the end of the day before `end`.
+    #[must_use]
+    pub fn over(&self, table: &Table, said: &Said, end: i64) -> Forecast {
+        let expected = predictor::expect(&self.estimate, table, &said.reading.rfv, end - 1).unwrap_or_default();
+        self.forecast(&said.outs, &scaled(expected, &self.scales), &typical(&self.estimate, table, &self.scales))
+    }
+
+    /// What the mean is made of: name, what was read, and factor. Their product is `mean`, in currency units: the estimate that the networks start
+    /// from, each number of the open week by what it adds to the logarithm through the heads of the mean and of the amount alone, and
+    /// what all else adds: the recurrent layers, the chance of a purchase, and the scatter.
+    #[must_use]
+    pub fn factors(&self, table: &Table, said: &Said, end: i64, mean: f64) -> Vec<(&'static str, f64, f64)> {
+        let expected = predictor::expect(&self.estimate, table, &said.reading.rfv, end - 1).unwrap_or_default();
+        let (expected, typical) = (scaled(expected, &self.scales), typical(&self.estimate, table, &self.scales));
+        let many = self.owns().count().max(1) as f64;
+        let start: f64 = self.owns().map(|own| f64::from(offset(&expected, &typical, own)[0].clamp(1e-5, 1e9)).ln()).sum();
+        let start = (start / many).exp() * self.scales.spend;
+        let added = |input: usize| {
+            // Half of the logarithm is the mean's head, half the amount's: see `Answer::spend`.
+            let weight = |m: &Member| {
+                let of = |head: usize| f64::from(m.parameters[m.layout.skip + input * OUTPUTS + head]);
+                (of(heads::MEAN) + of(heads::LOCATION)) / 2.0
+            };
+            (f64::from(said.inputs[input]) * self.members.iter().map(weight).sum::<f64>() / many).exp()
+        };
+        let read = (0..INPUTS).map(|input| (features::NAMES[input], f64::from(said.inputs[input]), added(input)));
+        let mut factors: Vec<_> = std::iter::once(("estimate", 0.0, start)).chain(read).collect();
+        let so_far: f64 = factors.iter().map(|(_, _, factor)| factor).product();
+        factors.push(("networks_besides", 0.0, if so_far > 0.0 { mean / so_far } else { 0.0 }));
+        factors
+    }
+
+    /// What the outputs of the members, and behind them that of a network that was brought along, say together, beside what the estimate
+    /// expects of the customer and of a typical one.
     #[must_use]
     pub fn answer(&self, outs: &[[f32; OUTPUTS]], expected: &[f32; 3], typical: &[f32; 3]) -> Answer {
-        let heads = || outs.iter().zip(&self.members).map(|(out, member)| Heads::of(out, &offset(expected, typical, member.own)));
+        let heads = || outs.iter().zip(self.owns()).map(|(out, own)| Heads::of(out, &offset(expected, typical, own)));
         let mean_of = |what: fn(Heads) -> f32| heads().map(|h| f64::from(what(h))).sum::<f64>() / outs.len().max(1) as f64;
         Answer {
             mean: mean_of(|h| h.mean.ln()).exp(),

@@ -44,13 +44,15 @@ const fn week_of(gap_days: i64) -> usize {
 pub type Cells = Vec<[f64; WEEKS]>;
 
 /// Where a customer stands in the sums: taken out before an event and put back after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Standing {
     class: Option<usize>,
     last_day: i64,
     days: u32,
     net_micros: i64,
     scatter_millionths: i64,
+    /// What the first day was worth, as long as it is kept.
+    first_micros: i64,
 }
 
 impl Standing {
@@ -63,7 +65,14 @@ impl Standing {
             days: customer.days,
             net_micros: customer.net_micros(),
             scatter_millionths: customer.scatter_millionths(),
+            first_micros: customer.history().first().map_or(0, |day| day.spend_micros),
         }
+    }
+
+    /// The day of the last purchase; none without one.
+    #[must_use]
+    pub fn last_day(&self) -> Option<i64> {
+        self.class.map(|_| self.last_day)
     }
 }
 
@@ -165,8 +174,19 @@ impl Population {
         self.today += 1;
     }
 
+    /// A customer who stood as `before` when it was last seen stands as `after` now.
+    pub fn seen(&mut self, before: &Standing, after: &Standing) {
+        match (before.class, after.class) {
+            (Some(_), None) => return self.left(before), // its purchases were lost
+            (Some(_), Some(_)) if after.days > before.days && after.last_day > before.last_day => self.returned(before, after.last_day),
+            (None, Some(_)) => self.first_micros += i128::from(after.first_micros),
+            _ => {}
+        }
+        self.moved(before, after);
+    }
+
     /// A customer of `before` bought again on `day`.
-    pub fn returned(&mut self, before: &Standing, day: i64) {
+    fn returned(&mut self, before: &Standing, day: i64) {
         let Some(class) = before.class else { return };
         let week = week_of(day - before.last_day);
         self.returns[class][week] += 1.0;
@@ -177,7 +197,7 @@ impl Population {
     }
 
     /// Moves a customer from where it stood to where it stands.
-    pub fn moved(&mut self, before: &Standing, after: &Standing) {
+    fn moved(&mut self, before: &Standing, after: &Standing) {
         if let Some(class) = before.class {
             let place = self.place(class, before.last_day);
             *place = place.saturating_sub(1);
@@ -186,9 +206,21 @@ impl Population {
             *self.place(class, after.last_day) += 1;
         }
         self.customers += u64::from(before.class.is_none() && after.class.is_some());
-        self.days += u64::from(after.days - before.days);
+        self.days = self.days + u64::from(after.days) - u64::from(before.days);
         self.net_micros += i128::from(after.net_micros) - i128::from(before.net_micros);
         self.scatter_millionths += i128::from(after.scatter_millionths) - i128::from(before.scatter_millionths);
+    }
+
+    /// A customer who stood there is gone: from those who may come back, and from the means. The days that were counted stay.
+    pub fn left(&mut self, standing: &Standing) {
+        let Some(class) = standing.class else { return };
+        let place = self.place(class, standing.last_day);
+        *place = place.saturating_sub(1);
+        self.first_micros -= self.first_micros / i128::from(self.customers); // its mean stays
+        self.customers -= 1;
+        self.days -= u64::from(standing.days);
+        self.net_micros -= i128::from(standing.net_micros);
+        self.scatter_millionths -= i128::from(standing.scatter_millionths);
     }
 
     fn place(&mut self, class: usize, last_day: i64) -> &mut u32 {
@@ -216,7 +248,7 @@ mod tests {
     }
 
     fn standing(days: u32, last_day: i64) -> Standing {
-        Standing { class: class_of(days), last_day, days, net_micros: 0, scatter_millionths: 0 }
+        Standing { class: class_of(days), last_day, days, ..Standing::default() }
     }
 
     fn lived(population: &Population) -> f64 {
@@ -234,6 +266,20 @@ mod tests {
         population.returned(&standing(1, 100), 109);
         assert_eq!(population.returns()[0][1], 1.0);
         assert!((lived(&population) - 9.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_customer_who_went_back_is_counted_as_it_stands() {
+        let mut population = Population::starting(100);
+        let far = Standing { net_micros: 50, first_micros: 10, ..standing(5, 100) };
+        population.seen(&standing(0, 0), &far);
+        let near = Standing { net_micros: 20, first_micros: 10, ..standing(2, 90) };
+        population.seen(&far, &near);
+        assert_eq!((population.customers, population.days, population.net_micros, population.first_micros), (1, 2, 20, 10));
+        assert_eq!((population.open[4][slot(100)], population.open[1][slot(90)]), (0, 1));
+        population.seen(&near, &standing(0, 0));
+        assert_eq!((population.customers, population.days, population.net_micros, population.open[1][slot(90)]), (0, 0, 0, 0));
+        assert_eq!(lived(&population), 0.0, "nobody came back");
     }
 
     #[test]

@@ -27,10 +27,12 @@
 //! O(1) a prediction and an event; never negative, never NaN. It deliberately is not: a model of seasons, of items, or of one customer's
 //! own rhythm.
 
-use super::customer::Customer;
+use super::customer::{Customer, Day};
 use super::fit::{Fit, Future, Table};
 use super::interval::quantile;
+use super::model::Forecast;
 use super::population::class_of;
+use kiki::clock::UnixMicros;
 
 /// The id under which predictions of this estimate are frozen into decisions; a change of the formula changes it.
 pub const MODEL: &str = "rfv-1";
@@ -45,15 +47,53 @@ const SPEND_PRIOR_DAYS: f64 = 1.0;
 /// The largest amount that is answered, micros: 10^18, below the end of 64 bits.
 const MAX_MICROS: f64 = 1e18;
 
+/// What the estimate knows of a customer: recency, frequency, value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rfv {
+    /// Days with a purchase.
+    pub days: u32,
+    /// The last of them, since 1970.
+    pub last_day: i64,
+    /// Purchases less refunds, micros.
+    pub net_micros: i64,
+}
+
+impl Rfv {
+    /// A further day, later than those before.
+    pub fn take(&mut self, day: &Day) {
+        let days = self.days.saturating_add(1);
+        *self = Self { days, last_day: day.day, net_micros: self.net_micros.saturating_add(day.spend_micros) };
+    }
+}
+
+impl From<&Customer> for Rfv {
+    fn from(customer: &Customer) -> Self {
+        Self { days: customer.days, last_day: customer.last_day(), net_micros: customer.net_micros() }
+    }
+}
+
 /// Why this estimate answered, rather than a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// No trained model is loaded.
+    /// No trained model is loaded, or none that knows the currency.
     NoModel,
     /// The customer has no purchase: the mean of new customers, their first purchase included.
     UnknownCustomer,
     /// Fewer than [`MIN_POPULATION`] customers were observed: mean 0, and nothing known.
     NoPopulation,
+    /// What is known of the customer cannot be read at the moment: as for one who is not known.
+    StateUnavailable,
+    /// The model gave no finite answer.
+    ModelFailed,
+}
+
+/// Who made a prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This estimate.
+    Estimate(Reason),
+    /// A model that is loaded, by its number.
+    Model(u32),
 }
 
 /// Expected spend over a horizon.
@@ -61,6 +101,8 @@ pub enum Reason {
 pub struct Prediction {
     /// The expected spend, micros.
     pub mean_micros: i64,
+    /// Half of such customers spend no more, micros.
+    pub median_micros: i64,
     /// Its 5 % quantile, micros.
     pub q05_micros: i64,
     /// Its 95 % quantile, micros.
@@ -69,22 +111,63 @@ pub struct Prediction {
     pub p_active_ppb: u32,
     /// The horizon, days.
     pub horizon_days: u32,
-    /// Why the estimate answered.
-    pub reason: Reason,
+    /// Who made it.
+    pub source: Source,
+    /// From the newest purchase that is counted to "now", seconds; 0 where there is none.
+    pub staleness_secs: u32,
 }
 
 impl Prediction {
     /// The answer where nothing is known.
     #[must_use]
     pub const fn nothing(horizon_days: u32) -> Self {
-        Self { mean_micros: 0, q05_micros: 0, q95_micros: 0, p_active_ppb: 0, horizon_days, reason: Reason::NoPopulation }
+        Self {
+            mean_micros: 0,
+            median_micros: 0,
+            q05_micros: 0,
+            q95_micros: 0,
+            p_active_ppb: 0,
+            horizon_days,
+            source: Source::Estimate(Reason::NoPopulation),
+            staleness_secs: 0,
+        }
+    }
+
+    /// What a model expects, in currency units, as money; none where that is not finite or below zero.
+    #[must_use]
+    pub fn of_model(forecast: &Forecast, horizon_days: u32, model: u32) -> Option<Self> {
+        let Forecast { mean, median, active, q05, q95, count } = *forecast;
+        let sound = [mean, median, active, q05, q95, count].iter().all(|x| x.is_finite() && *x >= 0.0);
+        sound.then(|| Self {
+            mean_micros: micros(mean * 1e6),
+            median_micros: micros(median * 1e6),
+            q05_micros: micros(q05 * 1e6),
+            q95_micros: micros(q95 * 1e6),
+            p_active_ppb: (active.min(1.0) * 1e9) as u32,
+            horizon_days,
+            source: Source::Model(model),
+            staleness_secs: 0,
+        })
+    }
+
+    /// Made at `at` for this customer.
+    #[must_use]
+    pub fn made(self, at: UnixMicros, customer: &Customer) -> Self {
+        if customer.days == 0 { Self { staleness_secs: 0, ..self } } else { self.made_after(at, customer.last_at) }
+    }
+
+    /// Made at `at` for a customer who last bought at `last_at`.
+    #[must_use]
+    pub fn made_after(self, at: UnixMicros, last_at: UnixMicros) -> Self {
+        let since = at.0.saturating_sub(last_at.0).max(0) / 1_000_000;
+        Self { staleness_secs: u32::try_from(since).unwrap_or(u32::MAX), ..self }
     }
 }
 
 /// The value of `customer` (none: unknown) over the table's horizon, seen on the UTC day `day`.
 #[must_use]
 pub fn predict(fit: &Fit, table: &Table, customer: Option<&Customer>, day: i64) -> Prediction {
-    match customer.and_then(|customer| Some((customer, known(fit, table, customer, day)?))) {
+    match customer.and_then(|customer| Some((customer, known(fit, table, &customer.into(), day)?))) {
         Some((customer, (future, worth))) => {
             Spend::of(fit, &future, worth, customer.days.into()).into_prediction(fit, table, Reason::NoModel)
         }
@@ -112,16 +195,16 @@ pub struct Expected {
 
 /// What `customer` is expected to do over the table's horizon, seen on the UTC day `day`; none without a purchase.
 #[must_use]
-pub fn expect(fit: &Fit, table: &Table, customer: &Customer, day: i64) -> Option<Expected> {
+pub fn expect(fit: &Fit, table: &Table, customer: &Rfv, day: i64) -> Option<Expected> {
     let (future, worth) = known(fit, table, customer, day)?;
     Some(Expected { count: future.count, spend: future.count * worth, active: (1.0 - future.silence).clamp(0.0, 1.0) })
 }
 
-fn known(fit: &Fit, table: &Table, customer: &Customer, day: i64) -> Option<(Future, f64)> {
+fn known(fit: &Fit, table: &Table, customer: &Rfv, day: i64) -> Option<(Future, f64)> {
     let class = class_of(customer.days)?;
-    let worth = (fit.spend * SPEND_PRIOR_DAYS + customer.net_micros() as f64) / (SPEND_PRIOR_DAYS + f64::from(customer.days));
+    let worth = (fit.spend * SPEND_PRIOR_DAYS + customer.net_micros as f64) / (SPEND_PRIOR_DAYS + f64::from(customer.days));
     // A customer's last purchase may be later than the question's "now": then it is as if it were today.
-    Some((table.future(class, day.saturating_sub(customer.last_day())), worth))
+    Some((table.future(class, day.saturating_sub(customer.last_day)), worth))
 }
 
 /// Moments of the spend, micros.
@@ -144,22 +227,25 @@ impl Spend {
 
     fn into_prediction(self, fit: &Fit, table: &Table, reason: Reason) -> Prediction {
         let Self { mean, square, active } = self;
-        let (q05, q95) = if active > 0.0 {
+        let quantile_of = |level: f64| {
+            if active <= 0.0 {
+                return 0.0;
+            }
             let mean = mean / active;
             // The parameters themselves rest on so many customers: few make the interval wide.
             let unsure = mean * mean * (1.0 + fit.scatter) / fit.customers as f64;
             let variance = (square / active - mean * mean).max(0.0) + unsure;
-            (quantile(0.05, active, mean, variance), quantile(0.95, active, mean, variance))
-        } else {
-            (0.0, 0.0)
+            quantile(level, active, mean, variance)
         };
         Prediction {
             mean_micros: micros(mean),
-            q05_micros: micros(q05),
-            q95_micros: micros(q95),
+            median_micros: micros(quantile_of(0.5)),
+            q05_micros: micros(quantile_of(0.05)),
+            q95_micros: micros(quantile_of(0.95)),
             p_active_ppb: (active * 1e9) as u32,
             horizon_days: table.horizon_days,
-            reason,
+            source: Source::Estimate(reason),
+            staleness_secs: 0,
         }
     }
 }

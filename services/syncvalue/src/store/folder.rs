@@ -1,18 +1,28 @@
 //! A model as a folder: `weights.safetensors` (its networks' tensors in 32 bits as `MEMBER.TENSOR`, and `estimate.rate` in 64) and
 //! `card.json` (what it is, what it was trained on, what it was worth). Small: 0.4 MB for the twelve networks of a training.
 //!
+//! A network that was brought along stands as `model.onnx` in a folder whose card has the format "onnx" and no members; the rest is that of a
+//! trained folder, with `weights.safetensors` for the estimate's rates.
+//!
 //! Everything is checked when it is read: every tensor is there with its shape and finite, and the id is that of the weights.
+
+#[cfg(feature = "onnx")]
+pub mod onnx;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::drift::Spread;
 use crate::domain::fit::{Fit, Numbers, Table};
 use crate::domain::model::features::Scales;
-use crate::domain::model::network::Layout;
+use crate::domain::model::given::Given;
+use crate::domain::model::network::{INPUTS, Layout};
 use crate::domain::model::{Member, Model};
 use crate::domain::population::{CLASSES, WEEKS};
 use crate::domain::predictor::MAX_HORIZON_DAYS;
@@ -20,6 +30,10 @@ use crate::train::learn::Kind;
 
 /// The form of the folder; one that is read has to have it.
 pub const FORMAT: u32 = 3;
+/// The form of a folder with a network that was brought along.
+pub const ONNX: &str = "onnx";
+/// The file of such a network.
+pub const NETWORK: &str = "model.onnx";
 /// The file of weights.
 pub const WEIGHTS: &str = "weights.safetensors";
 /// The file that says what it is.
@@ -55,15 +69,20 @@ pub enum Error {
 /// What a model is and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// The model's id, made from its weights.
+    /// [`FORMAT`] or [`ONNX`].
+    pub format: Format,
+    /// The model's id, made from its weights. May be left out with [`ONNX`].
+    #[serde(default)]
     pub id: String,
     /// Days that it predicts.
     pub horizon_days: u32,
+    /// ISO 4217: the currency that it was trained in, and answers for alone; none: any.
+    #[serde(default)]
+    pub currency: Option<String>,
     /// The first day that it was not trained on, since 1970; a week begins on it.
     pub cut: i64,
-    /// The networks that answer together.
+    /// The networks that answer together; none with [`ONNX`].
+    #[serde(default)]
     pub members: Vec<Kind>,
     /// What makes their totals right, see [`Model::level`].
     pub level: f64,
@@ -73,8 +92,41 @@ pub struct Card {
     pub items_scale: f64,
     /// The estimate's numbers, but for its rates.
     pub estimate: Estimate,
+    /// How each number that it reads was spread over those that it was trained on; empty: not known.
+    #[serde(default)]
+    pub inputs: Vec<Spread>,
     /// What it was trained on, and how: for the reader.
     pub trained: serde_json::Value,
+}
+
+/// What a card says beside the model itself.
+#[derive(Debug, Clone, Default)]
+pub struct Note {
+    /// See [`Card::currency`].
+    pub currency: Option<String>,
+    /// See [`Card::inputs`].
+    pub inputs: Vec<Spread>,
+    /// See [`Card::trained`].
+    pub trained: serde_json::Value,
+}
+
+/// The form of a folder, as its card has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Format {
+    /// Of networks that were trained here.
+    Number(u32),
+    /// Of another kind.
+    Name(String),
+}
+
+impl Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => write!(f, "{name:?}"),
+        }
+    }
 }
 
 /// The estimate's numbers, see [`Numbers`].
@@ -162,18 +214,21 @@ fn member(file: &SafeTensors<'_>, kind: &Kind, member: usize) -> Result<Member, 
 ///
 /// # Errors
 /// The file system's.
-pub fn save(model: &Model, trained: serde_json::Value, folder: &Path) -> Result<Card, Error> {
+pub fn save(model: &Model, note: Note, folder: &Path) -> Result<Card, Error> {
+    let Note { currency, inputs, trained } = note;
     let Numbers { rate, customers, spend, first_spend, scatter } = model.estimate.numbers();
     let card = Card {
-        format: FORMAT,
+        format: Format::Number(FORMAT),
         id: model.id.clone(),
         horizon_days: model.horizon_days,
+        currency,
         cut: model.cut,
         members: model.members.iter().map(kind).collect(),
         level: model.level,
         spend_scale: model.scales.spend,
         items_scale: model.scales.items,
         estimate: Estimate { customers, spend, first_spend, scatter },
+        inputs,
         trained,
     };
     std::fs::create_dir_all(folder).map_err(|error| Error::Io { path: folder.into(), error })?;
@@ -210,21 +265,46 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// The file system's, or what is wrong with which file.
 pub fn load(folder: &Path) -> Result<(Model, Card), Error> {
     let (weights, card) = (folder.join(WEIGHTS), folder.join(CARD));
-    let found: Card = serde_json::from_slice(&read(&card)?).map_err(|e| Error::Wrong { path: card.clone(), why: e.to_string() })?;
+    let mut found: Card = serde_json::from_slice(&read(&card)?).map_err(|e| Error::Wrong { path: card.clone(), why: e.to_string() })?;
     check(&found).map_err(|why| Error::Wrong { path: card, why })?;
-    let model = decode(&read(&weights)?, &found).map_err(|why| Error::Wrong { path: weights, why })?;
+    let given = if found.format == Format::Number(FORMAT) { None } else { Some(brought(&folder.join(NETWORK), &mut found)?) };
+    let model = decode(&read(&weights)?, &found, given).map_err(|why| Error::Wrong { path: weights, why })?;
     Ok((model, found))
 }
 
-fn check(card: &Card) -> Result<(), String> {
-    if card.format != FORMAT {
-        return Err(format!("format: {}; this version reads {FORMAT}", card.format));
+/// A network that was brought along. Its id, the first 48 bits of the SHA-256 of its file and the horizon, is put into the card.
+#[cfg(feature = "onnx")]
+fn brought(path: &Path, card: &mut Card) -> Result<Arc<dyn Given>, Error> {
+    use sha2::{Digest as _, Sha256};
+
+    let file = read(path)?;
+    let wrong = |why| Error::Wrong { path: path.into(), why };
+    let digest = Sha256::new().chain_update(&file).chain_update(card.horizon_days.to_le_bytes()).finalize();
+    let id = format!("onnx-{}", hex::encode(&digest[..6]));
+    if !card.id.is_empty() && card.id != id {
+        return Err(wrong(format!("this is the network of {id}, and the card is that of {}", card.id)));
     }
+    card.id = id;
+    Ok(Arc::new(onnx::Onnx::read(&file).map_err(wrong)?))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn brought(path: &Path, _: &mut Card) -> Result<Arc<dyn Given>, Error> {
+    let why = "networks in ONNX are read where SyncValue was built with its feature `onnx`".into();
+    Err(Error::Wrong { path: path.into(), why })
+}
+
+fn check(card: &Card) -> Result<(), String> {
+    let (least, most) = match &card.format {
+        Format::Number(FORMAT) => (1, MAX_PARTS),
+        Format::Name(name) if name == ONNX => (0, 0),
+        other => return Err(format!("format: {other}; this version reads {FORMAT}, and \"{ONNX}\"")),
+    };
     if !(1..=MAX_HORIZON_DAYS).contains(&card.horizon_days) {
         return Err(format!("horizon_days: {}; 1 to {MAX_HORIZON_DAYS} are predicted", card.horizon_days));
     }
-    if !(1..=MAX_PARTS).contains(&card.members.len()) {
-        return Err(format!("members: {}; 1 to {MAX_PARTS} are taken", card.members.len()));
+    if !(least..=most).contains(&card.members.len()) {
+        return Err(format!("members: {}; {least} to {most} are taken", card.members.len()));
     }
     for (i, Kind { dilations, own }) in card.members.iter().enumerate() {
         if dilations.len() > MAX_PARTS || dilations.iter().any(|dilation| !(1..=64).contains(dilation)) {
@@ -237,6 +317,9 @@ fn check(card: &Card) -> Result<(), String> {
     if !(-MAX_DAY..=MAX_DAY).contains(&card.cut) {
         return Err(format!("cut: {}; {MAX_DAY} days from 1970 at most", card.cut));
     }
+    if !(card.inputs.is_empty() || card.inputs.len() == INPUTS) || !card.inputs.iter().all(Spread::is_sound) {
+        return Err(format!("inputs: {INPUTS} spreads of edges in order and one share more are meant"));
+    }
     let scales = [card.spend_scale, card.items_scale, card.level];
     if scales.iter().any(|scale| !scale.is_finite() || *scale <= 0.0) {
         return Err(format!("spend_scale, items_scale, level: {scales:?}; each above 0"));
@@ -244,7 +327,7 @@ fn check(card: &Card) -> Result<(), String> {
     Ok(())
 }
 
-fn decode(bytes: &[u8], card: &Card) -> Result<Model, String> {
+fn decode(bytes: &[u8], card: &Card, given: Option<Arc<dyn Given>>) -> Result<Model, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let members = card.members.iter().enumerate().map(|(i, kind)| member(&file, kind, i)).collect::<Result<Vec<_>, _>>()?;
     let rate = tensor(&file, "estimate.rate", Dtype::F64, [CLASSES, WEEKS])?;
@@ -253,12 +336,12 @@ fn decode(bytes: &[u8], card: &Card) -> Result<Model, String> {
     let estimate = Fit::from_numbers(&Numbers { rate, customers, spend, first_spend, scatter }).ok_or("estimate: absurd numbers")?;
     let table = Table::of(&estimate, card.horizon_days);
     let scales = Scales { spend: card.spend_scale, items: card.items_scale };
-    let (id, (horizon_days, cut)) = (Model::id_of(&members, card.horizon_days), (card.horizon_days, card.cut));
-    let model = Model { id, horizon_days, cut, scales, members, level: card.level, estimate, table };
-    if model.id != card.id {
-        return Err(format!("these are the weights of {}, and the card is that of {}", model.id, card.id));
+    let id = if given.is_some() { card.id.clone() } else { Model::id_of(&members, card.horizon_days) };
+    if id != card.id {
+        return Err(format!("these are the weights of {id}, and the card is that of {}", card.id));
     }
-    Ok(model)
+    let (horizon_days, cut) = (card.horizon_days, card.cut);
+    Ok(Model { id, horizon_days, cut, scales, members, given, level: card.level, estimate, table })
 }
 
 /// One trained network, kept so that a training that was interrupted goes on behind it.

@@ -1,4 +1,4 @@
-//! Where each customer's state of the recurrent model is kept: in this process's memory, or in a Redis or Redis Cluster that several
+//! Where each customer's state of the recurrent model is kept: in a Redis or Redis Cluster that several
 //! SyncValues share.
 //!
 //! A state is bytes and the number of events that they are made of. A change replaces it only where the stored number is the
@@ -17,13 +17,13 @@
 //!   customer, so whoever erases stops the events of that customer first. Numbers start again after an erasure, so a
 //!   change must not be kept back over one.
 //!
-//! One suite of behaviours runs on memory, a real Redis and a real cluster: `tests/states/conformance.rs`.
+//! One suite of behaviours runs on a real Redis and a real cluster: `tests/states/conformance.rs`.
 
-pub mod memory;
 pub mod redis;
 
 use std::fmt;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kiki::ids::CustomerKey;
@@ -34,6 +34,9 @@ use crate::domain::market::MarketId;
 pub const MAX_BYTES: usize = 64 << 10;
 /// The most keys or changes of one call: 16 MiB of the largest states, which take 0.13 s at 1 Gbit/s; 0.5 MiB of usual ones.
 pub const MAX_BATCH: usize = 256;
+
+/// How long a call may take in all, unless it says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whose state: a client's customer in one currency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -97,14 +100,6 @@ pub enum Error {
         /// How many there were.
         got: usize,
     },
-    /// A memory too small for the largest state.
-    #[error("memory of {got} bytes for states; at least {least} are needed")]
-    TooSmall {
-        /// What was given.
-        got: usize,
-        /// What is needed.
-        least: usize,
-    },
     /// An address that is none.
     #[error("states: {0}")]
     Address(String),
@@ -136,6 +131,14 @@ pub enum Error {
         /// The part.
         slot: u16,
     },
+    /// Others changed the customer each time before we did.
+    #[error("redis: {key} was changed by others {tries} times in a row")]
+    Contended {
+        /// Whose state.
+        key: String,
+        /// How often it was tried.
+        tries: u32,
+    },
     /// What is stored is not a state.
     #[error("redis: {key} holds {what}, which is no state")]
     Damaged {
@@ -151,15 +154,21 @@ pub type Answers<'a, T> = Pin<Box<dyn Future<Output = Vec<Result<T, Error>>> + S
 
 /// A place for states. A call that is dropped may have been done, in part or whole.
 pub trait States: fmt::Debug + Send + Sync {
-    /// Reads the states of at most [`MAX_BATCH`] keys; none where there is none.
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>>;
+    /// Reads the states of at most [`MAX_BATCH`] keys; none where there is none. What has no answer within `patience` is an error, and what
+    /// other nodes answered by then is not.
+    fn get_within<'a>(&'a self, keys: &'a [Key], patience: Duration) -> Answers<'a, Option<State>>;
+
+    /// The same, with [`PATIENCE`].
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>> {
+        self.get_within(keys, PATIENCE)
+    }
 
     /// Makes at most [`MAX_BATCH`] changes; false where the stored state has another number of events than expected. Changes of
     /// one key are made in their order.
     fn put(&self, changes: Vec<Change>) -> Answers<'_, bool>;
 
-    /// Forgets a customer, known or not.
-    fn erase<'a>(&'a self, key: &'a Key) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+    /// Forgets at most [`MAX_BATCH`] customers, known or not; whether each was known, as far as the last try saw.
+    fn erase<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, bool>;
 }
 
 /// Whether a call may have so many keys.
@@ -177,10 +186,5 @@ impl Change {
             _ if events < least => Err(Error::Events { got: events, expected, least }),
             _ => Ok(()),
         }
-    }
-
-    /// Whether it may take the place of `stored`.
-    fn follows(&self, stored: Option<&State>) -> bool {
-        self.expected == stored.map_or(0, |stored| stored.events)
     }
 }

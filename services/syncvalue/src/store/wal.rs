@@ -4,20 +4,26 @@
 //! - A bad frame with a good one behind it is damage: the start stops, says where, and changes nothing.
 //! - A write or fsync that failed is never retried: what the disk holds is not known any more.
 //!
+//! Events of customers who were erased are taken out of the file at the next start, which then writes it anew.
+//!
 //! There is no snapshot yet: the whole file is read at each start (CDNOW's 67,591 events take 0.1 s).
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use kiki::framed::{self, Bad, Scanner, Why};
 use prost::Message as _;
 
-use super::record::Record;
+use super::record::{Erased, Observation, Record};
 use crate::error::Error;
 
 /// How much is read at a time: 64 of the largest frames.
 const CHUNK: usize = 4 << 20;
+
+/// The log's file in its folder.
+const FILE: &str = "events.wal";
 
 /// The open log.
 #[derive(Debug)]
@@ -27,11 +33,16 @@ pub(crate) struct Wal {
     buffer: Vec<u8>,
 }
 
+/// Whether there is a log in the folder that is not empty.
+pub(crate) fn has_records(folder: &Path) -> bool {
+    std::fs::metadata(folder.join(FILE)).is_ok_and(|file| file.len() > 0)
+}
+
 impl Wal {
     /// Opens the log, hands every record to `apply` in order, and cuts a torn end off.
     pub(crate) fn open(folder: &Path, mut apply: impl FnMut(Record) -> Result<(), String>) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(Error::io(format!("cannot make the folder {}", folder.display())))?;
-        let path = folder.join("events.wal");
+        let path = folder.join(FILE);
         let failed = |what: &str| Error::io(format!("{}: cannot {what}", path.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed("open it"))?;
         match file.try_lock() {
@@ -39,9 +50,19 @@ impl Wal {
             Err(TryLockError::WouldBlock) => return Err(Error::InUse(path)),
             Err(TryLockError::Error(e)) => return Err(failed("lock it")(e)),
         }
-        let end = read(&mut file, &path, &mut apply)?;
+        let (mut number, mut erased) = (0_u64, HashMap::new());
+        let end = read(&mut file, &path, &mut |record| {
+            if let Some(customer) = &record.erased {
+                erased.insert(customer.clone(), number);
+            }
+            number += 1;
+            apply(record)
+        })?;
         if end < file.metadata().map_err(failed("look at it"))?.len() {
             file.set_len(end).map_err(failed("cut the torn end off"))?;
+        }
+        if !erased.is_empty() {
+            file = without(&mut file, &path, &erased)?;
         }
         // The folder's entry has to be as durable as what is in the file.
         file.sync_all().and_then(|()| File::open(folder)?.sync_all()).map_err(failed("sync it"))?;
@@ -60,6 +81,38 @@ impl Wal {
             .and_then(|()| self.file.sync_data())
             .map_err(Error::io(format!("{}: cannot write", self.path.display())))
     }
+}
+
+/// Writes the file anew without what was known of customers before they were erased, and without saying who they were.
+fn without(file: &mut File, path: &Path, erased: &HashMap<Erased, u64>) -> Result<File, Error> {
+    let new = path.with_extension("new");
+    let failed = |what: &str| Error::io(format!("{}: cannot {what}", new.display()));
+    let mut out = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new).map_err(failed("open it"))?;
+    out.try_lock().map_err(|_| Error::InUse(new.clone()))?;
+    file.rewind().map_err(failed("read what it replaces"))?;
+    let (mut number, mut buffer) = (0_u64, Vec::new());
+    read(file, path, &mut |mut record| {
+        let gone = |event: &Observation| {
+            let customer = Erased { client: event.client.clone(), customer: event.customer.clone() };
+            erased.get(&customer).is_some_and(|when| number < *when)
+        };
+        record.events.retain(|event| !gone(event));
+        record.attributed.retain(|attributed| !attributed.purchase.as_ref().is_some_and(gone));
+        record.erased = None;
+        number += 1;
+        if record == Record::default() {
+            return Ok(());
+        }
+        framed::encode(&mut buffer, &record.encode_to_vec()).map_err(|e| e.to_string())?;
+        if buffer.len() >= CHUNK {
+            out.write_all(&buffer).map_err(|e| e.to_string())?;
+            buffer.clear();
+        }
+        Ok(())
+    })?;
+    out.write_all(&buffer).and_then(|()| out.sync_all()).map_err(failed("write it"))?;
+    std::fs::rename(&new, path).map_err(failed("put it in place"))?;
+    Ok(out)
 }
 
 /// Reads all records; gives back where the last good one ends.
@@ -94,8 +147,7 @@ fn read(file: &mut File, path: &Path, apply: &mut impl FnMut(Record) -> Result<(
 /// A bad frame: an end to cut off, or damage to stop at.
 fn stop_at_damage(file: &mut File, path: &Path, bytes: &mut Vec<u8>, start: u64, bad: Bad) -> Result<u64, Error> {
     file.read_to_end(bytes).map_err(Error::io(format!("{}: cannot read", path.display())))?;
-    let means_something =
-        |payload: &[u8]| Record::decode(payload).is_ok_and(|record| !record.events.is_empty() || record.followed.is_some());
+    let means_something = |payload: &[u8]| Record::decode(payload).is_ok_and(|record| record != Record::default());
     match framed::valid_frame_behind(bytes, bad.offset, means_something) {
         None => Ok(start + bad.offset as u64),
         Some(good) => {
@@ -113,7 +165,7 @@ mod tests {
     use super::*;
 
     fn record(next_index: u64) -> Record {
-        Record { events: Vec::new(), followed: Some(Followed { log_id: "l".into(), next_index }) }
+        Record { followed: Some(Followed { log_id: "l".into(), next_index }), ..Record::default() }
     }
 
     fn open(folder: &Path) -> Result<(Wal, Vec<u64>), Error> {
@@ -168,7 +220,7 @@ mod tests {
     #[test]
     fn reads_frames_across_chunks() {
         let folder = tempfile::tempdir().unwrap();
-        let long = |next_index| Record { events: Vec::new(), followed: Some(Followed { log_id: "l".repeat(60_000), next_index }) };
+        let long = |next_index| Record { followed: Some(Followed { log_id: "l".repeat(60_000), next_index }), ..Record::default() };
         let (mut wal, _) = open(folder.path()).unwrap();
         wal.append(&(0..150).map(long).collect::<Vec<_>>()).unwrap();
         drop(wal);

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::domain::customer::{Customer, Effect};
+use kiki::clock::UnixMicros;
+
+use crate::domain::customer::{Customer, DAY_MICROS, Day, Event, EventId};
 use crate::domain::fit::{Fit, Table};
 use crate::domain::model::features::Scales;
 use crate::domain::model::network::INPUTS;
-use crate::domain::model::{Day, scaled, typical, weeks};
+use crate::domain::model::{scaled, typical, weeks};
 use crate::domain::population::{Population, Standing};
 use crate::domain::predictor::expect;
 
@@ -78,12 +80,9 @@ pub fn estimate(buyers: &[Buyer], protocol: &Protocol) -> Option<Fit> {
     for (at, i, day) in days {
         population.advance_to(at);
         let before = Standing::of(&customers[i]);
-        match customers[i].observe(&day.event()) {
-            Effect::Returned => population.returned(&before, at),
-            Effect::Acquired => population.first_micros += i128::from(day.spend_micros),
-            Effect::Adjusted | Effect::Duplicate => {}
-        }
-        population.moved(&before, &Standing::of(&customers[i]));
+        let (id, midnight) = (EventId(day.day.cast_unsigned()), UnixMicros(day.day * DAY_MICROS));
+        customers[i].observe(&Event { id, at: midnight, value_micros: day.spend_micros, items: day.items });
+        population.seen(&before, &Standing::of(&customers[i]));
     }
     population.advance_to(protocol.cut);
     Fit::of(&population)

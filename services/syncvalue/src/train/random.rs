@@ -1,5 +1,7 @@
 //! Randomness that is the same everywhere for a seed.
 
+use crate::domain::customer::mix;
+
 /// SplitMix64 (Steele et al. 2014).
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
@@ -8,10 +10,7 @@ impl Random {
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        mix(self.0)
     }
 
     /// In [-1, 1).

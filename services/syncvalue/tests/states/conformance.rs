@@ -1,18 +1,17 @@
-//! The suite, on memory, one real Redis and a real cluster.
+//! The suite, on one real Redis and a real cluster.
 
 use std::sync::Arc;
 
 use kiki::ids::ClientId;
 use kiki::money::Currency;
-use prometheus::IntCounter;
 use syncvalue::domain::market::MarketId;
-use syncvalue::store::states::memory::{LEAST, Memory};
 use syncvalue::store::states::redis::Redis;
 use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, State, States};
 use tokio::task::JoinSet;
 
+use crate::masters::{Cluster, ask};
 use crate::server::Server;
-use crate::{change, cluster, get, put, state};
+use crate::{change, get, put, state};
 
 /// A store under a case, whose client is the case's own.
 struct Case {
@@ -146,10 +145,10 @@ async fn the_same_events_by_another_model_take_the_states_place(case: Case) {
 
 async fn an_erased_customer_is_not_brought_back(case: Case) {
     let (key, other) = (case.key(1), case.key(2));
-    case.states.erase(&key).await.unwrap(); // whom nobody knows
+    assert_eq!(case.states.erase(std::slice::from_ref(&key)).await, [Ok(false)]);
     assert!(case.put(&key, 0, state(3, "a")).await);
     assert!(case.put(&other, 0, state(1, "o")).await);
-    case.states.erase(&key).await.unwrap();
+    assert_eq!(case.states.erase(&[key.clone(), case.key(3)]).await, [Ok(true), Ok(false)]);
     assert_eq!(case.get(&key).await, None);
     assert!(!case.put(&key, 3, state(4, "b")).await);
     assert_eq!((case.get(&key).await, case.get(&other).await), (None, Some(state(1, "o"))));
@@ -196,7 +195,7 @@ async fn clients_currencies_and_customers_are_kept_apart(case: Case) {
     let keys = [of(&client, "USD", 1), of(&client, "EUR", 1), of(&other, "USD", 1), of(&client, "USD", 1 << 64), of(&client, "USD", 2)];
     let changes = keys.iter().map(|key| change(key, 0, state(1, key.to_string()))).collect();
     assert_eq!(case.states.put(changes).await, vec![Ok(true); keys.len()]);
-    case.states.erase(&keys[0]).await.unwrap();
+    assert_eq!(case.states.erase(&keys[..1]).await, [Ok(true)]);
     let mut left: Vec<_> = keys.iter().map(|key| Ok(Some(state(1, key.to_string())))).collect();
     left[0] = Ok(None);
     assert_eq!(case.states.get(&keys).await, left);
@@ -234,14 +233,6 @@ async fn all(states: Arc<dyn States>) -> u32 {
 }
 
 #[tokio::test]
-async fn memory_keeps_every_case() {
-    let evictions = IntCounter::new("evictions", "states that had to go").unwrap();
-    let passed = all(Arc::new(Memory::new(2 * LEAST, evictions.clone()).unwrap())).await;
-    eprintln!("states in memory: {passed} cases passed");
-    assert_eq!(evictions.get(), 0);
-}
-
-#[tokio::test]
 async fn redis_keeps_every_case() {
     let server = Server::start_or_install();
     let passed = all(Arc::new(Redis::new(&[server.url()]).unwrap())).await;
@@ -250,9 +241,9 @@ async fn redis_keeps_every_case() {
 
 #[tokio::test]
 async fn a_cluster_keeps_every_case() {
-    let cluster = cluster::Cluster::start().await;
+    let cluster = Cluster::start().await;
     let passed = all(Arc::new(Redis::new(&cluster.urls()[..1]).unwrap())).await;
     eprintln!("states in a cluster of three: {passed} cases passed");
-    let held: Vec<u64> = cluster.nodes.iter().map(|master| cluster::ask(master, &["DBSIZE"])).collect();
+    let held: Vec<u64> = cluster.nodes.iter().map(|master| ask(master, &["DBSIZE"])).collect();
     assert!(held.iter().all(|states| *states > 0), "{held:?} states: a master has none");
 }

@@ -8,7 +8,7 @@ use syncvalue::store::states::{Key, States};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cluster::until;
+use crate::masters::until;
 use crate::server::Server;
 use crate::{change, get, key, put, state};
 

@@ -4,7 +4,8 @@
 mod cluster;
 mod conformance;
 mod load;
-mod memory;
+#[path = "../../../../tests/support/cluster.rs"]
+mod masters;
 mod redis;
 #[path = "../../../../tests/support/redis.rs"]
 mod server;

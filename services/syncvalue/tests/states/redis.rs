@@ -8,7 +8,7 @@ use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, States};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::cluster::{ask, until};
+use crate::masters::{ask, until};
 use crate::server::Server;
 use crate::{change, get, key, put, state};
 
@@ -41,7 +41,7 @@ async fn a_redis_that_is_down_is_an_error_at_once_and_used_when_it_is_back() {
         assert!(why.contains("refused"), "{why}");
     }
     assert!(put(&states, change(&key, 1, state(2, "b"))).await.is_err());
-    assert!(states.erase(&key).await.is_err());
+    assert!(states.erase(std::slice::from_ref(&key)).await[0].is_err());
     assert!(server.run());
     until("Redis is back", async || get(&states, &key).await.is_ok()).await;
     assert_eq!(get(&states, &key).await, Ok(Some(state(1, "a"))));
@@ -110,7 +110,7 @@ async fn a_full_redis_says_so_and_still_reads() {
     assert!(matches!(&error, Error::Refused { why, .. } if why.contains("OOM")), "{error}");
     assert!(asked.elapsed() < PATIENCE / 4, "{:?}", asked.elapsed());
     assert_eq!(get(&states, &key).await, Ok(Some(state(1, "a"))));
-    states.erase(&key).await.unwrap();
+    assert_eq!(states.erase(std::slice::from_ref(&key)).await, [Ok(true)]);
     assert_eq!(get(&states, &key).await, Ok(None));
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Doing as _, Failure, rpc};
 
 /// Messages of each kind that are made: a customer comes up once in these, or all of them do.
 const MESSAGES: u32 = 4_096;
-/// Messages that are sent ahead and looked at.
+/// Calls that are made ahead and looked at; of the messages of a stream, all are.
 const CHECKED: usize = 64;
 
 pub(super) struct Questions {
@@ -44,7 +44,8 @@ impl Questions {
         [&self.single, &self.batches].map(|messages| messages.first().map_or(0, Bytes::len))
     }
 
-    /// Asks some of them and looks at the answers, which have to be worth something; the mean lengths of an answer of each kind.
+    /// Asks about every customer once, so that the model has made up its mind about each, and looks at the answers, which have to
+    /// be worth something; the mean lengths of an answer of each kind.
     pub(super) async fn check(&self, channel: Channel) -> Result<[usize; 2], Failure> {
         let mut client = SyncValueServiceClient::new(channel);
         let (mut single, mut batches) = (Vec::new(), Vec::new());
@@ -54,7 +55,7 @@ impl Questions {
             worth(answer.prediction.as_ref())?;
             single.push(answer);
         }
-        let requests: Result<Vec<_>, _> = self.batches.iter().take(CHECKED).map(|b| PredictStreamRequest::decode(b.as_ref())).collect();
+        let requests: Result<Vec<_>, _> = self.batches.iter().map(|b| PredictStreamRequest::decode(b.as_ref())).collect();
         let stream = client.predict_stream(iter(requests.doing("reading questions")?)).await;
         let mut stream = stream.map_err(|status| rpc("asking in a stream", &status))?.into_inner();
         while let Some(answer) = stream.message().await.map_err(|status| rpc("asking in a stream", &status))? {
@@ -72,6 +73,7 @@ fn question(subject: Subject, now: UnixMicros) -> PredictRequest {
         currency: CURRENCY.to_owned(),
         horizon_days: value::HORIZON_DAYS,
         at: Some(now.into()),
+        campaign: String::new(),
     }
 }
 

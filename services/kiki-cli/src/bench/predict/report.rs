@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::counts::Counts;
 use super::service_time::ServiceTime;
 use super::{Args, TURNS};
 use crate::bench::drive::Measured;
@@ -99,6 +100,9 @@ pub(super) struct Report {
     protobuf_echo_stream_cpu_s_per_million: f64,
     stream_items_per_second: f64,
     echo_stream_items_per_second: f64,
+    /// Predictions that the model made, of all; and those of them that it had made before.
+    share_by_model: f64,
+    share_from_cache: f64,
     turns: u32,
     connections: u16,
     in_flight: u16,
@@ -120,6 +124,7 @@ impl Report {
         [[request_bytes, stream_request_bytes], [answer_bytes, stream_answer_bytes]]: [[usize; 2]; 2],
         [saturated, paced, streamed, streamed_protobuf]: [&Pair; 4],
         service_time: [&ServiceTime; 2],
+        counted: &Counts,
     ) -> Self {
         let (machine, cores) = machine::describe();
         let [latency, echo_latency] = [&saturated.value, &saturated.echo].map(|side| percentiles(&side.sum.answer_us));
@@ -158,6 +163,8 @@ impl Report {
             protobuf_echo_stream_cpu_s_per_million: streamed_protobuf.echo.cpu(),
             stream_items_per_second: streamed.value.per_second(),
             echo_stream_items_per_second: streamed.echo.per_second(),
+            share_by_model: rounded(counted.share_by_model()),
+            share_from_cache: rounded(counted.share_from_cache()),
             turns: TURNS,
             connections: args.connections,
             in_flight: args.in_flight,
@@ -205,6 +212,10 @@ impl Report {
             ("PredictStream", format!("{}, echo {}", rate(self.stream_items_per_second), rate(self.echo_stream_items_per_second))),
             ("  server's CPU", cpu(self.stream_cpu_s_per_million, self.echo_stream_cpu_s_per_million, self.stream_cpu_ratio)),
             ("  echo by protobuf", format!("{:.2} s: {:.2} times", protobuf.0, protobuf.1)),
+            (
+                "answers",
+                format!("{:.1} % by the model, {:.1} % of them from its cache", self.share_by_model * 100.0, self.share_from_cache * 100.0),
+            ),
             ("load", format!("{} connections, {} calls in flight on each", self.connections, self.in_flight)),
             ("  streams", format!("{} batches of {} in flight on each connection", self.window_batches, self.batch_items)),
             ("messages", format!("{} bytes out, {} bytes back", bytes(self.request_bytes), bytes(self.answer_bytes))),

@@ -12,7 +12,7 @@ pub struct Scales {
 }
 
 /// A customer, week by week.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Weeks {
     scales: Scales,
     first_day: i64,
@@ -30,6 +30,34 @@ pub struct Weeks {
     faded: [f64; 2],
     faded_days: [f64; 2],
 }
+
+/// What each number is, in their order.
+pub const NAMES: [&str; INPUTS] = [
+    "week_days",
+    "week_spend",
+    "week_items",
+    "recency",
+    "tenure",
+    "days",
+    "spend",
+    "spend_a_day",
+    "active_share_of_tenure",
+    "spend_fading_4_weeks",
+    "spend_fading_13_weeks",
+    "days_fading_4_weeks",
+    "days_fading_13_weeks",
+    "estimate_spend",
+    "estimate_active",
+    "estimate_days",
+    "first_spend",
+    "last_spend",
+    "largest_spend",
+    "items_a_day",
+    "one_day_only",
+    "recency_in_gaps",
+    "irregularity",
+    "bought_this_week",
+];
 
 /// The log of an amount in units of the mean, not below that of a fiftieth: what is small still differs, and nothing is no infinity.
 fn amount(x: f64) -> f64 {
@@ -60,9 +88,15 @@ impl Weeks {
         }
     }
 
-    /// A day with a purchase of this week, in order.
+    /// Lets the week go by without looking at it.
+    pub fn skip_week(&mut self) {
+        self.week = (0.0, 0.0, 0.0);
+    }
+
+    /// A day with a purchase of this week, in order. Items that are not known are taken to be as many as usual.
     pub fn bought(&mut self, day: i64, spend: f64, items: u32) {
-        let (spend, items) = (spend / self.scales.spend, f64::from(items) / self.scales.items);
+        let items = if items == 0 { 1.0 } else { f64::from(items) / self.scales.items };
+        let spend = spend / self.scales.spend;
         if self.days == 0.0 {
             self.first_day = day;
             self.first_spend = spend;

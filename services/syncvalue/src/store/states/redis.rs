@@ -2,7 +2,8 @@
 //!
 //! A call is one pipeline to each node that has some of its keys, all at once; a change is a script that compares and sets on the
 //! node. What fails is sent again, at most [`TRIES`] times, where that can help: after a lost connection, to the node that a
-//! slot has moved to, or when the node says that it is not ready. Each call has ended after [`PATIENCE`].
+//! slot has moved to, or when the node says that it is not ready. Each call has ended after [`PATIENCE`], or its own. A node that is still silent
+//! shortly before that does not take the answers of others with it.
 //!
 //! Sentinel is not asked: without a cluster the address must be that of the master.
 //!
@@ -31,7 +32,6 @@ mod slots;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -39,15 +39,14 @@ use std::time::Duration;
 use ::redis::{ConnectionInfo, Pipeline, ServerError, ServerErrorKind, Value};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+pub use super::PATIENCE;
 use super::{Answers, Change, Error, Key, State, States, check_batch};
 use command::Command;
 use link::{Down, Link};
 use slots::{Range, SLOTS};
 
-/// How long a call may take in all.
-pub const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a command is sent at most.
 pub const TRIES: u32 = 4;
 /// States that are read and written at a time: 256 MiB of the largest, 4 MiB of usual ones. Calls beyond that fail at once.
@@ -56,6 +55,8 @@ pub const MAX_IN_FLIGHT: usize = 4_096;
 const BACKOFF: Duration = Duration::from_millis(10);
 /// How long after the cluster was asked for its slots it is not asked again.
 const MAP_PAUSE: Duration = Duration::from_millis(50);
+/// Of a call's time, what is left when silent nodes are given up: an eighth.
+const LATE: u32 = 8;
 
 /// States in Redis.
 pub struct Redis {
@@ -135,7 +136,7 @@ impl Redis {
     }
 
     /// Sends the commands and gives their answers, in their order.
-    async fn run(&self, commands: &[Command]) -> Vec<Result<Value, Error>> {
+    async fn run(&self, commands: &[Command], patience: Duration) -> Vec<Result<Value, Error>> {
         if commands.is_empty() {
             return Vec::new();
         }
@@ -145,12 +146,14 @@ impl Redis {
         let sent = |command| Sent { command, to: None, whole: false, answer: None, open: true };
         let mut all: Vec<_> = commands.iter().map(sent).collect();
         // What was answered by then stays answered.
-        let _in_time = tokio::time::timeout(PATIENCE, self.tries(&mut all)).await;
-        let late = || Error::Unavailable { node: self.names(), why: format!("no answer within {} ms", PATIENCE.as_millis()) };
+        let end = Instant::now() + patience;
+        let _in_time = timeout_at(end, self.tries(&mut all, end - patience / LATE)).await;
+        let late = || Error::Unavailable { node: self.names(), why: format!("no answer within {} ms", patience.as_millis()) };
         all.into_iter().map(|sent| sent.answer.unwrap_or_else(|| Err(late()))).collect()
     }
 
-    async fn tries(&self, all: &mut [Sent<'_>]) {
+    /// Nodes that are silent at `late` are not waited for.
+    async fn tries(&self, all: &mut [Sent<'_>], late: Instant) {
         for again in 0..TRIES {
             if again > 0 {
                 tokio::time::sleep(BACKOFF * (1 << (again - 1))).await;
@@ -160,10 +163,13 @@ impl Redis {
                 Err(error) => return all.iter_mut().filter(|sent| sent.open).for_each(|sent| sent.end(Err(error.clone()))),
             };
             let (groups, mut stale) = groups(all, &map);
-            let sending = groups.iter().map(|(link, which)| link.send(|script| pipeline(all, which, script))).collect();
-            let answers = together(sending).await;
+            let sending = groups.iter().map(|(link, which)| timeout_at(late, link.send(|script| pipeline(all, which, script))));
+            let answers = together(sending.collect()).await;
             for ((link, which), answers) in groups.iter().zip(answers) {
-                stale |= self.take(all, link, which, answers);
+                match answers {
+                    Ok(answers) => stale |= self.take(all, link, which, answers),
+                    Err(_) => which.iter().for_each(|&at| all[at].end(Err(link.silent()))),
+                }
             }
             if stale {
                 self.ask_for_map(Some(&map)).await;
@@ -360,13 +366,13 @@ fn said(error: &ServerError) -> String {
 }
 
 impl States for Redis {
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>> {
+    fn get_within<'a>(&'a self, keys: &'a [Key], patience: Duration) -> Answers<'a, Option<State>> {
         Box::pin(async move {
             if let Err(error) = check_batch(keys.len()) {
                 return vec![Err(error); keys.len()];
             }
             let commands: Vec<_> = keys.iter().map(Command::get).collect();
-            let answers = self.run(&commands).await;
+            let answers = self.run(&commands, patience).await;
             commands.iter().zip(answers).map(|(command, answer)| command.state(answer?)).collect()
         })
     }
@@ -379,16 +385,20 @@ impl States for Redis {
             let checked: Vec<_> = changes.iter().map(Change::check).collect();
             let good = changes.iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
             let commands: Vec<_> = good.map(|(change, _)| Command::put(change)).collect();
-            let answers = self.run(&commands).await;
+            let answers = self.run(&commands, PATIENCE).await;
             let mut done = commands.iter().zip(answers).map(|(command, answer)| command.done(&answer?));
             checked.into_iter().map(|checked| checked.and_then(|()| done.next().unwrap_or(Ok(false)))).collect()
         })
     }
 
-    fn erase<'a>(&'a self, key: &'a Key) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
+    fn erase<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, bool> {
         Box::pin(async move {
-            let answers = self.run(&[Command::erase(key)]).await;
-            answers.into_iter().try_for_each(|answer| answer.map(drop))
+            if let Err(error) = check_batch(keys.len()) {
+                return vec![Err(error); keys.len()];
+            }
+            let commands: Vec<_> = keys.iter().map(Command::erase).collect();
+            let answers = self.run(&commands, PATIENCE).await;
+            commands.iter().zip(answers).map(|(command, answer)| command.done(&answer?)).collect()
         })
     }
 }

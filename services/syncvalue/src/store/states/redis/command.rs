@@ -75,7 +75,7 @@ impl Command {
         }
     }
 
-    /// Reads the answer to a `put`.
+    /// Reads the answer to a `put` or an `erase`.
     pub(super) fn done(&self, answer: &Value) -> Result<bool, Error> {
         match answer {
             Value::Int(done) => Ok(*done == 1),

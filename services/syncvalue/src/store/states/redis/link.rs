@@ -138,6 +138,11 @@ impl Link {
         Down::Lost(self.unavailable(why))
     }
 
+    /// Says that it did not answer in time.
+    pub(super) fn silent(&self) -> Error {
+        self.unavailable("no answer in time".into())
+    }
+
     fn unavailable(&self, why: String) -> Error {
         Error::Unavailable { node: self.name.clone(), why }
     }
