@@ -1,5 +1,5 @@
 //! A model as a folder: `weights.safetensors` (its networks' tensors in 32 bits as `MEMBER.TENSOR`, and `estimate.rate` in 64) and
-//! `card.json` (what it is, what it was trained on, what it was worth). Small: 0.4 MB for the twelve networks of a training.
+//! `card.json` (what it is, what it was trained on, what it was worth). Small: 0.3 MB for the twelve networks of a training.
 //!
 //! A network that was brought along stands as `model.onnx` in a folder whose card has the format "onnx" and no members; the rest is that of a
 //! trained folder, with `weights.safetensors` for the estimate's rates.
