@@ -8,7 +8,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::answers::Look;
-use crate::domain::accuracy::Accuracy;
+use crate::domain::accuracy::{Accuracy, Figures};
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::store::models::Models;
 use crate::store::shared::Counters;
@@ -73,6 +73,49 @@ const fn place(source: Source) -> usize {
     }
 }
 
+/// What predictions were worth.
+#[derive(Debug, Clone)]
+struct Worth {
+    accuracy: GaugeVec,
+    matured: IntGaugeVec,
+    calibration: GaugeVec,
+}
+
+impl Worth {
+    fn new(metrics: &runtime::Metrics) -> Self {
+        Self {
+            accuracy: metrics.add(GaugeVec::new(
+                Opts::new(
+                    "syncvalue_accuracy_rate",
+                    "1 - |sum predicted - sum realised| / sum realised, over the last customers (at most 10,000) whose horizon is over",
+                ),
+                &["currency"],
+            )),
+            matured: metrics.add(IntGaugeVec::new(
+                Opts::new("syncvalue_matured_customers", "customers that syncvalue_accuracy_rate is made of"),
+                &["currency"],
+            )),
+            calibration: metrics.add(GaugeVec::new(
+                Opts::new(
+                    "syncvalue_calibration_ratio",
+                    "predicted over realised value of those customers, by tenths from the least predicted value (1) up; NaN where nothing was realised",
+                ),
+                &["currency", "decile"],
+            )),
+        }
+    }
+
+    fn set(&self, currency: &str, figures: &Figures) {
+        self.matured.with_label_values(&[currency]).set(figures.customers as i64);
+        if let Some(rate) = figures.rate {
+            self.accuracy.with_label_values(&[currency]).set(rate);
+        }
+        for (group, ratio) in figures.calibration.iter().enumerate() {
+            self.calibration.with_label_values(&[currency, &(group + 1).to_string()]).set(ratio.unwrap_or(f64::NAN));
+        }
+    }
+}
+
 /// The service's own metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -89,9 +132,7 @@ pub(crate) struct Metrics {
     customers: IntGauge,
     followed: IntGauge,
     predicted_ltv: CounterVec,
-    accuracy: GaugeVec,
-    matured: IntGaugeVec,
-    calibration: GaugeVec,
+    worth: Worth,
     /// The time from a message's bytes to its answer's, by RPC.
     pub(crate) predict: Histogram,
     pub(crate) predict_batch: Histogram,
@@ -147,24 +188,7 @@ impl Metrics {
             events: metrics.add(IntCounterVec::new(Opts::new("syncvalue_events_total", "customer events, by their effect"), &["effect"])),
             customers: metrics.add(IntGauge::new("syncvalue_customers", "customers with at least one event, over all clients")),
             followed: metrics.add(IntGauge::new("syncvalue_followed_index", "next index to be read from SyncShield's log")),
-            accuracy: metrics.add(GaugeVec::new(
-                Opts::new(
-                    "syncvalue_accuracy_rate",
-                    "1 - |sum predicted - sum realised| / sum realised, over the last customers (at most 10,000) whose horizon is over",
-                ),
-                &["currency"],
-            )),
-            matured: metrics.add(IntGaugeVec::new(
-                Opts::new("syncvalue_matured_customers", "customers that syncvalue_accuracy_rate is made of"),
-                &["currency"],
-            )),
-            calibration: metrics.add(GaugeVec::new(
-                Opts::new(
-                    "syncvalue_calibration_ratio",
-                    "predicted over realised value of those customers, by tenths from the least predicted value (1) up; NaN where nothing was realised",
-                ),
-                &["currency", "decile"],
-            )),
+            worth: Worth::new(metrics),
             predicted_ltv: metrics.add(CounterVec::new(
                 Opts::new(
                     "syncvalue_predicted_ltv_total",
@@ -211,16 +235,7 @@ impl Metrics {
 
     /// What predictions were worth, as of now.
     pub(crate) fn accuracy(&self, store: &Store) {
-        for (currency, figures) in store.accuracy(Accuracy::figures) {
-            let currency = currency.code();
-            self.matured.with_label_values(&[currency]).set(figures.customers as i64);
-            if let Some(rate) = figures.rate {
-                self.accuracy.with_label_values(&[currency]).set(rate);
-            }
-            for (group, ratio) in figures.calibration.iter().enumerate() {
-                self.calibration.with_label_values(&[currency, &(group + 1).to_string()]).set(ratio.unwrap_or(f64::NAN));
-            }
-        }
+        store.accuracy(Accuracy::figures).iter().for_each(|(currency, figures)| self.worth.set(currency.code(), figures));
     }
 
     /// The log was read so far.
