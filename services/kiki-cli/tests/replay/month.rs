@@ -82,3 +82,23 @@ fn real_purchases_and_requests_are_all_answered() {
     recompute(&dir);
     println!("{said}");
 }
+
+/// What `kiki train` made of these purchases, `kiki replay` of them serves.
+#[test]
+fn a_model_that_was_trained_on_the_purchases_predicts_them() {
+    let Some(data) = std::env::var_os("KIKI_CONFORMANCE_DATA").map(|data| Path::new(&data).to_owned()).filter(|data| data.exists()) else {
+        println!("real input: DID NOT RUN, KIKI_CONFORMANCE_DATA leads nowhere");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let events = data.join("ltv/cdnow_daily.csv");
+    run(kiki(&["train", "--steps", "20", "--currency", "USD"]).arg("--events").arg(&events).current_dir(folder.path()));
+    let mut command = kiki(&["replay", "--data", "run"]);
+    command.arg("--events").arg(&events).arg("--requests").arg(data.join("openrtb/requests.jsonl"));
+    let said = run(command.current_dir(folder.path()));
+    let result = result(&folder.path().join("run"));
+    // Customers who are known are predicted by the model, and the others come by their campaign's prior.
+    assert!(result["predictions_ok"].as_u64().unwrap() > 100, "{said}");
+    assert_eq!(result["predictions_fallback"], 0, "{said}");
+    assert_eq!(result["wrong"], Value::Array(vec![]), "{said}");
+}
