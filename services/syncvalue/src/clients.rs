@@ -8,6 +8,7 @@ use kiki::money::Currency;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{TailRequest, TailResponse};
 use kiki::runtime::{self, MAX_MESSAGE};
+use prost_types::Timestamp;
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
 
@@ -105,13 +106,10 @@ fn inconsistent(index: u64, why: impl std::fmt::Display) -> Error {
     Error::LogInconsistent(format!("leaf {index}: {why}"))
 }
 
-/// The event of an Outcome leaf. One that says to be of later than a day after its record counts as of then, so that
-/// no mistaken date can age all other customers.
+/// The event of an Outcome leaf.
 fn observed(leaf: &Leaf, outcome: &Outcome) -> Result<Observed, String> {
     let (market, customer) = whose(leaf, &outcome.currency, &outcome.customer)?;
-    let occurred_at = UnixMicros::from_pb(outcome.occurred_at.as_ref()).ok_or("occurred_at: missing")?;
-    let recorded_at = UnixMicros::from_pb(leaf.recorded_at.as_ref()).ok_or("recorded_at: missing")?;
-    let at = occurred_at.min(UnixMicros(recorded_at.0.saturating_add(DAY_MICROS)));
+    let at = happened_at(leaf, outcome.occurred_at.as_ref())?;
     let event = Event { id: EventId::of(&outcome.event_id), at, value_micros: outcome.value_micros, items: 0 };
     Ok(Observed { market, customer, event })
 }
@@ -119,11 +117,19 @@ fn observed(leaf: &Leaf, outcome: &Outcome) -> Result<Observed, String> {
 /// What a Conversion leaf says; `last` is the Outcome before it.
 fn attributed(leaf: &Leaf, conversion: &Conversion, last: Option<(EventId, i64)>) -> Result<Attributed, String> {
     let (market, customer) = whose(leaf, &conversion.currency, &conversion.customer)?;
-    let at = UnixMicros::from_pb(conversion.occurred_at.as_ref()).ok_or("occurred_at: missing")?;
+    let at = happened_at(leaf, conversion.occurred_at.as_ref())?;
     let event = EventId::of(&conversion.event_id);
     let value_micros = last.filter(|(id, _)| *id == event).map_or(0, |(_, value)| value);
     let (predicted_micros, horizon_days) = (conversion.predicted_ltv_micros, conversion.horizon_days);
     Ok(Attributed { market, customer, event, at, value_micros, predicted_micros, horizon_days })
+}
+
+/// When what a leaf tells of happened. What says to be of later than a day after its record counts as of then, so that no mistaken date can age
+/// all other customers, or let them mature.
+fn happened_at(leaf: &Leaf, occurred_at: Option<&Timestamp>) -> Result<UnixMicros, String> {
+    let occurred_at = UnixMicros::from_pb(occurred_at).ok_or("occurred_at: missing")?;
+    let recorded_at = UnixMicros::from_pb(leaf.recorded_at.as_ref()).ok_or("recorded_at: missing")?;
+    Ok(occurred_at.min(UnixMicros(recorded_at.0.saturating_add(DAY_MICROS))))
 }
 
 fn whose(leaf: &Leaf, currency: &str, customer: &[u8]) -> Result<(MarketId, CustomerKey), String> {
@@ -131,4 +137,20 @@ fn whose(leaf: &Leaf, currency: &str, customer: &[u8]) -> Result<(MarketId, Cust
     let currency = Currency::parse(currency).map_err(|e| e.to_string())?;
     let customer = CustomerKey::from_bytes(customer).ok_or("customer: not 16 bytes")?;
     Ok((MarketId { client, currency }, customer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_that_is_far_off_counts_as_of_a_day_after_its_record() {
+        let leaf = Leaf { recorded_at: Some(UnixMicros(5).into()), ..Leaf::default() };
+        let at = |micros: i64| happened_at(&leaf, Some(&UnixMicros(micros).into()));
+        assert_eq!(
+            [3, DAY_MICROS + 5, 400 * DAY_MICROS].map(at),
+            [Ok(UnixMicros(3)), Ok(UnixMicros(DAY_MICROS + 5)), Ok(UnixMicros(DAY_MICROS + 5))]
+        );
+        assert!(happened_at(&leaf, None).is_err());
+    }
 }

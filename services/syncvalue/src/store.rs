@@ -314,18 +314,16 @@ impl State {
     /// What the log says came of predictions.
     fn judge(&self, job: &Job) {
         if job.followed.is_some() {
-            let mut accuracy = self.accuracy.lock();
-            job.attributed.iter().for_each(|attributed| accuracy.attributed(attributed));
-            job.events.iter().for_each(|observed| accuracy.realised(observed));
+            self.accuracy.lock().take(&job.attributed, &job.events);
         }
     }
 
     /// The same, from a record of it.
     fn judge_again(&self, record: &Record) -> Result<(), String> {
         if record.followed.is_some() {
-            let mut accuracy = self.accuracy.lock();
-            record.attributed.iter().try_for_each(|attribution| Attributed::try_from(attribution).map(|a| accuracy.attributed(&a)))?;
-            record.events.iter().try_for_each(|observation| Observed::try_from(observation).map(|o| accuracy.realised(&o)))?;
+            let attributed: Vec<_> = record.attributed.iter().map(Attributed::try_from).collect::<Result<_, _>>()?;
+            let realised: Vec<_> = record.events.iter().map(Observed::try_from).collect::<Result<_, _>>()?;
+            self.accuracy.lock().take(&attributed, &realised);
         }
         Ok(())
     }

@@ -78,8 +78,24 @@ pub struct Figures {
 }
 
 impl Accuracy {
+    /// What one record says, in the order of time: a customer must not mature by the record's end before its middle is counted.
+    pub fn take(&mut self, attributed: &[Attributed], realised: &[Observed]) {
+        let mut realised: Vec<&Observed> = realised.iter().collect();
+        realised.sort_by_key(|observed| observed.event.at);
+        let mut realised = realised.into_iter().peekable();
+        let mut attributed: Vec<&Attributed> = attributed.iter().collect();
+        attributed.sort_by_key(|attributed| attributed.at);
+        for attributed in attributed {
+            while let Some(observed) = realised.next_if(|observed| observed.event.at < attributed.at) {
+                self.realised(observed);
+            }
+            self.attributed(attributed);
+        }
+        realised.for_each(|observed| self.realised(observed));
+    }
+
     /// A customer to wait for.
-    pub fn attributed(&mut self, attributed: &Attributed) {
+    fn attributed(&mut self, attributed: &Attributed) {
         self.advance(attributed.at);
         if self.due.len() >= MAX_OPEN {
             self.dropped += 1;
@@ -100,7 +116,7 @@ impl Accuracy {
     }
 
     /// What a customer spent.
-    pub fn realised(&mut self, observed: &Observed) {
+    fn realised(&mut self, observed: &Observed) {
         let at = observed.event.at;
         self.advance(at);
         let open = self.open.get_mut(&(observed.market.clone(), observed.customer)).into_iter().flatten();
@@ -213,6 +229,16 @@ mod tests {
         assert_eq!(figures.calibration[..5], [Some(1.0); 5]);
         assert_eq!(figures.calibration[5..], [Some(2.0); 5]);
         assert!(figures.rate.unwrap() < 1.0);
+    }
+
+    #[test]
+    fn a_record_that_spans_months_counts_all_of_them() {
+        let mut accuracy = Accuracy::default();
+        // The last customer is acquired long after the first has matured.
+        let acquired = [acquired(1, 0, 10, 30), acquired(2, 300, 10, 30)];
+        accuracy.take(&acquired, &[spent(1, 5, 8), spent(1, 20, 12), spent(1, 31, 99)]);
+        let figures = accuracy.figures().swap_remove(0).1;
+        assert_eq!((figures.customers, figures.rate), (1, Some(1.0)));
     }
 
     #[test]
