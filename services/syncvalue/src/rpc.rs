@@ -270,14 +270,8 @@ impl SyncValueService for Rpc {
         if let Some(question) = questions.first()
             && let Some(customer) = customer(question)
         {
-            let (key, at, horizon_days) = (question.key(), question.at, question.horizon_days);
-            let (campaign, currency) = (question.campaign.to_owned(), market.currency);
-            // It may take a replay of years for each of 64 days: not on a thread that others' calls wait for.
-            let explained = tokio::task::spawn_blocking(move || {
-                let about = About { key, campaign: &campaign, at, market: 0, currency };
-                explain::explain(&serving, &customer, &about, horizon_days)
-            });
-            if let Some(explained) = explained.await.map_err(|e| Error::Model(e.to_string()))? {
+            let explained = explain::aside(serving, customer, question, market.currency).await?;
+            if let Some(explained) = explained {
                 answer = pb::ExplainResponse { prediction: answer.prediction, ..explained };
             }
         }
