@@ -6,13 +6,14 @@
 
 mod services;
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::Key;
+use kiki::lock::LockedFile;
 use kiki::runtime::Listeners;
 use syncshield::witness::WitnessAt;
 use tokio::task::JoinHandle;
@@ -261,14 +262,12 @@ pub const NOTICE_WINDOW_SECS: u64 = 604_800;
 pub(crate) const LOCK: &str = "lock";
 
 /// One platform a folder: the lock is the operating system's, which a killed process gives up.
-pub(crate) fn lock(data: &Path) -> Result<File, Failure> {
+pub(crate) fn lock(data: &Path) -> Result<LockedFile, Failure> {
     let path = data.join(LOCK);
     let file = File::create(&path).doing(format_args!("opening {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::new(format!("{} is in use by another process", data.display()))),
-        Err(TryLockError::Error(error)) => Err(error).doing(format_args!("locking {}", path.display())),
-    }
+    LockedFile::lock(file)
+        .doing(format_args!("locking {}", path.display()))?
+        .ok_or_else(|| Failure::new(format!("{} is in use by another process", data.display())))
 }
 
 /// Binds all ports before any service starts: an address that is taken is known before anything was done.

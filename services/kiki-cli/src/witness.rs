@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use kiki::clock::Clock;
+use kiki::lock::LockedFile;
 use kiki::tlog::Checkpoint;
 use kiki::tlog::note::{Cosigner, MAX_NOTE_BYTES, Note, SigningKey, VerifyingKey, Witness};
 use kiki::tlog::portable::Growth;
@@ -56,7 +57,7 @@ struct Inner {
     latest: Mutex<BTreeMap<String, Checkpoint>>,
     clock: Clock,
     /// One witness a folder: two would cosign two histories.
-    _lock: File,
+    _lock: LockedFile,
 }
 
 impl Server {
@@ -66,8 +67,9 @@ impl Server {
     /// A file that cannot be read, or holds what this witness did not cosign.
     pub fn open(folder: &Path, name: &str, logs: Vec<(String, VerifyingKey)>, clock: Clock) -> Result<Self, Failure> {
         std::fs::create_dir_all(folder).doing(format_args!("making {}", folder.display()))?;
-        let lock = File::create(folder.join("lock")).doing(folder.display())?;
-        lock.try_lock().map_err(|e| Failure::new(format!("{}: another witness runs on it: {e}", folder.display())))?;
+        let lock = LockedFile::lock(File::create(folder.join("lock")).doing(folder.display())?)
+            .doing(folder.display())?
+            .ok_or_else(|| Failure::new(format!("{}: another witness runs on it", folder.display())))?;
         let cosigner = Cosigner::new(key(folder, name)?);
         let mut keys: BTreeMap<String, Vec<VerifyingKey>> = BTreeMap::new();
         logs.into_iter().for_each(|(origin, key)| keys.entry(origin).or_default().push(key));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kiki::framed::Frames;
+use kiki::lock::LockedFile;
 use parking_lot::RwLock;
 
 use super::Paths;
@@ -24,7 +25,7 @@ pub struct SegmentLog {
     note: Option<String>,
     index: Arc<RwLock<Index>>,
     /// Held as long as the store lives; the system releases it however the process ends.
-    _lock: Option<File>,
+    _lock: Option<LockedFile>,
 }
 
 impl SegmentLog {
@@ -32,7 +33,7 @@ impl SegmentLog {
     ///
     /// # Errors
     /// A damaged log, or the file system's.
-    pub fn recover(disk: Arc<dyn Disk>, paths: &Paths, log_id: &str, signed: u64, lock: Option<File>) -> Result<Opened, Error> {
+    pub fn recover(disk: Arc<dyn Disk>, paths: &Paths, log_id: &str, signed: u64, lock: Option<LockedFile>) -> Result<Opened, Error> {
         let recovered = segments::recover(&disk, &paths.log(), log_id, signed)?;
         let engine = Self {
             note: read_note(&*disk, &paths.checkpoint())?,
@@ -51,15 +52,10 @@ impl SegmentLog {
 ///
 /// # Errors
 /// Another process holds it, or the file system's.
-pub fn lock(paths: &Paths) -> Result<File, Error> {
+pub fn lock(paths: &Paths) -> Result<LockedFile, Error> {
     std::fs::create_dir_all(paths.log())?;
     let path = paths.log().join("lock");
-    let file = File::create(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked(path.display().to_string())),
-        Err(std::fs::TryLockError::Error(e)) => Err(e.into()),
-    }
+    LockedFile::lock(File::create(&path)?)?.ok_or_else(|| Error::Locked(path.display().to_string()))
 }
 
 /// The note in a file, if there is one.

@@ -9,11 +9,12 @@
 //! There is no snapshot yet: the whole file is read at each start (CDNOW's 67,591 events take 0.1 s).
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use kiki::framed::{self, Bad, Scanner, Why};
+use kiki::lock::LockedFile;
 use prost::Message as _;
 
 use super::record::{Erased, Observation, Record};
@@ -28,7 +29,7 @@ const FILE: &str = "events.wal";
 /// The open log.
 #[derive(Debug)]
 pub(crate) struct Wal {
-    file: File,
+    file: LockedFile,
     path: PathBuf,
     buffer: Vec<u8>,
 }
@@ -44,12 +45,8 @@ impl Wal {
         std::fs::create_dir_all(folder).map_err(Error::io(format!("cannot make the folder {}", folder.display())))?;
         let path = folder.join(FILE);
         let failed = |what: &str| Error::io(format!("{}: cannot {what}", path.display()));
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed("open it"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse(path)),
-            Err(TryLockError::Error(e)) => return Err(failed("lock it")(e)),
-        }
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed("open it"))?;
+        let mut file = LockedFile::lock(file).map_err(failed("lock it"))?.ok_or_else(|| Error::InUse(path.clone()))?;
         let (mut number, mut erased) = (0_u64, HashMap::new());
         let end = read(&mut file, &path, &mut |record| {
             if let Some(customer) = &record.erased {
@@ -84,11 +81,11 @@ impl Wal {
 }
 
 /// Writes the file anew without what was known of customers before they were erased, and without saying who they were.
-fn without(file: &mut File, path: &Path, erased: &HashMap<Erased, u64>) -> Result<File, Error> {
+fn without(file: &mut File, path: &Path, erased: &HashMap<Erased, u64>) -> Result<LockedFile, Error> {
     let new = path.with_extension("new");
     let failed = |what: &str| Error::io(format!("{}: cannot {what}", new.display()));
-    let mut out = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new).map_err(failed("open it"))?;
-    out.try_lock().map_err(|_| Error::InUse(new.clone()))?;
+    let out = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new).map_err(failed("open it"))?;
+    let mut out = LockedFile::lock(out).map_err(failed("lock it"))?.ok_or_else(|| Error::InUse(new.clone()))?;
     file.rewind().map_err(failed("read what it replaces"))?;
     let (mut number, mut buffer) = (0_u64, Vec::new());
     read(file, path, &mut |mut record| {
