@@ -1,10 +1,12 @@
-//! How every service listens: gRPC with stated limits, health and reflection; HTTP; metrics; and a drain that ends.
+//! How every service listens: gRPC with stated limits, health and reflection; HTTP; metrics; and a drain that ends. Beside it
+//! what both ends of a call use: a channel, and a codec of bytes.
 //!
 //! Nothing here is generic over the service, so that each binary compiles it once.
 
 #![allow(clippy::disallowed_methods)] // times real work
 
 mod cores;
+mod raw;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tower::{Layer, Service};
+
+pub use raw::Raw;
 
 /// The longest message that a service reads or writes: 1,024 records of a few hundred bytes, with room.
 pub const MAX_MESSAGE: usize = 8 << 20;

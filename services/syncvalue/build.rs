@@ -22,7 +22,7 @@ fn main() {
 
 /// A method whose messages are bytes to the routing.
 fn raw(name: &str, route: &str) -> MethodBuilder {
-    let method = Method::builder().name(name).route_name(route).codec_path("crate::rpc::wire::Raw");
+    let method = Method::builder().name(name).route_name(route).codec_path("kiki::runtime::Raw");
     method.input_type("bytes::Bytes").output_type("Vec<u8>")
 }
 

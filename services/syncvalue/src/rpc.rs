@@ -4,7 +4,7 @@ mod decode;
 mod explain;
 mod plans;
 mod until;
-pub(crate) mod wire;
+mod wire;
 
 /// The routing of calls that `build.rs` makes.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rustdoc::all)]

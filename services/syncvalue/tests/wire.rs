@@ -2,57 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use kiki::clock::Clock;
 use kiki::ids::Key;
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::*;
-use kiki::runtime::{Listeners, channel};
+use kiki::runtime::{Listeners, Raw, channel};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use syncvalue::Config;
 use tokio_util::sync::CancellationToken;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-
-/// Messages as bytes.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
 
 /// The first answer to a call of one message, or what it ended with.
 async fn call(channel: &Channel, method: &str, message: impl Into<Bytes>) -> Result<Bytes, Status> {
@@ -60,7 +21,7 @@ async fn call(channel: &Channel, method: &str, message: impl Into<Bytes>) -> Res
     client.ready().await.unwrap();
     let path = format!("/{}/{method}", syncvalue::SERVICE).parse().unwrap();
     let messages = tokio_stream::once(message.into());
-    let mut answers = client.streaming(Request::new(messages), path, Raw).await?.into_inner();
+    let mut answers = client.streaming(Request::new(messages), path, Raw::default()).await?.into_inner();
     Ok(answers.message().await?.unwrap_or_default())
 }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use kiki::leaf::PredictionStatus;
 use kiki::pb::syncvalue::v1::{PredictStreamRequest, PredictStreamResponse, Prediction};
+use kiki::runtime::Raw;
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::codegen::{BoxFuture, Service, http};
@@ -17,7 +18,6 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::child::Server;
-use super::raw::Raw;
 use crate::error::{Doing as _, Failure};
 use crate::out;
 
@@ -74,9 +74,9 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
         let echo = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
-                UNARY => tonic::server::Grpc::new(Raw).unary(echo, request).await,
+                UNARY => tonic::server::Grpc::new(Raw::default()).unary(echo, request).await,
                 PREDICTIONS => tonic::server::Grpc::new(ProstCodec::default()).streaming(Predictions, request).await,
-                _ => tonic::server::Grpc::new(Raw).streaming(echo, request).await,
+                _ => tonic::server::Grpc::new(Raw::default()).streaming(echo, request).await,
             })
         })
     }
