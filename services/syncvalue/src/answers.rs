@@ -1,7 +1,9 @@
 //! From a question and what is known of a customer to a prediction: the model that is meant to answer does, and the estimate where it cannot.
 //!
 //! Two steps, so that a market is locked for the first alone: [`Answers::look`] finds what was answered before, or takes down what the networks
-//! have to be asked; [`Answers::ask`] asks them.
+//! have to be asked; [`Answers::ask`] asks them, a turn at a time.
+
+pub(crate) mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +14,13 @@ use kiki::money::Currency;
 
 use crate::domain::customer::{Customer, Day};
 use crate::domain::market::Outlook;
-use crate::domain::model::state::{self, Asking, Said};
+use crate::domain::model::state::{Asking, Said};
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::domain::serving::{Asked, Loaded, Serving};
 use crate::metrics::Metrics;
 use crate::store::cache::{Cache, Key};
 use crate::store::recent::{Answer, Place, Recent};
+use turn::Turn;
 
 /// Answers; clones are the same one.
 #[derive(Debug, Clone)]
@@ -110,35 +113,49 @@ impl Answers {
     }
 
     /// Asks the networks, of all customers of a model together; the answers in the order of the questions.
-    pub(crate) fn ask(&self, asks: &[Ask<'_>]) -> Vec<Prediction> {
+    pub(crate) async fn ask(&self, asks: &[Ask<'_>], turn: &mut Turn) -> Vec<Prediction> {
         let mut predictions: Vec<Prediction> = asks.iter().map(|ask| ask.fallback).collect();
         let models: BTreeMap<u32, &Loaded> = asks.iter().map(|ask| (ask.model.number, ask.model)).collect();
         for (number, model) in models {
             let (places, of_model): (Vec<_>, Vec<_>) = asks.iter().enumerate().filter(|(_, ask)| ask.model.number == number).unzip();
-            for (place, prediction) in places.into_iter().zip(self.ask_one(model, &of_model)) {
-                predictions[place] = prediction;
+            let together = Turn::together(&model.model);
+            for (places, asks) in places.chunks(together).zip(of_model.chunks(together)) {
+                for (place, prediction) in places.iter().zip(self.ask_one(model, asks, turn).await) {
+                    predictions[*place] = prediction;
+                }
             }
         }
         predictions
     }
 
-    fn ask_one(&self, model: &Loaded, asks: &[&Ask<'_>]) -> Vec<Prediction> {
+    async fn ask_one(&self, model: &Loaded, asks: &[&Ask<'_>], turn: &mut Turn) -> Vec<Prediction> {
         let asking = |ask: &&'_ Ask<'_>| ask.key.and_then(|key| self.cache.take(&key));
         let states = asks.iter().map(asking);
         let mut askings: Vec<Asking<'_>> =
             states.zip(asks).map(|(state, ask)| Asking { state, days: &ask.days, end: ask.asked.end }).collect();
-        let said = state::ask(&model.model, &mut askings);
+        let said = turn.ask(&model.model, &mut askings).await;
         let answer = |((ask, asking), said): ((&&Ask<'_>, Asking<'_>), Option<Said>)| {
             let prediction = said.and_then(|said| model.worth(&said, ask.asked));
             let prediction = prediction.unwrap_or(Prediction { source: Source::Estimate(Reason::ModelFailed), ..ask.fallback });
             if let Some(key) = ask.key {
                 self.cache.put(key, ask.stamp, ask.asked, prediction, asking.state);
             }
-            if let Some(other) = ask.shadow.and_then(|shadow| shadow.predict(&ask.days, ask.asked)) {
-                self.metrics.compared(&prediction, &other);
-            }
             Prediction { staleness_secs: ask.staleness_secs, ..prediction }
         };
-        asks.iter().zip(askings).zip(said).map(answer).collect()
+        let predictions: Vec<Prediction> = asks.iter().zip(askings).zip(said).map(answer).collect();
+        for (ask, prediction) in asks.iter().zip(&predictions) {
+            self.compare(ask, prediction, turn).await;
+        }
+        predictions
+    }
+
+    /// What another model says too, where it is to be compared.
+    async fn compare(&self, ask: &Ask<'_>, prediction: &Prediction, turn: &mut Turn) {
+        let Some(shadow) = ask.shadow else { return };
+        let mut asking = [Asking { state: None, days: &ask.days, end: ask.asked.end }];
+        let said = turn.ask(&shadow.model, &mut asking).await.pop().flatten();
+        if let Some(other) = said.and_then(|said| shadow.of(&said, ask.asked)) {
+            self.metrics.compared(prediction, &other);
+        }
     }
 }

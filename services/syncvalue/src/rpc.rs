@@ -30,6 +30,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::answers::turn::Turn;
 use crate::answers::{About, Answers, Look};
 use crate::domain::market::{Market, Outlook};
 use crate::domain::predictor::{MODEL, Prediction};
@@ -74,7 +75,12 @@ impl Rpc {
     }
 
     /// The answers to questions about one market, in order, and the models that made them. `fetched` are its customers, where they are not here.
-    fn answer(&self, Questions { market, questions }: &Questions<'_>, fetched: Option<&[Known]>) -> (Vec<Prediction>, Arc<Serving>) {
+    async fn answer(
+        &self,
+        Questions { market, questions }: &Questions<'_>,
+        fetched: Option<&[Known]>,
+        turn: &mut Turn,
+    ) -> (Vec<Prediction>, Arc<Serving>) {
         let serving = self.models.of(market);
         let looks: Vec<Look<'_>> = self.store.read(market, |known, recent| {
             let place = |question: &Question<'_>| recent.place(known.number, &question.key().unwrap_or_default());
@@ -115,7 +121,7 @@ impl Rpc {
                 }
             }
         }
-        for (place, prediction) in places.into_iter().zip(self.answers.ask(&asks)) {
+        for (place, prediction) in places.into_iter().zip(self.answers.ask(&asks, turn).await) {
             predictions[place] = prediction;
         }
         self.metrics.predicted(&predictions);
@@ -151,11 +157,11 @@ impl Rpc {
     /// The answers, as all three messages have them.
     async fn written(&self, all: &[Questions<'_>]) -> Vec<u8> {
         let fetched = self.store.fetch(all.iter().flat_map(Questions::keys)).await;
-        let (mut message, mut asked) = (Vec::new(), 0);
+        let (mut message, mut asked, mut turn) = (Vec::new(), 0, Turn::new());
         for questions in all {
             let from = asked;
             asked += questions.questions.len();
-            let (predictions, serving) = self.answer(questions, fetched.some(from..asked));
+            let (predictions, serving) = self.answer(questions, fetched.some(from..asked), &mut turn).await;
             write::predictions(&predictions, |number| serving.id(number), &mut message);
         }
         message
@@ -259,7 +265,7 @@ impl SyncValueService for Rpc {
         let all = [self.decoder(&caller).single(&Asking::from(&request))?];
         let fetched = self.store.fetch(all[0].keys()).await;
         let Questions { market, questions } = &all[0];
-        let (predictions, serving) = self.answer(&all[0], fetched.some(0..questions.len()));
+        let (predictions, serving) = self.answer(&all[0], fetched.some(0..questions.len()), &mut Turn::new()).await;
         let prediction = predictions.first().map(|prediction| write::message(prediction, |number| serving.id(number)));
         let mut answer = pb::ExplainResponse { prediction, ..Default::default() };
         let customer = |question: &Question<'_>| match (&question.subject, fetched) {

@@ -339,6 +339,28 @@ async fn no_call_is_lost_while_models_change() {
 }
 
 #[tokio::test]
+async fn others_are_answered_while_a_message_takes_years_of_steps() {
+    let data = tempfile::tempdir().unwrap();
+    train(&data.path().join("models/first"), 1, None);
+    let mut service = Service::start(data.path(), Some("first")).await;
+    service.observe(events()).await;
+    let first = service.ask(asking("c3")).await;
+    // Everybody, ten years after the last purchase, in a market where nothing is kept yet.
+    let at = Some(UnixMicros((TODAY + 3_600) * DAY).into());
+    let requests: Vec<_> = shop().iter().cycle().take(1_024).map(|(id, _)| PredictRequest { at, ..asking(id) }).collect();
+    let mut client = service.client.clone();
+    let batch = tokio::spawn(async move { client.predict_batch(PredictBatchRequest { requests }).await.unwrap().into_inner().predictions });
+    let mut between = 0;
+    while !batch.is_finished() {
+        assert_eq!(service.ask(asking("c3")).await, first);
+        between += 1;
+    }
+    assert!(batch.await.unwrap().iter().all(|prediction| prediction.status() == PredictionStatus::Ok));
+    assert!(between > 100, "{between}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_say_how_models_compare_and_whether_customers_changed() {
     let data = tempfile::tempdir().unwrap();
     let model = train(&data.path().join("models/first"), 1, None);

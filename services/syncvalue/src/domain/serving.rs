@@ -157,12 +157,18 @@ impl Loaded {
         Prediction::of_model(&forecast, asked.horizon_days, self.number)
     }
 
-    /// What the networks said of a customer, as money, counted as seen; none where it is no amount.
+    /// What the networks said of a customer, as money; none where it is no amount.
+    #[must_use]
+    pub fn of(&self, said: &Said, asked: Asked) -> Option<Prediction> {
+        let forecast = self.model.over(&self.table(asked.horizon_days), said, asked.end);
+        Prediction::of_model(&forecast, asked.horizon_days, self.number)
+    }
+
+    /// As [`Loaded::of`], and the customer is counted as seen.
     #[must_use]
     pub fn worth(&self, said: &Said, asked: Asked) -> Option<Prediction> {
         self.drift.saw(&said.inputs);
-        let forecast = self.model.over(&self.table(asked.horizon_days), said, asked.end);
-        Prediction::of_model(&forecast, asked.horizon_days, self.number)
+        self.of(said, asked)
     }
 }
 

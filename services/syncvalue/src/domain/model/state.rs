@@ -78,15 +78,17 @@ pub struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Lets the networks take in the weeks that are over: the state, and the open week as it is read. None where no day is before the end.
-    fn catch_up(&mut self, model: &Model) -> Option<(Reading, [f32; INPUTS])> {
+    /// Lets the networks take in the weeks that are over, which `steps` counts down: until that is 0, or no such week is left. Says
+    /// whether none is left.
+    pub fn catch_up(&mut self, model: &Model, steps: &mut u32) -> bool {
         let Self { state, days, end } = self;
         if !state.as_ref().is_some_and(|state| state.fits(model, days, *end)) {
             *state = State::begin(model, days, *end);
         }
-        let state = state.as_mut()?;
-        let estimate = (&model.estimate, &model.table);
-        while state.reading.begins + 7 < *end {
+        let Some(state) = state else { return true };
+        let (estimate, before) = ((&model.estimate, &model.table), state.steps);
+        while state.reading.begins + 7 < *end && *steps > 0 {
+            *steps -= 1;
             let inputs = state.reading.close(days, *end, &model.scales, estimate);
             let mut rest = &mut *state.hidden;
             for member in &model.members {
@@ -98,20 +100,34 @@ impl Asking<'_> {
                 given::advance(&**given, &mut { state.steps }, rest, &inputs);
             }
             state.steps += 1;
+        }
+        if state.steps > before {
             state.digest = digest(&days[..state.reading.taken]);
         }
-        let mut reading = state.reading.clone();
-        let inputs = reading.close(days, *end, &model.scales, estimate);
-        Some((reading, inputs))
+        state.reading.begins + 7 >= *end
+    }
+
+    /// The open week, as the networks read it. None where no day is before the end.
+    fn open(&self, model: &Model) -> Option<Said> {
+        let mut reading = self.state.as_ref()?.reading.clone();
+        let inputs = reading.close(self.days, self.end, &model.scales, (&model.estimate, &model.table));
+        Some(Said { outs: Vec::with_capacity(model.members.len()), inputs, reading })
     }
 }
 
 /// What the networks say, of several customers at a time. None of one of whom no day is before the end, or for whom a network that was brought along
 /// fails.
 pub fn ask(model: &Model, askings: &mut [Asking<'_>]) -> Vec<Option<Said>> {
-    let caught_up = askings.iter_mut().map(|asking| asking.catch_up(model));
-    let said = |(reading, inputs)| Said { outs: Vec::with_capacity(model.members.len()), inputs, reading };
-    let mut all: Vec<Option<Said>> = caught_up.map(|open| open.map(said)).collect();
+    for asking in &mut *askings {
+        while !asking.catch_up(model, &mut { u32::MAX }) {}
+    }
+    say(model, askings)
+}
+
+/// The second half of [`ask`], behind [`Asking::catch_up`] of each until no week is left.
+#[must_use]
+pub fn say(model: &Model, askings: &[Asking<'_>]) -> Vec<Option<Said>> {
+    let mut all: Vec<Option<Said>> = askings.iter().map(|asking| asking.open(model)).collect();
     let states = || askings.iter().filter_map(|asking| asking.state.as_ref());
     let (mut at, mut outs) = (0, vec![[0.0; OUTPUTS]; all.iter().flatten().count()]);
     for member in &model.members {
