@@ -2,13 +2,15 @@
 //!
 //! [`data`] cuts the log into histories and what came after them, [`gradient`] is the network's way back, [`learn`] makes the loss small, and
 //! [`metrics`] says what predictions were worth. A model's networks are each trained without one part of the customers (a fold),
-//! which says when to stop; together they have learnt from all.
+//! which says when to stop, and what the networks without it predict of it says how far apart predictions should be ([`slope`]).
+//! Together the networks have learnt from all.
 
 pub mod data;
 pub mod gradient;
 pub mod learn;
 pub mod metrics;
 pub mod random;
+pub mod slope;
 
 use crate::domain::customer::Day;
 use crate::domain::drift::Spread;
@@ -20,27 +22,42 @@ use crate::domain::predictor::expect;
 use data::{Buyer, Cuts, Histories, History, Protocol};
 use learn::{Kind, Learned, Progress, Settings};
 use random::Random;
+use slope::Outcome;
 
 /// The fewest customers that a model is trained on: below, the estimate knows as much.
 pub const MIN_BUYERS: usize = 200;
 
 /// How a model is trained: chosen on the validation parts of the logs that README.md of the service names.
 ///
-/// Half of the networks and more read the last week alone, whose numbers sum up the history, and most start from a typical customer: on both
-/// logs that ranks best. Those that start from the customer's own estimate keep totals right where labels reach less far than the question.
+/// Most networks read the last week alone, whose numbers sum up the history, half of these with a layer of gates and half without; and most start
+/// from a typical customer: on both logs that ranks best. Those that start from the customer's own estimate keep totals right where
+/// labels reach less far than the question. [`FOLDS`] networks that stand together leave out one fold each.
 #[must_use]
 pub fn settings() -> Settings {
-    let last = |own| Kind { dilations: Vec::new(), own };
-    let plain = |own| Kind { dilations: vec![1], own };
-    let dilated = Kind { dilations: vec![1, 2, 4, 8], own: 0.0 };
-    let members = [last(0.0), last(1.0), plain(0.0), last(0.0), plain(1.0), last(0.0)];
-    let more = [last(0.0), last(1.0), plain(0.0), last(0.0), last(1.0), dilated];
-    let members = members.into_iter().chain(more).collect();
-    Settings { members, steps: 1_200, batch: 128, rate: 0.003, decay: 0.2, checks: 20, patience: 5 }
+    let kind = |dilations: &[usize], own| Kind { dilations: dilations.into(), own };
+    let (linear, gated, plain) = (|own| kind(&[], own), || kind(&[0], 0.0), || kind(&[1], 0.0));
+    let members = vec![
+        gated(),
+        gated(),
+        gated(),
+        gated(),
+        linear(0.0),
+        linear(1.0),
+        linear(0.0),
+        linear(1.0),
+        plain(),
+        kind(&[1, 2, 4, 8], 0.0),
+        plain(),
+        linear(0.0),
+    ];
+    Settings { members, steps: 1_200, batch: 128, rate: 0.003, decay: 0.02, checks: 20, patience: 5 }
 }
 
+/// Parts of the customers, of which each network leaves out one.
+pub const FOLDS: usize = 4;
+
 /// Which weeks lend labels.
-pub const CUTS: Cuts = Cuts { every: 2, after: 8, weight: 0.3, shortest: 8 };
+pub const CUTS: Cuts = Cuts { every: 2, after: 8, shortest: 8, fade: 0.9, reach: 3 };
 
 /// Why no model was trained.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -88,12 +105,23 @@ impl Prepared {
         if histories.iter().all(|history| history.labels.is_empty()) {
             return Err(Error::NoLabels);
         }
-        let parts = settings.members.len() as u64;
+        let parts = settings.members.len().min(FOLDS) as u64;
         let folds = (0..histories.len()).map(|i| (Random(seed.wrapping_mul(1_000_003) ^ i as u64).bits() % parts) as usize);
         let folds = folds.collect();
         let table = Table::of(&estimate, protocol.horizon_days);
         let Protocol { cut, horizon_days, .. } = *protocol;
-        let model = Model { id: String::new(), horizon_days, cut, scales, members: Vec::new(), given: None, level: 1.0, estimate, table };
+        let model = Model {
+            id: String::new(),
+            horizon_days,
+            cut,
+            scales,
+            members: Vec::new(),
+            given: None,
+            level: 1.0,
+            slope: 1.0,
+            estimate,
+            table,
+        };
         Ok(Self { histories, model, seed, settings, folds })
     }
 
@@ -101,7 +129,7 @@ impl Prepared {
     pub fn member(&self, member: usize, told: impl FnMut(Progress)) -> Learned {
         let mut fold = (Vec::new(), Vec::new());
         for (history, of) in self.histories.iter().zip(&self.folds) {
-            if *of == member { fold.1.push(history) } else { fold.0.push(history) }
+            if *of == member % FOLDS { fold.1.push(history) } else { fold.0.push(history) }
         }
         let kind = &self.settings.members[member];
         learn::learn((&fold.0, &fold.1), kind, &self.settings, self.seed.wrapping_mul(1_000).wrapping_add(member as u64), told)
@@ -118,10 +146,32 @@ impl Prepared {
     pub fn model(&self, members: Vec<Member>) -> Model {
         let id = Model::id_of(&members, self.model.horizon_days);
         let mut model = Model { id, members, ..self.model.clone() };
+        model.slope = slope::slope(&self.held_out(&model));
         // All customers together are expected to spend what the means alone say.
-        let sums = answers(&model, &self.known()).iter().fold((0.0, 0.0), |sums, answer| (sums.0 + answer.mean, sums.1 + answer.spend()));
+        let add = |sums: (f64, f64), answer: &Answer| (sums.0 + answer.mean, sums.1 + answer.spend().powf(model.slope));
+        let sums = answers(&model, &self.known()).iter().fold((0.0, 0.0), add);
         model.level = sums.0 / sums.1;
         model
+    }
+
+    /// What each customer's labels say, beside what those networks predicted of them that did not learn from the customer.
+    fn held_out(&self, model: &Model) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for fold in 0..FOLDS {
+            let members: Vec<Member> = model.members.iter().skip(fold).step_by(FOLDS).cloned().collect();
+            let part = Model { members, ..self.model.clone() };
+            let held_out: Vec<&History> = self.histories.iter().zip(&self.folds).filter(|(_, of)| **of == fold).map(|(h, _)| h).collect();
+            let outs: Vec<_> =
+                part.members.iter().map(|member| learn::run_to_labels(&member.parameters, &member.layout, &held_out)).collect();
+            for (i, history) in held_out.iter().enumerate() {
+                for (j, label) in history.labels.iter().enumerate() {
+                    let said: Vec<_> = outs.iter().map(|outs| outs[i][j]).collect();
+                    let predicted = part.answer(&said, &label.expected, &label.typical).spend();
+                    outcomes.push(Outcome { predicted, spent: f64::from(label.spend), weight: f64::from(label.weight) });
+                }
+            }
+        }
+        outcomes
     }
 
     fn known(&self) -> Vec<Known<'_>> {

@@ -92,7 +92,7 @@ mod tests {
         let (layout, table) = (Layout::new(&[1, 2]), Table::of(&estimate, 90));
         let members = vec![Member { parameters: begin(&layout, 1), layout, own: 1.0 }];
         let scales = Scales { spend: 30.0, items: 2.0 };
-        Model { id: String::new(), horizon_days: 90, cut: 0, scales, members, given, level: 1.0, estimate, table }
+        Model { id: String::new(), horizon_days: 90, cut: 0, scales, members, given, level: 1.0, slope: 1.0, estimate, table }
     }
 
     /// How often somebody else had a turn while these were asked about, weeks behind their one purchase; each says what it says without a turn.

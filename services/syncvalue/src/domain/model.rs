@@ -43,8 +43,10 @@ pub struct Model {
     pub members: Vec<Member>,
     /// One that was brought along, and corrects the customer's own estimate. It answers together with the others, if there are any.
     pub given: Option<Arc<dyn Given>>,
-    /// What [`Answer::spend`] is multiplied by, so that all customers together are expected to spend what the means say.
+    /// What [`Answer::spend`], to the power of `slope`, is multiplied by, so that all customers together are expected to spend what the means say.
     pub level: f64,
+    /// How far apart the logs of what customers spent turned out to be, for each unit that [`Answer::spend`] puts them apart.
+    pub slope: f64,
     /// The estimate that it was trained beside.
     pub estimate: Fit,
     /// What the estimate expects over the horizon.
@@ -77,13 +79,24 @@ pub struct Answer {
     pub count: f64,
 }
 
+/// How much of what sets a customer's baskets apart is not believed of one who surely buys no more; of others it is their chance of that.
+const DOUBT: f64 = 0.35;
+
 impl Answer {
-    /// The expected spend but for a factor that is the same for all ([`Model::level`]): the geometric mean of two estimates. One is the mean's own; it
-    /// is unbiased, and a few large baskets move it. The other is that of a log-normal whose scatter is the same for all, which such baskets
-    /// hardly move; with the customer's own scatter it would not be robust (exp of half its square).
+    /// The expected spend, up to [`Model::slope`] and [`Model::level`], which are the same for all.
+    ///
+    /// It is the geometric mean of two estimates. One is the mean's own; it is unbiased, and a few large baskets move it. The other is that of a
+    /// log-normal whose scatter is the same for all, which such baskets hardly move; with the customer's own scatter it would not be
+    /// robust (exp of half its square). What it says beside the chance, of the size of the baskets, is drawn to that of all customers, the more
+    /// the less likely a purchase is ([`DOUBT`]): there, few purchases tell of it.
     #[must_use]
     pub fn spend(&self) -> f64 {
-        (self.mean * self.active * self.location.exp()).sqrt()
+        self.active.powf(1.0 - self.believed()) * (self.mean * self.active * self.location.exp()).powf(self.believed() / 2.0)
+    }
+
+    /// How much of the size of the baskets is believed: 1 to 1 - [`DOUBT`].
+    fn believed(&self) -> f64 {
+        1.0 - DOUBT * (1.0 - self.active)
     }
 }
 
@@ -186,15 +199,17 @@ impl Model {
         let expected = predictor::expect(&self.estimate, table, &said.reading.rfv, end - 1).unwrap_or_default();
         let (expected, typical) = (scaled(expected, &self.scales), typical(&self.estimate, table, &self.scales));
         let many = self.owns().count().max(1) as f64;
+        // How far a logarithm that the networks say moves that of the mean: see `Answer::spend`.
+        let moves = self.answer(&said.outs, &expected, &typical).believed() * self.slope;
         let start: f64 = self.owns().map(|own| f64::from(offset(&expected, &typical, own)[0].clamp(1e-5, 1e9)).ln()).sum();
-        let start = (start / many).exp() * self.scales.spend;
+        let start = (moves * start / many).exp() * self.scales.spend;
         let added = |input: usize| {
-            // Half of the logarithm is the mean's head, half the amount's: see `Answer::spend`.
+            // Half of it is the mean's head, half the amount's.
             let weight = |m: &Member| {
                 let of = |head: usize| f64::from(m.parameters[m.layout.skip + input * OUTPUTS + head]);
                 (of(heads::MEAN) + of(heads::LOCATION)) / 2.0
             };
-            (f64::from(said.inputs[input]) * self.members.iter().map(weight).sum::<f64>() / many).exp()
+            (moves * f64::from(said.inputs[input]) * self.members.iter().map(weight).sum::<f64>() / many).exp()
         };
         let read = (0..INPUTS).map(|input| (features::NAMES[input], f64::from(said.inputs[input]), added(input)));
         let mut factors: Vec<_> = std::iter::once(("estimate", 0.0, start)).chain(read).collect();
@@ -227,7 +242,7 @@ impl Model {
             let share = 1.0 - (1.0 - level) / active;
             if share > 0.0 { (location + scale * normal_quantile(share.min(1.0 - 1e-9))).exp() * self.scales.spend } else { 0.0 }
         };
-        let mean = answer.spend() * self.level * self.scales.spend;
+        let mean = answer.spend().powf(self.slope) * self.level * self.scales.spend;
         Forecast { mean, median: quantile(0.5), active, q05: quantile(0.05), q95: quantile(0.95), count }
     }
 

@@ -196,7 +196,8 @@ mod tests {
         let parameters = (0..layout.len).map(|_| size * random.uniform()).collect();
         let (table, scales) = (Table::of(&estimate, 90), Scales { spend: 30.0, items: 2.0 });
         let members = vec![Member { layout, own, parameters }];
-        let model = Model { id: String::new(), horizon_days: 90, cut: 3, scales, members, given: None, level: 1.0, estimate, table };
+        let model =
+            Model { id: String::new(), horizon_days: 90, cut: 3, scales, members, given: None, level: 1.0, slope: 1.0, estimate, table };
         Loaded::new(0, String::new(), None, model, Vec::new())
     }
 

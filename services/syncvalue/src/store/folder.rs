@@ -29,7 +29,7 @@ use crate::domain::predictor::MAX_HORIZON_DAYS;
 use crate::train::learn::Kind;
 
 /// The form of the folder; one that is read has to have it.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The form of a folder with a network that was brought along.
 pub const ONNX: &str = "onnx";
 /// The file of such a network.
@@ -86,6 +86,9 @@ pub struct Card {
     pub members: Vec<Kind>,
     /// What makes their totals right, see [`Model::level`].
     pub level: f64,
+    /// What makes them as far apart as what came was, see [`Model::slope`].
+    #[serde(default = "one")]
+    pub slope: f64,
     /// Mean spend of a purchase day, currency units.
     pub spend_scale: f64,
     /// Mean items of a purchase day.
@@ -97,6 +100,10 @@ pub struct Card {
     pub inputs: Vec<Spread>,
     /// What it was trained on, and how: for the reader.
     pub trained: serde_json::Value,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// What a card says beside the model itself.
@@ -225,6 +232,7 @@ pub fn save(model: &Model, note: Note, folder: &Path) -> Result<Card, Error> {
         cut: model.cut,
         members: model.members.iter().map(kind).collect(),
         level: model.level,
+        slope: model.slope,
         spend_scale: model.scales.spend,
         items_scale: model.scales.items,
         estimate: Estimate { customers, spend, first_spend, scatter },
@@ -307,8 +315,8 @@ fn check(card: &Card) -> Result<(), String> {
         return Err(format!("members: {}; {least} to {most} are taken", card.members.len()));
     }
     for (i, Kind { dilations, own }) in card.members.iter().enumerate() {
-        if dilations.len() > MAX_PARTS || dilations.iter().any(|dilation| !(1..=64).contains(dilation)) {
-            return Err(format!("members[{i}].dilations: {dilations:?}; at most {MAX_PARTS} of 1 to 64"));
+        if dilations.len() > MAX_PARTS || dilations.iter().any(|dilation| !(0..=64).contains(dilation)) {
+            return Err(format!("members[{i}].dilations: {dilations:?}; at most {MAX_PARTS} of 0 to 64"));
         }
         if !(0.0..=1.0).contains(own) {
             return Err(format!("members[{i}].own: {own}; 0 to 1"));
@@ -320,9 +328,9 @@ fn check(card: &Card) -> Result<(), String> {
     if !(card.inputs.is_empty() || card.inputs.len() == INPUTS) || !card.inputs.iter().all(Spread::is_sound) {
         return Err(format!("inputs: {INPUTS} spreads of edges in order and one share more are meant"));
     }
-    let scales = [card.spend_scale, card.items_scale, card.level];
+    let scales = [card.spend_scale, card.items_scale, card.level, card.slope];
     if scales.iter().any(|scale| !scale.is_finite() || *scale <= 0.0) {
-        return Err(format!("spend_scale, items_scale, level: {scales:?}; each above 0"));
+        return Err(format!("spend_scale, items_scale, level, slope: {scales:?}; each above 0"));
     }
     Ok(())
 }
@@ -341,7 +349,7 @@ fn decode(bytes: &[u8], card: &Card, given: Option<Arc<dyn Given>>) -> Result<Mo
         return Err(format!("these are the weights of {id}, and the card is that of {}", card.id));
     }
     let (horizon_days, cut) = (card.horizon_days, card.cut);
-    Ok(Model { id, horizon_days, cut, scales, members, given, level: card.level, estimate, table })
+    Ok(Model { id, horizon_days, cut, scales, members, given, level: card.level, slope: card.slope, estimate, table })
 }
 
 /// One trained network, kept so that a training that was interrupted goes on behind it.

@@ -123,10 +123,12 @@ pub struct Cuts {
     pub every: usize,
     /// None before so many weeks of the log are over.
     pub after: usize,
-    /// What an earlier week counts beside the last.
-    pub weight: f32,
     /// The shortest stretch that is looked at, weeks.
     pub shortest: usize,
+    /// What a week's label counts of that of the week behind it.
+    pub fade: f32,
+    /// The power of the share of the horizon that was observed, by which a label counts: what was seen of a short stretch says little of the whole.
+    pub reach: i32,
 }
 
 /// Makes histories of customers.
@@ -171,7 +173,7 @@ impl<'a> Histories<'a> {
             let after = &buyer.days[buyer.known(end).len()..];
             let after = &after[..after.partition_point(|day| day.day < end + horizon)];
             let spend = after.iter().map(|day| day.spend_micros as f64 / 1e6).sum::<f64>() / scales.spend;
-            let weight = if week == 0 { 1.0 } else { cuts.weight };
+            let weight = cuts.fade.powi(week as i32) * (horizon as f32 / protocol.horizon_days as f32).powi(cuts.reach);
             Label { step: inputs.len() - 1 - week, spend: spend as f32, count: after.len() as f32, expected, typical, weight }
         };
         let labels = ends.iter().map(label).collect();

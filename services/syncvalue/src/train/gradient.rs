@@ -96,7 +96,7 @@ fn pass_layer<const FUSED: bool>(p: &[f32], layer: &Layer, top: &mut [Units], pa
     passed.gates.clear();
     for (t, x) in top.iter_mut().enumerate() {
         let (u, _) = normalised::<FUSED>(x, fixed(p, layer.gain));
-        let before = t.checked_sub(layer.dilation).map_or([0.0; HIDDEN], |t| passed.gates[t].h);
+        let before = layer.before(t).map_or([0.0; HIDDEN], |t| passed.gates[t].h);
         let mut input = *fixed::<GATES>(p, layer.input_bias);
         add_product::<FUSED, GATES>(&mut input, &u, fixed::<{ HIDDEN * GATES }>(p, layer.input));
         let mut state = *fixed::<GATES>(p, layer.state_bias);
@@ -156,7 +156,7 @@ impl Work for Backward<'_> {
             state_grad.clear();
             state_grad.resize(own.len(), [0.0; GATES]);
             for t in (0..own.len()).rev() {
-                let back = t.checked_sub(layer.dilation);
+                let back = layer.before(t);
                 let before = back.map_or([0.0; HIDDEN], |t| passed.gates[t].h);
                 let (di, ds, mut db) = gates_back(&passed.gates[t], &before, &own[t]);
                 (input_grad[t], state_grad[t]) = (di, ds);
@@ -170,7 +170,7 @@ impl Work for Backward<'_> {
             add_outer::<FUSED, GATES, HIDDEN>(&mut gradient[layer.input..], &passed.u, input_grad);
             add_sums(&mut gradient[layer.input_bias..], input_grad);
             let states: Vec<Units> = passed.gates.iter().map(|g| g.h).collect();
-            let behind = state_grad.get(layer.dilation..).unwrap_or_default();
+            let behind = if layer.dilation > 0 { state_grad.get(layer.dilation..).unwrap_or_default() } else { &[] };
             add_outer::<FUSED, GATES, HIDDEN>(&mut gradient[layer.state..], &states[..behind.len()], behind);
             add_sums(&mut gradient[layer.state_bias..], state_grad);
             let gain = fixed::<HIDDEN>(p, layer.gain);
@@ -268,6 +268,7 @@ mod tests {
     #[test]
     fn the_gradient_is_that_of_the_loss() {
         gradient_is_that_of_the_loss(&[1, 2]);
+        gradient_is_that_of_the_loss(&[0, 3, 0]);
         gradient_is_that_of_the_loss(&[]);
     }
 

@@ -11,7 +11,7 @@ use crate::domain::model::{Member, offset};
 /// What a network is.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Kind {
-    /// Weeks that the layers look back, from the lowest up; none make a network that reads the last week alone.
+    /// Weeks that the layers look back, from the lowest up; with none above 0 the network reads the last week alone.
     pub dilations: Vec<usize>,
     /// See [`offset`].
     pub own: f32,
@@ -92,9 +92,9 @@ pub fn loss(out: &[f32; OUTPUTS], label: &Label, own: f32) -> (f32, [f32; OUTPUT
         slopes[heads::SCALE] = 0.5 * (1.0 - off * off) * (h.scale - 0.05) / h.scale;
     }
     let poisson = h.count - label.count * h.count.ln();
-    slopes[heads::COUNT] = 0.3 * (h.count - label.count);
+    slopes[heads::COUNT] = h.count - label.count;
     let w = label.weight;
-    (w * (tweedie + cross + 0.5 * normal + 0.3 * poisson), slopes.map(|s| w * s.clamp(-MAX_SLOPE, MAX_SLOPE)))
+    (w * (tweedie + cross + 0.5 * normal + poisson), slopes.map(|s| w * s.clamp(-MAX_SLOPE, MAX_SLOPE)))
 }
 
 /// A trained network.
@@ -275,14 +275,30 @@ fn mean_loss(p: &[f32], layout: &Layout, own: f32, of: &[&History]) -> f32 {
 /// What comes out behind the last of each customer's weeks.
 #[must_use]
 pub fn run(p: &[f32], layout: &Layout, of: &[&[[f32; INPUTS]]]) -> Vec<[f32; OUTPUTS]> {
+    each_history(p, layout, of, |_, outs| outs.last().copied().unwrap_or_default())
+}
+
+/// What comes out behind the week of each of a customer's labels.
+#[must_use]
+pub fn run_to_labels(p: &[f32], layout: &Layout, of: &[&History]) -> Vec<Vec<[f32; OUTPUTS]>> {
+    let inputs: Vec<_> = of.iter().map(|history| &*history.inputs).collect();
+    each_history(p, layout, &inputs, |i, outs| of[i].labels.iter().map(|label| outs[label.step]).collect())
+}
+
+/// `read` of each customer's outputs, week by week.
+fn each_history<T: Send>(
+    p: &[f32],
+    layout: &Layout,
+    of: &[&[[f32; INPUTS]]],
+    read: impl Fn(usize, &[[f32; OUTPUTS]]) -> T + Sync,
+) -> Vec<T> {
     let vectors = Vectors::here();
     let all: Vec<usize> = (0..of.len()).collect();
     let chunks: Vec<&[usize]> = all.chunks(CHUNK).collect();
     let outs = each_chunk(&chunks, |chunk, tape| {
         let out = |i: &usize| {
-            let inputs = of[*i];
-            vectors.run(Forward { p, layout, inputs, tape });
-            tape.out.last().copied().unwrap_or_default()
+            vectors.run(Forward { p, layout, inputs: of[*i], tape });
+            read(*i, &tape.out)
         };
         chunk.iter().map(out).collect::<Vec<_>>()
     });

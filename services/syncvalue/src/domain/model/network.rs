@@ -9,6 +9,8 @@
 //! n = tanh(u Wx + bx + r * (h[t-d] Wh + bh))          h = (1 - z) n + z h[t-d]          x = x + h
 //! ```
 //!
+//! A layer with dilation 0 has no week before it, h[t-d] = 0: it reads its week alone, with gates of its own.
+//!
 //! (the GRU of Cho et al. 2014 with the reset behind the product, as cuDNN and ONNX's `linear_before_reset` have it; dilation as in Chang et
 //! al. 2017, "Dilated Recurrent Neural Networks"; normalised as in Zhang and Sennrich 2019). The heads read the last x, normalised, and
 //! the week's inputs themselves, so that a linear model is part of it.
@@ -50,7 +52,7 @@ pub struct Layout {
 /// One layer's tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Weeks that it looks back.
+    /// Weeks that it looks back; with 0 it reads its week alone.
     pub dilation: usize,
     /// HIDDEN.
     pub gain: usize,
@@ -65,7 +67,7 @@ pub struct Layer {
 }
 
 impl Layout {
-    /// Of a network with these dilations, from the lowest layer up. Without any it has no state: it reads the last week alone.
+    /// Of a network with these dilations, from the lowest layer up. With none above 0 it has no state: it reads the last week alone.
     #[must_use]
     pub fn new(dilations: &[usize]) -> Self {
         let mut len = 0;
@@ -109,6 +111,14 @@ impl Layout {
             named("heads.bias", self.out_bias, 1, OUTPUTS),
         ]);
         tensors
+    }
+}
+
+impl Layer {
+    /// The week that is joined to `week`, if there is one before it.
+    #[must_use]
+    pub fn before(&self, week: usize) -> Option<usize> {
+        if self.dilation > 0 { week.checked_sub(self.dilation) } else { None }
     }
 }
 

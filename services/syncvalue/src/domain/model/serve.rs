@@ -48,7 +48,9 @@ pub fn state_len(layout: &Layout) -> usize {
 /// # Panics
 /// `state` has less than [`state_len`] floats.
 pub fn advance(member: &Member, steps: &mut u32, state: &mut [f32], inputs: &[f32; INPUTS]) {
-    Vectors::here().run(Advance { member, steps: *steps, state, inputs });
+    if state_len(&member.layout) > 0 {
+        Vectors::here().run(Advance { member, steps: *steps, state, inputs });
+    }
     *steps = steps.saturating_add(1);
 }
 
@@ -112,10 +114,11 @@ impl Work for Advance<'_> {
         let Member { layout, parameters: p, .. } = self.member;
         let (mut x, mut at) = ([embedded::<FUSED>(p, layout, self.inputs)], 0);
         for layer in &layout.layers {
-            let slot = slot(layer, self.steps, at);
-            let before = [*fixed::<HIDDEN>(self.state, slot)];
-            let [h] = step::<FUSED, 1>(p, layer, &mut x, &before, self.steps as usize >= layer.dilation);
-            self.state[slot..slot + HIDDEN].copy_from_slice(&h);
+            let (before, any) = remembered(layer, self.steps, self.state, at);
+            let [h] = step::<FUSED, 1>(p, layer, &mut x, &[before], any);
+            if let Some(slot) = slot(layer, self.steps, at) {
+                self.state[slot..slot + HIDDEN].copy_from_slice(&h);
+            }
             at += layer.dilation * HIDDEN;
         }
     }
@@ -157,8 +160,8 @@ fn peeked<const FUSED: bool, const M: usize>(member: &Member, customers: &[Open<
         let (mut before, mut any) = ([[0.0; HIDDEN]; M], false);
         for m in 0..M {
             let Open { steps, state, .. } = customers[m];
-            before[m] = *fixed(state, slot(layer, steps, at));
-            any |= steps as usize >= layer.dilation;
+            let (h, is) = remembered(layer, steps, state, at);
+            (before[m], any) = (h, any | is);
         }
         step::<FUSED, M>(p, layer, &mut x, &before, any);
         at += layer.dilation * HIDDEN;
@@ -233,8 +236,9 @@ impl Work for Restore<'_> {
             pass::<FUSED>(p, layer, &mut passed, &all, below);
             let states = &passed[0].states;
             for (week, h) in states.iter().enumerate().skip(states.len().saturating_sub(layer.dilation)) {
-                let slot = slot(layer, week as u32, at);
-                state[slot..slot + HIDDEN].copy_from_slice(h);
+                if let Some(slot) = slot(layer, week as u32, at) {
+                    state[slot..slot + HIDDEN].copy_from_slice(h);
+                }
             }
             at += layer.dilation * HIDDEN;
         }
@@ -243,8 +247,17 @@ impl Work for Restore<'_> {
 }
 
 /// Where the state of a layer, whose states begin `at`, stands for the week number `steps`; until then it is that of `dilation` weeks before.
-fn slot(layer: &Layer, steps: u32, at: usize) -> usize {
-    at + steps as usize % layer.dilation * HIDDEN
+fn slot(layer: &Layer, steps: u32, at: usize) -> Option<usize> {
+    (steps as usize).checked_rem(layer.dilation).map(|place| at + place * HIDDEN)
+}
+
+/// The state that a layer joins to the week number `steps`, and whether there is one.
+#[inline(always)]
+fn remembered(layer: &Layer, steps: u32, state: &[f32], at: usize) -> (Units, bool) {
+    match (slot(layer, steps, at), layer.before(steps as usize)) {
+        (Some(slot), Some(_)) => (*fixed(state, slot), true),
+        _ => ([0.0; HIDDEN], false),
+    }
 }
 
 /// Of each week, how many layers from the lowest up the last week's output rests on.
@@ -254,9 +267,9 @@ fn depths(layout: &Layout, weeks: usize) -> Vec<u8> {
         *last = layout.layers.len() as u8;
     }
     for (below, layer) in layout.layers.iter().enumerate().rev() {
-        for week in (layer.dilation..weeks).rev() {
-            if usize::from(depths[week]) > below {
-                depths[week - layer.dilation] = depths[week - layer.dilation].max(below as u8 + 1);
+        for week in (0..weeks).rev() {
+            if let (true, Some(before)) = (usize::from(depths[week]) > below, layer.before(week)) {
+                depths[before] = depths[before].max(below as u8 + 1);
             }
         }
     }
@@ -327,7 +340,7 @@ fn pass_week<const FUSED: bool, const M: usize>(p: &[f32], layer: &Layer, group:
         let Passed { top, states } = &group[m];
         let week = top.len() - left;
         x[m] = top[week];
-        if let Some(back) = week.checked_sub(layer.dilation) {
+        if let Some(back) = layer.before(week) {
             (before[m], any) = (states[back], true);
         }
     }

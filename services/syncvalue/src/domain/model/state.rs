@@ -175,7 +175,7 @@ mod tests {
             let layout = Layout::new(dilations);
             Member { parameters: begin(&layout, seed), layout, own: 1.0 }
         };
-        let members: Vec<_> = [(1, &[1, 2, 4, 8][..]), (2, &[1]), (3, &[3, 5]), (4, &[])].map(member).into();
+        let members: Vec<_> = [(1, &[1, 2, 4, 8][..]), (2, &[1]), (3, &[3, 5]), (4, &[]), (5, &[0, 2])].map(member).into();
         let (table, given): (_, Option<Arc<dyn Given>>) = (Table::of(&estimate, 90), Some(Arc::new(Five)));
         Model {
             id: String::new(),
@@ -185,6 +185,7 @@ mod tests {
             members,
             given,
             level: 1.0,
+            slope: 1.0,
             estimate,
             table,
         }
