@@ -12,7 +12,8 @@ Peers
   pareto-nbd   Pareto/NBD of purchase days, Gamma-Gamma of the mean spend of *all* purchases      (lifetimes)
   bg-nbd       BG/NBD of purchase days, the same Gamma-Gamma                                      (lifetimes)
   tweedie-glm  Tweedie GLM and a logistic regression on log RFM + BTYD features                   (scikit-learn)
-  ziln         zero-inflated log-normal network of Wang et al. 2019 on RFM features               (torch)
+  ziln         zero-inflated log-normal network of Wang et al. 2019, as published, on RFM         (torch)
+  ziln-rich    the same on all RFM features and cuts, its mean capped, dropout and weight decay   (torch)
   lightgbm     Tweedie mean, binary activity and three quantiles on RFM + BTYD features           (lightgbm)
 
 Regime B: the learned peers train on the fit part's customers at several cuts, each with the full horizon, and the val
@@ -239,14 +240,14 @@ def _cached(log, name, make):
 class Task:
     """Rows to learn from and to predict: features for the full and for the row's own horizon, spend, activity."""
 
-    def __init__(self, log, regime, seed):
+    def __init__(self, log, regime, seed, cuts=None):
         if regime == "B":
             fit, val, _ = log.score.split(log.ids, seed)
         else:
             val = np.random.default_rng(seed).random(log.n) < .2
             fit = ~val
         rows = []
-        for cut in CUTS[log.name, regime]:
+        for cut in cuts or CUTS[log.name, regime]:
             h = log.horizon if regime == "B" else log.end - cut
             full, own = log.features(cut, log.horizon), log.features(cut, h)
             born = full.x.notna().to_numpy()
@@ -324,22 +325,32 @@ def odds(p):
 
 
 def ziln(log, regime, seed):
+    """Layers, loss, rate, batch and patience of google/lifetime_value, where customers are as the calibration ends."""
+    cuts = CUTS[log.name, regime][:1] if regime == "B" else None
+    return zero_inflated(Task(log, regime, seed, cuts), seed, ["x", "tx", "T", "mean"], rate=2e-4, batch=1024, patience=10)
+
+
+def ziln_rich(log, regime, seed):
+    task = Task(log, regime, seed)
+    columns = [c for c in task.test if c not in BTYD]
+    return zero_inflated(task, seed, columns, rate=1e-3, batch=256, patience=20, decay=1e-2, dropout=.1, cap=True)
+
+
+def zero_inflated(task, seed, columns, rate, batch, patience, decay=0., dropout=0., cap=False):
     import torch
     from torch.nn import functional as F
     from scipy.stats import norm
     torch.set_num_threads(1)  # faster than more for so small a network
     torch.manual_seed(seed)
-    task = Task(log, regime, seed)
     (x, xa, y, _), (vx, _, vy, _) = task.fit, task.val
     longer = odds(x.active.mean()) / odds(xa.active.mean())  # 1 in regime B
-    columns = [c for c in x if c not in BTYD]
     unit = y.mean()
     inputs = standardised(x[columns], vx[columns], task.test[columns])
     x, vx, tx = (torch.tensor(v, dtype=torch.float32) for v in inputs)
     y, vy = (torch.tensor(v / unit, dtype=torch.float32) for v in (y, vy))
-    net = torch.nn.Sequential(torch.nn.Linear(len(columns), 64), torch.nn.ReLU(), torch.nn.Dropout(.1),
+    net = torch.nn.Sequential(torch.nn.Linear(len(columns), 64), torch.nn.ReLU(), torch.nn.Dropout(dropout),
                               torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay)
 
     def loss(x, y):
         logit, mu, sigma = net(x).T
@@ -348,9 +359,9 @@ def ziln(log, regime, seed):
         return (zero - torch.distributions.LogNormal(mu[some], sigma[some]).log_prob(y[some]).sum()) / len(y)
 
     least, kept, wait = np.inf, None, 0
-    for _ in range(300):
+    for _ in range(400):
         net.train()
-        for rows in torch.randperm(len(y)).split(256):
+        for rows in torch.randperm(len(y)).split(batch):
             optimiser.zero_grad()
             loss(x[rows], y[rows]).backward()
             optimiser.step()
@@ -360,7 +371,7 @@ def ziln(log, regime, seed):
         wait += 1
         if now < least:
             least, kept, wait = now, {k: v.clone() for k, v in net.state_dict().items()}, 0
-        if wait == 20:
+        if wait == patience:
             break
     net.load_state_dict(kept)
     with torch.no_grad():
@@ -369,8 +380,8 @@ def ziln(log, regime, seed):
     # In regime A a longer horizon makes activity likelier and, spends being scaled already, what is spent then less.
     q = longer * odds(p)
     p, mu = q / (1 + q), mu - np.log(q / (1 + q) / p)
-    # No mean above the largest spend ever seen in training: exp(mu + sigma^2 / 2) is not robust.
-    positive = np.exp(np.minimum(mu + sigma ** 2 / 2, np.log(y.max().item())))
+    # Uncapped it is not robust; capped, no mean is above the largest spend ever seen in training.
+    positive = np.exp(np.minimum(mu + sigma ** 2 / 2, np.log(y.max().item()) if cap else 50))
     out = pd.DataFrame({"mean": unit * p * positive, "p_active": p})
     for name, alpha in QUANTILES.items():
         inside = np.clip((alpha - (1 - p)) / p, 1e-9, 1 - 1e-9)
@@ -379,7 +390,7 @@ def ziln(log, regime, seed):
 
 
 PEERS = {"past": lambda log, regime, seed: log.past(regime), "pareto-nbd": pareto_nbd, "bg-nbd": bg_nbd,
-         "tweedie-glm": tweedie_glm, "ziln": ziln, "lightgbm": lightgbm}
+         "tweedie-glm": tweedie_glm, "ziln": ziln, "ziln-rich": ziln_rich, "lightgbm": lightgbm}
 
 
 def main():

@@ -80,7 +80,7 @@ pub struct Answer {
 }
 
 /// How much of what sets a customer's baskets apart is not believed of one who surely buys no more; of others it is their chance of that.
-const DOUBT: f64 = 0.35;
+const DOUBT: f64 = 0.33;
 
 impl Answer {
     /// The expected spend, up to [`Model::slope`] and [`Model::level`], which are the same for all.
