@@ -1,4 +1,4 @@
-//! What the network costs to serve: `cargo bench -p syncvalue --bench kernel`. Beside tract and candle: `benches/frameworks`.
+//! What the network costs to serve: `cargo bench -p syncvalue --bench kernel`. Beside tract, candle and burn: `benches/frameworks`.
 //!
 //! `base` is what the same code comes to with the vectors that every processor of the target has (SSE2 on x86-64, for which
 //! this is built unless somebody says otherwise).

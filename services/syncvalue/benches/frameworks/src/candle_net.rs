@@ -2,8 +2,9 @@
 
 use candle_core::{D, Device, Result, Tensor, Var};
 use candle_nn::ops::sigmoid;
+use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
 use syncvalue::domain::model::Member;
-use syncvalue::domain::model::network::{EPSILON, HIDDEN};
+use syncvalue::domain::model::network::{EPSILON, HIDDEN, INPUTS};
 
 /// See the module.
 pub struct Net {
@@ -28,11 +29,6 @@ impl Net {
             }
         }
         Ok(Self { tensors, vars, dilations: member.layout.layers.iter().map(|layer| layer.dilation).collect() })
-    }
-
-    /// What is trained.
-    pub fn vars(&self) -> Vec<Var> {
-        self.vars.clone()
     }
 
     /// Behind every week: customers x weeks x outputs.
@@ -63,6 +59,34 @@ impl Net {
             x = x.add(&h)?;
         }
         Ok(x)
+    }
+}
+
+/// Histories of as many weeks each, as a [`Net`] reads them: customers x weeks x inputs.
+pub fn batch(histories: &[Vec<[f32; INPUTS]>]) -> Result<Tensor> {
+    let numbers: Vec<f32> = histories.iter().flat_map(|weeks| weeks.as_flattened()).copied().collect();
+    Tensor::from_vec(numbers, (histories.len(), histories[0].len(), INPUTS), &Device::Cpu)
+}
+
+/// Trains a [`Net`] with AdamW.
+pub struct Training {
+    net: Net,
+    adam: AdamW,
+}
+
+impl Training {
+    /// At this rate.
+    pub fn new(member: &Member, rate: f64) -> Result<Self> {
+        let net = Net::of(member, true)?;
+        let adam = AdamW::new(net.vars.clone(), ParamsAdamW { lr: rate, ..Default::default() })?;
+        Ok(Self { net, adam })
+    }
+
+    /// One step towards outputs of zero. Returns the mean of their squares before it.
+    pub fn step(&mut self, batch: &Tensor) -> Result<Tensor> {
+        let loss = self.net.outputs(batch)?.sqr()?.mean_all()?;
+        self.adam.backward_step(&loss)?;
+        Ok(loss)
     }
 }
 
