@@ -18,7 +18,7 @@ use crate::domain::model::state::{Asking, Said};
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::domain::serving::{Asked, Loaded, Serving};
 use crate::metrics::Metrics;
-use crate::store::cache::{Cache, Key};
+use crate::store::cache::{self, Cache, Key};
 use crate::store::recent::{Answer, Place, Recent};
 use turn::Turn;
 
@@ -49,6 +49,8 @@ pub(crate) struct Ask<'s> {
     days: Vec<Day>,
     asked: Asked,
     stamp: u64,
+    /// See [`Cache::era`].
+    era: u64,
     key: Option<Key>,
     staleness_secs: u32,
     /// What the estimate says.
@@ -107,9 +109,10 @@ impl Answers {
             }
             return Look::Known(prediction.made(about.at, customer));
         }
+        let era = key.as_ref().map_or(0, |key| self.cache.era(key));
         let fallback = estimate();
         let (days, staleness_secs) = (customer.history().to_vec(), fallback.made(about.at, customer).staleness_secs);
-        Look::Ask(Box::new(Ask { model, shadow, days, asked, stamp, key, staleness_secs, fallback }))
+        Look::Ask(Box::new(Ask { model, shadow, days, asked, stamp, era, key, staleness_secs, fallback }))
     }
 
     /// Asks the networks, of all customers of a model together; the answers in the order of the questions.
@@ -138,7 +141,8 @@ impl Answers {
             let prediction = said.and_then(|said| model.worth(&said, ask.asked));
             let prediction = prediction.unwrap_or(Prediction { source: Source::Estimate(Reason::ModelFailed), ..ask.fallback });
             if let Some(key) = ask.key {
-                self.cache.put(key, ask.stamp, ask.asked, prediction, asking.state);
+                let answer = cache::Answer { stamp: ask.stamp, end: ask.asked.end, prediction };
+                self.cache.put(key, ask.era, answer, asking.state);
             }
             Prediction { staleness_secs: ask.staleness_secs, ..prediction }
         };

@@ -46,10 +46,13 @@ pub struct Cache {
 
 /// What was answered to which question, when the customer was as the stamp says.
 #[derive(Debug, Clone, Copy)]
-struct Answer {
-    stamp: u64,
-    end: i64,
-    prediction: Prediction,
+pub struct Answer {
+    /// [`crate::domain::customer::Customer::stamp`].
+    pub stamp: u64,
+    /// [`Asked::end`].
+    pub end: i64,
+    /// The answer.
+    pub prediction: Prediction,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +63,8 @@ struct Shard {
     /// Where the next search for room begins.
     hand: usize,
     bytes: usize,
+    /// How often a customer of the shard was erased.
+    era: u64,
 }
 
 #[derive(Debug)]
@@ -117,17 +122,26 @@ impl Cache {
         state
     }
 
-    /// Keeps what was found, and with it what the networks remember.
-    pub fn put(&self, key: Key, stamp: u64, asked: Asked, prediction: Prediction, state: Option<State>) {
-        let answer = Answer { stamp, end: asked.end, prediction };
-        let evicted = self.shard(&key).lock().put(key, answer, state, self.room);
-        self.evictions.inc_by(evicted);
+    /// Which erasures a customer who is still known has outlived: to be taken while the customer is looked at, and given to [`Cache::put`].
+    #[must_use]
+    pub fn era(&self, key: &Key) -> u64 {
+        self.shard(key).lock().era
+    }
+
+    /// Keeps what was found, and with it what the networks remember: unless somebody was erased since the customer was looked at, who may be this one.
+    pub fn put(&self, key: Key, era: u64, answer: Answer, state: Option<State>) {
+        let mut shard = self.shard(&key).lock();
+        if shard.era == era {
+            self.evictions.inc_by(shard.put(key, answer, state, self.room));
+        }
     }
 
     /// Forgets a customer of a market, whatever the model.
     pub fn erase(&self, market: u32, customer: &CustomerKey) {
         let key = Key { market, model: 0, customer: *customer };
-        self.shard(&key).lock().retain(|key| (key.market, &key.customer) != (market, customer));
+        let mut shard = self.shard(&key).lock();
+        shard.era += 1;
+        shard.retain(|key| (key.market, &key.customer) != (market, customer));
     }
 
     /// Forgets what is of other models than these.
@@ -210,6 +224,10 @@ mod tests {
         Prediction::nothing(90)
     }
 
+    fn said(stamp: u64) -> Answer {
+        Answer { stamp, end: ASKED.end, prediction: nothing() }
+    }
+
     fn cache(entries: usize) -> Cache {
         let evictions = IntCounter::new("evictions", "of a test").unwrap();
         Cache { shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(), room: entries * ENTRY, evictions }
@@ -218,7 +236,7 @@ mod tests {
     #[test]
     fn answers_the_same_question_of_the_same_customer_alone() {
         let cache = cache(10);
-        cache.put(key(1, 1), 7, ASKED, nothing(), None);
+        cache.put(key(1, 1), 0, said(7), None);
         assert_eq!(cache.answer(&key(1, 1), 7, ASKED), Some(nothing()));
         assert_eq!(cache.answer(&key(1, 1), 8, ASKED), None);
         assert_eq!(cache.answer(&key(1, 1), 7, Asked { end: 10, ..ASKED }), None);
@@ -226,6 +244,11 @@ mod tests {
         assert_eq!(cache.answer(&key(1, 2), 7, ASKED), None);
         cache.erase(1, &CustomerKey([1; 16]));
         assert_eq!((cache.answer(&key(1, 1), 7, ASKED), cache.bytes()), (None, 0));
+        // A question that was under way brings nobody back.
+        cache.put(key(1, 1), 0, said(7), None);
+        assert_eq!(cache.answer(&key(1, 1), 7, ASKED), None);
+        cache.put(key(1, 1), cache.era(&key(1, 1)), said(7), None);
+        assert_eq!(cache.answer(&key(1, 1), 7, ASKED), Some(nothing()));
     }
 
     #[test]
@@ -234,7 +257,7 @@ mod tests {
         // All of one shard.
         let of = |i: u8| Key { customer: CustomerKey([i, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5]), ..key(0, 1) };
         for i in 0..40 {
-            cache.put(of(i), 1, ASKED, nothing(), None);
+            cache.put(of(i), 0, said(1), None);
             assert!(i == 0 || cache.answer(&of(0), 1, ASKED).is_some(), "{i}");
         }
         assert_eq!(cache.evictions.get(), 36);
@@ -246,7 +269,7 @@ mod tests {
         fn never_takes_more_than_it_was_given(puts in prop::collection::vec((any::<u8>(), 0..3_u32, any::<bool>()), 0..300)) {
             let cache = cache(3);
             for (customer, model, again) in puts {
-                cache.put(key(customer, model), 1, ASKED, nothing(), None);
+                cache.put(key(customer, model), 0, said(1), None);
                 if again {
                     prop_assert!(cache.answer(&key(customer, model), 1, ASKED).is_some());
                 }
