@@ -115,8 +115,11 @@ fn a_folder_keeps_a_model_and_refuses_what_is_none() {
     });
     assert!(other.contains("the card is that of"), "{other}");
     assert!(spoil(folder::WEIGHTS, &|bytes| bytes[..bytes.len() / 2].to_vec()).contains(folder::WEIGHTS));
-    let format = spoil(folder::CARD, &|bytes| String::from_utf8(bytes).unwrap().replace("\"format\": 3", "\"format\": 9").into_bytes());
-    assert!(format.contains("format: 9; this version reads 3"), "{format}");
+    let format = spoil(folder::CARD, &|bytes| {
+        let card = String::from_utf8(bytes).unwrap();
+        card.replace(&format!("\"format\": {}", folder::FORMAT), "\"format\": 9").into_bytes()
+    });
+    assert!(format.contains(&format!("format: 9; this version reads {}", folder::FORMAT)), "{format}");
     assert!(folder::load(&dir.path().join("none")).unwrap_err().to_string().contains("card.json"));
 }
 
