@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use protox::prost::Message as _;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "kiki/log/v1/leaf.proto",
     "kiki/syncvalue/v1/syncvalue.proto",
     "kiki/syncshield/v1/syncshield.proto",
     "kiki/syncflow/v1/syncflow.proto",
     "kiki/billing/v1/billing.proto",
     "kiki/billing/v1/bundle.proto",
+    "openrtb/v2/openrtb.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -29,6 +29,12 @@ pub mod syncflow {
         tonic::include_proto!("kiki.syncflow.v1");
     }
 }
+/// `openrtb.v2`: bid requests and responses of exchanges.
+pub mod openrtb {
+    pub mod v2 {
+        tonic::include_proto!("openrtb.v2");
+    }
+}
 /// `kiki.billing.v1`
 pub mod billing {
     pub mod v1 {

@@ -2,11 +2,12 @@
 //!
 //! | request | answers |
 //! |---|---|
-//! | `POST /openrtb2/{exchange}` | 200 with bids; 204 with `x-kiki-no-bid` (a reason) and `x-kiki-no-bid-detail`; 400 |
+//! | `POST /openrtb2/{exchange}`, JSON or protobuf ([`format`]), gzip or not | 200 with bids in the same format; 204 with `x-kiki-no-bid` (a reason) and `x-kiki-no-bid-detail`; 400, 415 |
 //! | `GET` or `POST /notice/{win,bill,loss}?r=&price=&loss=` | 200, 400, 409 against an earlier one, 410 past the deadline, 503 to be sent again |
 //! | `GET /click?r=&to=` | 302 to the landing page with `kiki_receipt`, 400, 404 |
 
 mod click;
+mod format;
 mod openrtb;
 
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use kiki::money::Nanos;
 use serde::Deserialize;
+use tower_http::compression::CompressionLayer;
+use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::domain::notice::Word;
 use crate::domain::openrtb::{MAX_BODY_BYTES, Malformed, micros_exact};
@@ -41,7 +44,9 @@ pub(crate) fn router(web: Web) -> Router {
         .route("/openrtb2/{exchange}", post(openrtb::bid))
         .route("/notice/{kind}", get(notice).post(notice))
         .route("/click", get(click::click))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES + 1)) // one byte more, so that the refusal can say why
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES + 1)) // of what was unpacked; one byte more, so that the refusal can say why
+        .layer(RequestDecompressionLayer::new())
+        .layer(CompressionLayer::new())
         .with_state(web)
 }
 

@@ -99,11 +99,18 @@ impl BidRequest {
         if body.len() > MAX_BODY_BYTES {
             return Err(refuse(format!("has {} bytes, at most {MAX_BODY_BYTES} are accepted", body.len())));
         }
-        let value: Value = serde_json::from_slice(body).map_err(|error| refuse(format!("is not JSON: {error}")))?;
+        Self::of(&serde_json::from_slice(body).map_err(|error| refuse(format!("is not JSON: {error}")))?)
+    }
+
+    /// Reads a request that was parsed already.
+    ///
+    /// # Errors
+    /// [`Malformed`] with the first field that cannot be accepted.
+    pub fn of(value: &Value) -> Result<Self, Malformed> {
         if !value.is_object() {
-            return Err(refuse("must be a JSON object".to_owned()));
+            return Err(Malformed { field: "body".to_owned(), message: "must be a JSON object".to_owned() });
         }
-        Self::read(&Node::root(&value))
+        Self::read(&Node::root(value))
     }
 
     fn read(root: &Node<'_, '_>) -> Result<Self, Malformed> {

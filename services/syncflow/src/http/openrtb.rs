@@ -1,13 +1,13 @@
 //! `POST /openrtb2/{exchange}`.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kiki::ids;
 
+use super::format::Format;
 use super::{Web, malformed};
 use crate::domain::click;
 use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
@@ -19,13 +19,19 @@ const EXPIRES_S: u32 = 3_600;
 /// The longest header value that says why: proxies take 8 kB of headers.
 const MAX_DETAIL: usize = 200;
 
-pub(super) async fn bid(State(web): State<Web>, Path(exchange): Path<String>, body: Result<Bytes, BytesRejection>) -> Response {
+pub(super) async fn bid(
+    State(web): State<Web>,
+    Path(exchange): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Some(format) = Format::of(&headers) else { return Format::unknown() };
     let parsed = ids::check("exchange", &exchange)
         .map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })
         .and_then(|()| body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() }))
-        .and_then(|body| BidRequest::parse(&body));
+        .and_then(|body| format.parse(&body));
     match parsed {
-        Ok(request) => answer(&web, &exchange, &request).await,
+        Ok(request) => answer(&web, &exchange, &request, format).await,
         Err(error) => {
             web.engine.metrics.malformed.inc();
             malformed(error)
@@ -34,7 +40,7 @@ pub(super) async fn bid(State(web): State<Web>, Path(exchange): Path<String>, bo
 }
 
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn answer(web: &Web, exchange: &str, request: &BidRequest) -> Response {
+async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format) -> Response {
     let engine = &web.engine;
     let platform = engine.exchanges.platform(exchange).to_owned();
     let deadline = engine.deadline(request.tmax_ms, None);
@@ -55,7 +61,7 @@ async fn answer(web: &Web, exchange: &str, request: &BidRequest) -> Response {
         }
     }
     match currency {
-        Some(cur) => Json(BidResponse { id: request.id.clone(), cur, seatbid: seats }).into_response(),
+        Some(cur) => format.write(BidResponse { id: request.id.clone(), cur, seatbid: seats }),
         None => {
             if request.imps.is_empty() {
                 engine.metrics.no_bids.with_label_values(&[Reason::NoMatch.as_str()]).inc(); // nobody else saw it

@@ -4,6 +4,7 @@
 mod bids;
 mod budgets;
 mod fakes;
+mod formats;
 mod frequency;
 mod leases;
 mod notices;

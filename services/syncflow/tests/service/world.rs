@@ -198,13 +198,26 @@ impl World {
     }
 
     async fn send(&self, request: &str) -> Answer {
+        let (answer, body) = self.exchange(request.as_bytes()).await;
+        Answer { body: String::from_utf8(body).unwrap(), ..answer }
+    }
+
+    /// Posts bytes with these header lines; the answer's body is not read as text.
+    pub async fn post_bytes(&self, path: &str, headers: &[&str], body: &[u8]) -> (Answer, Vec<u8>) {
+        let mut head = format!("POST {path} HTTP/1.1\r\nhost: flow\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        headers.iter().for_each(|line| head += &format!("{line}\r\n"));
+        self.exchange(&[head.as_bytes(), b"\r\n", body].concat()).await
+    }
+
+    async fn exchange(&self, request: &[u8]) -> (Answer, Vec<u8>) {
         let mut socket = tokio::net::TcpStream::connect(self.http).await.unwrap();
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        socket.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
+        (Answer { status, head, body: String::new() }, answer.split_off(end + 4))
     }
 
     pub async fn metric(&self, line: &str) -> f64 {

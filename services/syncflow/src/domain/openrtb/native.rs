@@ -39,7 +39,8 @@ pub struct Native {
 /// # Errors
 /// [`Malformed`] for markup whose structure contradicts the specification.
 pub(super) fn read(native: &Node<'_, '_>) -> Result<Result<Native, Malformed>, Malformed> {
-    let Some(request) = native.get("request") else {
+    // In protobuf the request may come as a message beside the text of it.
+    let Some(request) = native.get("request").or_else(|| native.get("request_native")) else {
         return Ok(Err(native.refuse_child("request", "is required")));
     };
     let parsed;
