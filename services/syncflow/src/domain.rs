@@ -10,6 +10,7 @@ pub mod lease;
 pub mod notice;
 pub mod openrtb;
 pub mod opportunity;
+pub mod pacing;
 pub mod pricing;
 pub mod receipt;
 pub mod targeting;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiki::clock::Clock;
 use kiki::ids::{self, Pseudonyms};
 use kiki::leaf;
-use kiki::money::Currency;
+use kiki::money::{Currency, Nanos};
 use kiki::pb::syncshield::v1 as shield;
 
 use crate::clients::Shield;
@@ -17,6 +17,7 @@ use crate::domain::receipt::{Purpose, Receipt, ReceiptError, ReceiptKeys};
 use crate::error::Error;
 use crate::frequency::Frequency;
 use crate::metrics::Metrics;
+use crate::pacing::Pacing;
 
 /// Notices or conversions of one call: what SyncShield takes at once.
 pub const MAX_ITEMS: usize = 1_024;
@@ -104,6 +105,8 @@ pub struct Notices {
     pub leases: Arc<Leases>,
     /// The counts of impressions, which hear of what was charged and lost.
     pub frequency: Arc<Frequency>,
+    /// The pacers, which hear of what was charged.
+    pub pacing: Arc<Pacing>,
     /// What "now" is.
     pub clock: Clock,
     /// What is counted.
@@ -192,6 +195,7 @@ impl Notices {
                     let receipt = &closing.receipt;
                     self.leases.freed(&receipt.client, &receipt.campaign);
                     if let Some(nanos) = closing.price {
+                        self.pacing.charged(receipt, Nanos::new(nanos));
                         self.metrics.settled(&receipt.platform, receipt.currency.code(), nanos);
                     }
                     Outcome::Applied

@@ -9,6 +9,7 @@ use kiki::money::{Micros, Nanos};
 
 use super::creative::Creative;
 use super::opportunity::Opportunity;
+use super::pacing;
 use super::pricing;
 use super::targeting::Campaign;
 
@@ -43,6 +44,15 @@ pub struct Counts {
     pub conversions: u64,
 }
 
+/// Where a campaign stands when it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// What the log has counted.
+    pub counts: Counts,
+    /// What pacing divides its bids by less one, parts per million.
+    pub lambda_ppm: u64,
+}
+
 /// A campaign's bid, before its budget was asked.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -54,6 +64,10 @@ pub struct Candidate {
     pub prediction: Prediction,
     /// P(conversion), parts per billion.
     pub p_conversion_ppb: u32,
+    /// What the impression is worth to a campaign that is paced.
+    pub value: Option<Nanos>,
+    /// What pacing divided that by less one, parts per million.
+    pub lambda_ppm: u64,
     /// What it would pay.
     pub price: Nanos,
     /// What speaks against it; none if it may bid.
@@ -69,24 +83,22 @@ pub fn candidate(
     campaign: Arc<Campaign>,
     creative: Arc<Creative>,
     prediction: Prediction,
-    counts: Counts,
+    Standing { counts, lambda_ppm }: Standing,
     policy: &guardrail::Policy,
     now: UnixMicros,
 ) -> Candidate {
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
-    let price = pricing::price(&pricing::Valuation {
-        p_conversion_ppb,
-        ltv: prediction.ltv,
-        target_roas_ppm: campaign.target_roas_ppm,
-        cap: campaign.bid_cap,
-    });
+    let target_roas_ppm = campaign.target_roas_ppm;
+    let worth = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: prediction.ltv, target_roas_ppm });
+    let price = pricing::capped(pacing::paced(worth, lambda_ppm), campaign.bid_cap);
+    let value = campaign.pacing.is_some().then_some(worth);
     let verdict = check(opportunity, &campaign, (price, prediction.ltv), policy, now);
     let (mut refusals, rules) = (verdict.refusals, policy.named(&verdict));
     // A price of 0 is no offer, even where there is no floor.
     if price == Nanos::ZERO || price < opportunity.floor {
         refusals = refusals.with(leaf::Refusal::BelowFloor);
     }
-    Candidate { campaign, creative, prediction, p_conversion_ppb, price, refusals, rules }
+    Candidate { campaign, creative, prediction, p_conversion_ppb, value, lambda_ppm, price, refusals, rules }
 }
 
 /// The guardrails.
@@ -153,7 +165,7 @@ mod tests {
         let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
         let creative = campaign.creatives[0].clone();
         let prediction = Prediction { ltv: Micros::new(ltv_micros), ..Prediction::prior(&campaign) };
-        candidate(opportunity, campaign, creative, prediction, Counts::default(), &policy(), UnixMicros(0))
+        candidate(opportunity, campaign, creative, prediction, Standing::default(), &policy(), UnixMicros(0))
     }
 
     fn opportunity() -> Opportunity {

@@ -32,20 +32,22 @@ pub struct Valuation {
     pub ltv: Micros,
     /// The return that is asked for, parts per million; 0 or less is worth no bid.
     pub target_roas_ppm: i64,
-    /// The most that an impression of the campaign may cost; 0 is no cap of its own.
-    pub cap: Nanos,
 }
 
-/// The price of the impression, rounded down and capped; 0 where it is worth nothing.
+/// What the impression is worth, rounded down; never below 0.
 #[must_use]
-pub fn price(valuation: &Valuation) -> Nanos {
+pub fn worth(valuation: &Valuation) -> Nanos {
     if valuation.target_roas_ppm <= 0 || valuation.ltv <= Micros::ZERO {
         return Nanos::ZERO;
     }
     let worth = i128::from(valuation.p_conversion_ppb) * i128::from(valuation.ltv.get());
-    let price = i64::try_from(worth / i128::from(valuation.target_roas_ppm)).unwrap_or(i64::MAX);
-    let price = Nanos::new(price);
-    if valuation.cap > Nanos::ZERO { price.min(valuation.cap) } else { price }
+    Nanos::new(i64::try_from(worth / i128::from(valuation.target_roas_ppm)).unwrap_or(i64::MAX))
+}
+
+/// The most that an impression of the campaign may cost; a cap of 0 is none.
+#[must_use]
+pub fn capped(price: Nanos, cap: Nanos) -> Nanos {
+    if cap > Nanos::ZERO { price.min(cap) } else { price }
 }
 
 #[cfg(test)]
@@ -55,12 +57,16 @@ mod tests {
 
     #[test]
     fn one_in_a_thousand_of_300_at_3x_is_a_tenth() {
-        let valuation =
-            Valuation { p_conversion_ppb: 1_000_000, ltv: Micros::new(300_000_000), target_roas_ppm: 3_000_000, cap: Nanos::ZERO };
-        assert_eq!(price(&valuation), Nanos::new(100_000_000)); // 0.10 an impression, a CPM of 100
-        assert_eq!(price(&Valuation { cap: Nanos::new(5_000_000), ..valuation }), Nanos::new(5_000_000));
-        assert_eq!(price(&Valuation { target_roas_ppm: 0, ..valuation }), Nanos::ZERO);
-        assert_eq!(price(&Valuation { ltv: Micros::new(-1), ..valuation }), Nanos::ZERO);
+        let valuation = Valuation { p_conversion_ppb: 1_000_000, ltv: Micros::new(300_000_000), target_roas_ppm: 3_000_000 };
+        assert_eq!(worth(&valuation), Nanos::new(100_000_000)); // 0.10 an impression, a CPM of 100
+        assert_eq!(worth(&Valuation { target_roas_ppm: 0, ..valuation }), Nanos::ZERO);
+        assert_eq!(worth(&Valuation { ltv: Micros::new(-1), ..valuation }), Nanos::ZERO);
+    }
+
+    #[test]
+    fn a_cap_is_the_most_and_0_is_none() {
+        let price = Nanos::new(7);
+        assert_eq!([9, 5, 0].map(|cap| capped(price, Nanos::new(cap)).get()), [7, 5, 7]);
     }
 
     #[test]
@@ -73,10 +79,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_bids_above_worth(p in 0..=1_000_000_000_u32, ltv in 0..=i64::MAX, roas in 1..=i64::MAX) {
-            let price = price(&Valuation { p_conversion_ppb: p, ltv: Micros::new(ltv), target_roas_ppm: roas, cap: Nanos::ZERO });
-            prop_assert!(price.wide() * i128::from(roas) <= i128::from(p) * i128::from(ltv));
-            prop_assert!(price >= Nanos::ZERO);
+        fn is_never_above_what_the_return_allows(p in 0..=1_000_000_000_u32, ltv in 0..=i64::MAX, roas in 1..=i64::MAX) {
+            let worth = worth(&Valuation { p_conversion_ppb: p, ltv: Micros::new(ltv), target_roas_ppm: roas });
+            prop_assert!(worth.wide() * i128::from(roas) <= i128::from(p) * i128::from(ltv));
+            prop_assert!(worth >= Nanos::ZERO);
         }
 
         #[test]

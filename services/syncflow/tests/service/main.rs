@@ -7,6 +7,7 @@ mod fakes;
 mod frequency;
 mod leases;
 mod notices;
+mod pacing;
 mod predictions;
 mod streams;
 mod world;
