@@ -13,4 +13,5 @@ pub mod opportunity;
 pub mod pacing;
 pub mod pricing;
 pub mod receipt;
+pub mod shading;
 pub mod targeting;

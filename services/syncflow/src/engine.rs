@@ -33,6 +33,7 @@ use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
 use crate::domain::receipt::{Purpose, Receipt, ReceiptKeys};
+use crate::domain::shading::Markets;
 use crate::domain::targeting::Campaign;
 use crate::frequency::{Customers, Frequency};
 use crate::metrics::Metrics;
@@ -162,6 +163,8 @@ pub struct Engine {
     pub frequency: Arc<Frequency>,
     /// The pace of daily budgets.
     pub pacing: Arc<Pacing>,
+    /// What it takes to win first-price auctions.
+    pub markets: Arc<Markets>,
     /// Predictions.
     pub predictor: Predictor,
     /// The way to the log.
@@ -318,7 +321,7 @@ impl Engine {
             let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
             self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
             let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
-            let standing = Standing { counts, lambda_ppm: self.pacing.lambda_ppm(&one.campaign, now) };
+            let standing = Standing { counts, lambda_ppm: self.pacing.lambda_ppm(&one.campaign, now), markets: &self.markets };
             auction::candidate(opportunity, one.campaign, one.creative, prediction, standing, policy, now)
         };
         matches.into_iter().map(candidate).collect()
@@ -417,6 +420,7 @@ impl Decided<'_> {
             rules: candidate.rules.clone(),
             value_nanos: candidate.value.map_or(0, Nanos::get),
             pacing_lambda_ppm: candidate.lambda_ppm,
+            shading_market: candidate.market.unwrap_or_default(),
             ..recorded::place(self.opportunity)
         }
     }
@@ -443,6 +447,7 @@ impl Decided<'_> {
             bid_at: self.now,
             deadline: self.now.plus(window),
             granted_at: slot.granted_at,
+            market: candidate.market,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! SyncFlow: what do we bid, where, and is that platform healthy?
 //!
 //! A bid: [`domain::openrtb`] or gRPC -> [`domain::opportunity`] -> [`domain::targeting`] -> a prediction
-//! ([`clients::predictor`], behind [`domain::breaker`]) -> [`domain::pricing`], divided by [`pacing`]'s multiplier -> guardrails and floor
+//! ([`clients::predictor`], behind [`domain::breaker`]) -> [`domain::pricing`], divided by [`pacing`]'s multiplier and shaded by [`domain::shading`] -> guardrails and floor
 //! ([`domain::auction`]) -> caps of the customer's impressions ([`frequency`]) -> a slot of a lease ([`clients::leases`]) -> [`domain::receipt`] -> the decision on its way to
 //! the log ([`clients::recorder`]). [`engine`] is that path; [`notices`] is the way back.
 //!
@@ -9,7 +9,7 @@
 //! is bid; decisions depend on the order of requests and on the clock given alone, except for a prediction or a lease
 //! that comes too late, which is counted. Any instance takes any notice: nothing of a bid is kept but its receipt.
 //!
-//! Deliberately not here: truth about money (SyncShield's), the value model (SyncValue's), bid shading.
+//! Deliberately not here: truth about money (SyncShield's), the value model (SyncValue's).
 
 pub mod clients;
 pub mod config;
@@ -43,6 +43,7 @@ use clients::recorder::Recorder;
 use clients::replicas::Replicas;
 use domain::breaker::{Breaker, Settings};
 use domain::receipt::ReceiptKeys;
+use domain::shading::Markets;
 use engine::Engine;
 use frequency::Frequency;
 use notices::Notices;
@@ -123,6 +124,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     }
     let receipts = ReceiptKeys::new(&config.receipt_key, &[]);
     let pseudonyms = Pseudonyms::new(&config.pseudonym_key);
+    let markets = Arc::new(Markets::default());
     let notices = Notices {
         shield,
         receipts: receipts.clone(),
@@ -131,6 +133,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         leases: leases.clone(),
         frequency: frequency.clone(),
         pacing: pacing.clone(),
+        markets: markets.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
@@ -140,6 +143,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         leases,
         frequency,
         pacing,
+        markets,
         predictor,
         recorder,
         receipts,

@@ -11,6 +11,7 @@ use super::creative::Creative;
 use super::opportunity::Opportunity;
 use super::pacing;
 use super::pricing;
+use super::shading::{self, Market, Markets};
 use super::targeting::Campaign;
 
 /// The model's name where the campaign's own prior stood in.
@@ -45,12 +46,14 @@ pub struct Counts {
 }
 
 /// Where a campaign stands when it is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
     /// What the log has counted.
     pub counts: Counts,
     /// What pacing divides its bids by less one, parts per million.
     pub lambda_ppm: u64,
+    /// What is known of first-price markets.
+    pub markets: &'a Markets,
 }
 
 /// A campaign's bid, before its budget was asked.
@@ -64,10 +67,12 @@ pub struct Candidate {
     pub prediction: Prediction,
     /// P(conversion), parts per billion.
     pub p_conversion_ppb: u32,
-    /// What the impression is worth to a campaign that is paced.
+    /// What the impression is worth, where the price was paced or shaded.
     pub value: Option<Nanos>,
     /// What pacing divided that by less one, parts per million.
     pub lambda_ppm: u64,
+    /// The market by which it was shaded.
+    pub market: Option<Market>,
     /// What it would pay.
     pub price: Nanos,
     /// What speaks against it; none if it may bid.
@@ -83,22 +88,28 @@ pub fn candidate(
     campaign: Arc<Campaign>,
     creative: Arc<Creative>,
     prediction: Prediction,
-    Standing { counts, lambda_ppm }: Standing,
+    Standing { counts, lambda_ppm, markets }: Standing<'_>,
     policy: &guardrail::Policy,
     now: UnixMicros,
 ) -> Candidate {
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
     let target_roas_ppm = campaign.target_roas_ppm;
     let worth = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: prediction.ltv, target_roas_ppm });
-    let price = pricing::capped(pacing::paced(worth, lambda_ppm), campaign.bid_cap);
-    let value = campaign.pacing.is_some().then_some(worth);
+    let paced = pacing::paced(worth, lambda_ppm);
+    let shaded = campaign.shading.zip(shading::market(opportunity, campaign.currency)).map(|(exploration_ppm, market)| {
+        let question = shading::Question { value: paced, least: opportunity.floor, exploration_ppm, key: opportunity.key };
+        (market, markets.offer(market, &question))
+    });
+    let price = pricing::capped(shaded.map_or(paced, |(_, offer)| offer), campaign.bid_cap);
+    let market = shaded.map(|(market, _)| market);
+    let value = (campaign.pacing.is_some() || market.is_some()).then_some(worth);
     let verdict = check(opportunity, &campaign, (price, prediction.ltv), policy, now);
     let (mut refusals, rules) = (verdict.refusals, policy.named(&verdict));
     // A price of 0 is no offer, even where there is no floor.
     if price == Nanos::ZERO || price < opportunity.floor {
         refusals = refusals.with(leaf::Refusal::BelowFloor);
     }
-    Candidate { campaign, creative, prediction, p_conversion_ppb, value, lambda_ppm, price, refusals, rules }
+    Candidate { campaign, creative, prediction, p_conversion_ppb, value, lambda_ppm, market, price, refusals, rules }
 }
 
 /// The guardrails.
@@ -165,7 +176,8 @@ mod tests {
         let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
         let creative = campaign.creatives[0].clone();
         let prediction = Prediction { ltv: Micros::new(ltv_micros), ..Prediction::prior(&campaign) };
-        candidate(opportunity, campaign, creative, prediction, Standing::default(), &policy(), UnixMicros(0))
+        let standing = Standing { counts: Counts::default(), lambda_ppm: 0, markets: &Markets::default() };
+        candidate(opportunity, campaign, creative, prediction, standing, &policy(), UnixMicros(0))
     }
 
     fn opportunity() -> Opportunity {

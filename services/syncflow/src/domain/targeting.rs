@@ -41,6 +41,8 @@ pub struct Campaign {
     pub bid_cap: Nanos,
     /// How its days are paced; none where they are not.
     pub pacing: Option<Plan>,
+    /// The share of first-price bids that try a lower price, parts per million; none where bids are not shaded.
+    pub shading: Option<u32>,
     /// What it shows.
     pub creatives: Vec<Arc<Creative>>,
     paused: bool,
@@ -86,6 +88,7 @@ impl Campaign {
             prior_ltv: Micros::new(campaign.prior_ltv_micros),
             bid_cap: Nanos::new(campaign.bid_cap_nanos),
             pacing: Plan::of(campaign)?,
+            shading: campaign.shading.then_some(campaign.exploration_ppm),
             creatives: campaign.creatives.iter().map(|creative| Arc::new(Creative::compile(creative))).collect(),
             paused: campaign.paused,
             platforms: set(&campaign.platforms),

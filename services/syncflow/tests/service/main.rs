@@ -9,5 +9,6 @@ mod leases;
 mod notices;
 mod pacing;
 mod predictions;
+mod shading;
 mod streams;
 mod world;

@@ -15,6 +15,8 @@ const MAX_ENTRIES: usize = 256;
 const MAX_LOOKBACK_SECONDS: u32 = 90 * 86_400;
 /// Ten years.
 const MAX_HORIZON_DAYS: u32 = 3_650;
+/// The share of shaded bids that may try a lower price: half of them.
+const MAX_EXPLORATION_PPM: u32 = 500_000;
 /// Spend limits end at 9e15 micros, nine billion currency units, so that nanos of a lease fit 63 bits.
 const MAX_LIMIT_MICROS: i64 = super::budget::MAX_LEASE_MICROS;
 
@@ -47,6 +49,7 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
     currency("campaign.currency", &campaign.currency)?;
     zone("campaign.zone", &campaign.zone)?;
     pacing(campaign)?;
+    within("campaign.exploration_ppm", campaign.exploration_ppm, 0, if campaign.shading { MAX_EXPLORATION_PPM } else { 0 })?;
     within("campaign.limit_total_micros", campaign.limit_total_micros, 0, MAX_LIMIT_MICROS)?;
     within("campaign.limit_daily_micros", campaign.limit_daily_micros, 0, MAX_LIMIT_MICROS)?;
     within("campaign.target_roas_ppm", campaign.target_roas_ppm, 1, 1_000_000_000)?;
@@ -294,6 +297,18 @@ mod tests {
         let error = paced(leaf::Pacing::FrontLoaded.into(), 0).expect_err("no daily budget");
         assert!(error.contains("campaign.pacing") && error.contains("PACING_FRONT_LOADED needs a limit_daily_micros"), "{error}");
         assert!(paced(99, 1).expect_err("no such pacing").contains("99"));
+    }
+
+    #[test]
+    fn only_shaded_bids_explore_and_half_of_them_at_the_most() {
+        let explores = |shading, exploration_ppm| {
+            let (campaign, currency, zone) = ("c".into(), "USD".into(), "UTC".into());
+            let campaign = leaf::Campaign { campaign, currency, zone, target_roas_ppm: 1, shading, exploration_ppm, ..Default::default() };
+            check_campaign(&campaign).map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(explores(true, 500_000), Ok(()));
+        assert!(explores(true, 500_001).expect_err("more than half").contains("campaign.exploration_ppm"));
+        assert!(explores(false, 1).expect_err("nothing to shade").contains("1 is not within 0 to 0"));
     }
 
     #[test]
