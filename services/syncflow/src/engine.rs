@@ -420,6 +420,7 @@ impl Decided<'_> {
             rules: candidate.rules.clone(),
             value_nanos: candidate.value.map_or(0, Nanos::get),
             pacing_lambda_ppm: candidate.lambda_ppm,
+            priced_ltv_micros: if candidate.priced_ltv == candidate.prediction.ltv { 0 } else { candidate.priced_ltv.get() },
             shading_market: candidate.market.unwrap_or_default(),
             ..recorded::place(self.opportunity)
         }

@@ -22,6 +22,8 @@ pub const PRIOR_MODEL: &str = "prior";
 pub struct Prediction {
     /// Expected lifetime value.
     pub ltv: Micros,
+    /// Its 5 % quantile, where there is an interval.
+    pub q05: Option<Micros>,
     /// The model that said so.
     pub model: String,
     /// Whether it was a trained model, SyncValue's fallback or the campaign's prior.
@@ -32,7 +34,7 @@ impl Prediction {
     /// The campaign's own prior.
     #[must_use]
     pub fn prior(campaign: &Campaign) -> Self {
-        Self { ltv: campaign.prior_ltv, model: PRIOR_MODEL.to_owned(), status: leaf::PredictionStatus::Prior }
+        Self { ltv: campaign.prior_ltv, q05: None, model: PRIOR_MODEL.to_owned(), status: leaf::PredictionStatus::Prior }
     }
 }
 
@@ -65,6 +67,8 @@ pub struct Candidate {
     pub creative: Arc<Creative>,
     /// What it was priced on.
     pub prediction: Prediction,
+    /// What of the predicted value was priced.
+    pub priced_ltv: Micros,
     /// P(conversion), parts per billion.
     pub p_conversion_ppb: u32,
     /// What the impression is worth, where the price was paced or shaded.
@@ -94,7 +98,8 @@ pub fn candidate(
 ) -> Candidate {
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
     let target_roas_ppm = campaign.target_roas_ppm;
-    let worth = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: prediction.ltv, target_roas_ppm });
+    let priced_ltv = pricing::cautious(prediction.ltv, prediction.q05, campaign.caution_ppm);
+    let worth = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: priced_ltv, target_roas_ppm });
     let paced = pacing::paced(worth, lambda_ppm);
     let shaded = campaign.shading.zip(shading::market(opportunity, campaign.currency)).map(|(exploration_ppm, market)| {
         let question = shading::Question { value: paced, least: opportunity.floor, exploration_ppm, key: opportunity.key };
@@ -109,7 +114,7 @@ pub fn candidate(
     if price == Nanos::ZERO || price < opportunity.floor {
         refusals = refusals.with(leaf::Refusal::BelowFloor);
     }
-    Candidate { campaign, creative, prediction, p_conversion_ppb, value, lambda_ppm, market, price, refusals, rules }
+    Candidate { campaign, creative, prediction, priced_ltv, p_conversion_ppb, value, lambda_ppm, market, price, refusals, rules }
 }
 
 /// The guardrails.

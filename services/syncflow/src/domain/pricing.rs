@@ -6,7 +6,7 @@
 //! P(conversion) is our own estimate, the mean of a Beta posterior: the campaign's prior counts as
 //! [`PRIOR_IMPRESSIONS`] impressions, and what the log has billed and attributed counts as itself.
 
-use kiki::money::{Micros, Nanos};
+use kiki::money::{Micros, Nanos, PPM};
 
 /// How many billed impressions a campaign's prior weighs as much as.
 pub const PRIOR_IMPRESSIONS: u64 = 1_000;
@@ -21,6 +21,17 @@ pub fn p_conversion_ppb(prior_ppb: u32, billed: u64, conversions: u64) -> u32 {
     let seen = u128::from(conversions.min(billed)) * CERTAIN_PPB;
     let mean = (prior + seen) / (u128::from(PRIOR_IMPRESSIONS) + u128::from(billed));
     u32::try_from(mean).unwrap_or(u32::MAX)
+}
+
+/// What is priced of a prediction: its mean, less a share of the distance to its 5 % quantile, rounded down. That is the mean of
+/// the two as the share weighs them; so an uncertain prediction bids less than a certain one of the same mean. Without an
+/// interval, or where the quantile is above the mean, it is the mean.
+#[must_use]
+pub fn cautious(mean: Micros, q05: Option<Micros>, caution_ppm: u32) -> Micros {
+    let Some(q05) = q05.filter(|q05| *q05 < mean) else { return mean };
+    let distance = i128::from(mean.get()) - i128::from(q05.get());
+    let off = ((distance * i128::from(caution_ppm) + PPM - 1) / PPM).min(distance);
+    Micros::new(i64::try_from(i128::from(mean.get()) - off).unwrap_or(i64::MAX)) // between the two, which fit
 }
 
 /// What goes into a price.
@@ -67,6 +78,16 @@ mod tests {
     fn a_cap_is_the_most_and_0_is_none() {
         let price = Nanos::new(7);
         assert_eq!([9, 5, 0].map(|cap| capped(price, Nanos::new(cap)).get()), [7, 5, 7]);
+    }
+
+    #[test]
+    fn caution_goes_from_the_mean_to_the_quantile() {
+        let (mean, q05) = (Micros::new(1_000), Some(Micros::new(200)));
+        assert_eq!([0, 250_000, 1_000_000, u32::MAX].map(|caution| cautious(mean, q05, caution).get()), [1_000, 800, 200, 200]);
+        assert_eq!(cautious(mean, q05, 1), Micros::new(999), "rounded down");
+        assert_eq!(cautious(mean, None, 1_000_000), mean);
+        assert_eq!(cautious(mean, Some(Micros::new(2_000)), 1_000_000), mean);
+        assert_eq!(cautious(Micros::new(i64::MAX), Some(Micros::new(i64::MIN)), 1_000_000), Micros::new(i64::MIN));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Campaign {
     pub pacing: Option<Plan>,
     /// The share of first-price bids that try a lower price, parts per million; none where bids are not shaded.
     pub shading: Option<u32>,
+    /// How far uncertain predictions are taken down, parts per million.
+    pub caution_ppm: u32,
     /// What it shows.
     pub creatives: Vec<Arc<Creative>>,
     paused: bool,
@@ -87,6 +89,7 @@ impl Campaign {
             prior_p_conversion_ppb: campaign.prior_p_conversion_ppb,
             prior_ltv: Micros::new(campaign.prior_ltv_micros),
             bid_cap: Nanos::new(campaign.bid_cap_nanos),
+            caution_ppm: campaign.caution_ppm,
             pacing: Plan::of(campaign)?,
             shading: campaign.shading.then_some(campaign.exploration_ppm),
             creatives: campaign.creatives.iter().map(|creative| Arc::new(Creative::compile(creative))).collect(),

@@ -49,6 +49,7 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
     currency("campaign.currency", &campaign.currency)?;
     zone("campaign.zone", &campaign.zone)?;
     pacing(campaign)?;
+    within("campaign.caution_ppm", campaign.caution_ppm, 0, 1_000_000)?;
     within("campaign.exploration_ppm", campaign.exploration_ppm, 0, if campaign.shading { MAX_EXPLORATION_PPM } else { 0 })?;
     within("campaign.limit_total_micros", campaign.limit_total_micros, 0, MAX_LIMIT_MICROS)?;
     within("campaign.limit_daily_micros", campaign.limit_daily_micros, 0, MAX_LIMIT_MICROS)?;
