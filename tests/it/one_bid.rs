@@ -95,7 +95,7 @@ async fn first_bid(flow: &mut SyncFlowServiceClient<Channel>) -> Bid {
 }
 
 fn notice(kind: NoticeKind, receipt: &str, price_nanos: i64) -> NotifyRequest {
-    NotifyRequest { notices: vec![Notice { kind: kind.into(), receipt: receipt.into(), price_nanos, loss_reason: 0 }] }
+    NotifyRequest { notices: vec![Notice { kind: kind.into(), receipt: receipt.into(), price_nanos, ..Default::default() }] }
 }
 
 async fn status_of(flow: &mut SyncFlowServiceClient<Channel>, request: NotifyRequest) -> NoticeStatus {

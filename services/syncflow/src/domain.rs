@@ -10,6 +10,8 @@ pub mod lease;
 pub mod notice;
 pub mod openrtb;
 pub mod opportunity;
+pub mod pacing;
 pub mod pricing;
 pub mod receipt;
+pub mod shading;
 pub mod targeting;

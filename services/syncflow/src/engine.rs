@@ -19,6 +19,7 @@ use kiki::clock::{Clock, UnixMicros};
 use kiki::guardrail::{Policy, Refusals};
 use kiki::ids::{CustomerKey, Pseudonyms};
 use kiki::leaf;
+use kiki::money::Nanos;
 use tokio::time::Instant;
 
 use crate::clients::leases::{Leases, NoSlot};
@@ -26,15 +27,17 @@ use crate::clients::predictor::{Pending, Predictor, Subject};
 use crate::clients::recorder::{Entry, Recorder};
 use crate::clients::replicas::{Replicas, View};
 use crate::config::Exchanges;
-use crate::domain::auction::{self, Candidate, Counts, Prediction};
+use crate::domain::auction::{self, Candidate, Counts, Prediction, Standing};
 use crate::domain::creative::Creative;
 use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
 use crate::domain::receipt::{Purpose, Receipt, ReceiptKeys};
+use crate::domain::shading::Markets;
 use crate::domain::targeting::Campaign;
 use crate::frequency::{Customers, Frequency};
 use crate::metrics::Metrics;
+use crate::pacing::Pacing;
 use memo::Memo;
 
 /// Why there is no bid.
@@ -158,6 +161,10 @@ pub struct Engine {
     pub leases: Arc<Leases>,
     /// Frequency caps.
     pub frequency: Arc<Frequency>,
+    /// The pace of daily budgets.
+    pub pacing: Arc<Pacing>,
+    /// What it takes to win first-price auctions.
+    pub markets: Arc<Markets>,
     /// Predictions.
     pub predictor: Predictor,
     /// The way to the log.
@@ -314,7 +321,8 @@ impl Engine {
             let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
             self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
             let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
-            auction::candidate(opportunity, one.campaign, one.creative, prediction, counts, policy, now)
+            let standing = Standing { counts, lambda_ppm: self.pacing.lambda_ppm(&one.campaign, now), markets: &self.markets };
+            auction::candidate(opportunity, one.campaign, one.creative, prediction, standing, policy, now)
         };
         matches.into_iter().map(candidate).collect()
     }
@@ -410,6 +418,10 @@ impl Decided<'_> {
             prediction_status: candidate.prediction.status.into(),
             creative: candidate.creative.id.clone(),
             rules: candidate.rules.clone(),
+            value_nanos: candidate.value.map_or(0, Nanos::get),
+            pacing_lambda_ppm: candidate.lambda_ppm,
+            priced_ltv_micros: if candidate.priced_ltv == candidate.prediction.ltv { 0 } else { candidate.priced_ltv.get() },
+            shading_market: candidate.market.unwrap_or_default(),
             ..recorded::place(self.opportunity)
         }
     }
@@ -436,6 +448,7 @@ impl Decided<'_> {
             bid_at: self.now,
             deadline: self.now.plus(window),
             granted_at: slot.granted_at,
+            market: candidate.market,
         }
     }
 }

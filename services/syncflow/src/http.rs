@@ -3,7 +3,7 @@
 //! | request | answers |
 //! |---|---|
 //! | `POST /openrtb2/{exchange}`, JSON or protobuf ([`format`]), gzip or not | 200 with bids in the same format; 204 with `x-kiki-no-bid` (a reason) and `x-kiki-no-bid-detail`; 400, 415 |
-//! | `GET` or `POST /notice/{win,bill,loss}?r=&price=&loss=` | 200, 400, 409 against an earlier one, 410 past the deadline, 503 to be sent again |
+//! | `GET` or `POST /notice/{win,bill,loss}?r=&price=&loss=&min=` | 200, 400, 409 against an earlier one, 410 past the deadline, 503 to be sent again |
 //! | `GET /click?r=&to=` | 302 to the landing page with `kiki_receipt`, 400, 404 |
 
 mod click;
@@ -27,7 +27,7 @@ use crate::domain::openrtb::{MAX_BODY_BYTES, Malformed, micros_exact};
 use crate::domain::receipt::{Purpose, ReceiptError};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::notices::{Notices, Outcome, Why};
+use crate::notices::{Heard, Notices, Outcome, Why};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -56,6 +56,7 @@ struct Noticed {
     r: String,
     price: Option<String>,
     loss: Option<String>,
+    min: Option<String>,
 }
 
 async fn notice(State(web): State<Web>, Path(kind): Path<String>, Query(noticed): Query<Noticed>) -> Response {
@@ -64,7 +65,7 @@ async fn notice(State(web): State<Web>, Path(kind): Path<String>, Query(noticed)
         Err(Error::Field { path, problem }) => return malformed(Malformed { field: path, message: problem }),
         Err(error) => return malformed(Malformed { field: "r".to_owned(), message: error.to_string() }),
     };
-    match web.notices.take(vec![(receipt, word)]).await {
+    match web.notices.take(vec![Heard { receipt, word, min_to_win: min_to_win(&noticed) }]).await {
         Ok(outcomes) => outcome(outcomes.first()),
         Err(error) => {
             let body = Json(serde_json::json!({ "status": "unavailable", "reason": error.to_string() }));
@@ -87,6 +88,11 @@ fn word(kind: &str, noticed: &Noticed) -> Result<Word, Error> {
         "loss" => Ok(Word::Loss(noticed.loss.as_deref().and_then(|loss| loss.parse().ok()).unwrap_or(0))),
         _ => Err(Error::field("kind", format!("{kind:?} is none of win, bill and loss"))),
     }
+}
+
+/// An exchange that leaves the macro in place does not say.
+fn min_to_win(noticed: &Noticed) -> Option<Nanos> {
+    noticed.min.as_deref().and_then(micros_exact).map(Nanos::new)
 }
 
 fn outcome(outcome: Option<&Outcome>) -> Response {

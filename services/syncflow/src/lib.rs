@@ -1,7 +1,7 @@
 //! SyncFlow: what do we bid, where, and is that platform healthy?
 //!
 //! A bid: [`domain::openrtb`] or gRPC -> [`domain::opportunity`] -> [`domain::targeting`] -> a prediction
-//! ([`clients::predictor`], behind [`domain::breaker`]) -> [`domain::pricing`] -> guardrails and floor
+//! ([`clients::predictor`], behind [`domain::breaker`]) -> [`domain::pricing`], divided by [`pacing`]'s multiplier and shaded by [`domain::shading`] -> guardrails and floor
 //! ([`domain::auction`]) -> caps of the customer's impressions ([`frequency`]) -> a slot of a lease ([`clients::leases`]) -> [`domain::receipt`] -> the decision on its way to
 //! the log ([`clients::recorder`]). [`engine`] is that path; [`notices`] is the way back.
 //!
@@ -9,7 +9,7 @@
 //! is bid; decisions depend on the order of requests and on the clock given alone, except for a prediction or a lease
 //! that comes too late, which is counted. Any instance takes any notice: nothing of a bid is kept but its receipt.
 //!
-//! Deliberately not here: truth about money (SyncShield's), the value model (SyncValue's), pacing and bid shading.
+//! Deliberately not here: truth about money (SyncShield's), the value model (SyncValue's).
 
 pub mod clients;
 pub mod config;
@@ -20,6 +20,7 @@ pub mod frequency;
 mod http;
 pub mod metrics;
 pub mod notices;
+pub mod pacing;
 mod rpc;
 pub mod store;
 
@@ -42,9 +43,11 @@ use clients::recorder::Recorder;
 use clients::replicas::Replicas;
 use domain::breaker::{Breaker, Settings};
 use domain::receipt::ReceiptKeys;
+use domain::shading::Markets;
 use engine::Engine;
 use frequency::Frequency;
 use notices::Notices;
+use pacing::Pacing;
 
 /// The service's full name, for health checks.
 pub const SERVICE: &str = "kiki.syncflow.v1.SyncFlowService";
@@ -96,7 +99,8 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let value = runtime::channel(&config.value)?;
     let (predictor, predicting) = Predictor::new(value, breaker, clock.clone(), metrics.clone(), stop.clone());
     let skew = Duration::from_millis(config.clock_skew_ms);
-    let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, metrics.clone());
+    let pacing = Pacing::new(metrics.clone());
+    let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, pacing.clone(), metrics.clone());
     let (replicas, recorder) = (Replicas::new(metrics.clone()), Recorder::new());
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
     let source = format!("{holder:.46}.{boot}");
@@ -120,6 +124,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     }
     let receipts = ReceiptKeys::new(&config.receipt_key, &[]);
     let pseudonyms = Pseudonyms::new(&config.pseudonym_key);
+    let markets = Arc::new(Markets::default());
     let notices = Notices {
         shield,
         receipts: receipts.clone(),
@@ -127,6 +132,8 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         pseudonyms: pseudonyms.clone(),
         leases: leases.clone(),
         frequency: frequency.clone(),
+        pacing: pacing.clone(),
+        markets: markets.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
@@ -135,6 +142,8 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         replicas,
         leases,
         frequency,
+        pacing,
+        markets,
         predictor,
         recorder,
         receipts,

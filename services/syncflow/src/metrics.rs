@@ -4,7 +4,7 @@ use kiki::clock::UnixMicros;
 use kiki::leaf::Int128;
 use kiki::pb::syncshield::v1::Budget;
 use kiki::runtime;
-use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{CounterVec, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::domain::breaker::{Breaker, State};
 
@@ -41,6 +41,7 @@ pub struct Metrics {
     spend: CounterVec,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
+    pacing: GaugeVec,
     breaker_state: IntGaugeVec,
     breaker_changes: IntGauge,
 }
@@ -77,6 +78,10 @@ impl Metrics {
                 .add(CounterVec::new(Opts::new("syncflow_spend_total", "settled spend, units of the currency"), &["platform", "currency"])),
             spent: gauges("syncflow_budget_spent_micros", "settled spend of the campaign, micros", &budget),
             limit: gauges("syncflow_budget_limit_micros", "total budget of the campaign, micros", &budget),
+            pacing: registry.add(GaugeVec::new(
+                Opts::new("syncflow_pacing_divisor", "what bids of a paced campaign are divided by: 1 + lambda"),
+                &["client", "campaign"],
+            )),
             breaker_state: gauges(
                 "syncflow_circuit_breaker_state_count",
                 "circuit breakers by the state that they are in",
@@ -92,6 +97,11 @@ impl Metrics {
         let settled = budget.settled_nanos.as_ref().map_or(0, |settled: &Int128| i128::from(settled) / 1_000);
         self.spent.with_label_values(&labels).set(i64::try_from(settled).unwrap_or(i64::MAX));
         self.limit.with_label_values(&labels).set(budget.limit_total_micros);
+    }
+
+    /// What the bids of a paced campaign are divided by.
+    pub fn paced(&self, client: &str, campaign: &str, divisor: f64) {
+        self.pacing.with_label_values(&[client, campaign]).set(divisor);
     }
 
     /// A settlement that was applied.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiki::clock::Clock;
 use kiki::ids::{self, Pseudonyms};
 use kiki::leaf;
-use kiki::money::Currency;
+use kiki::money::{Currency, Nanos};
 use kiki::pb::syncshield::v1 as shield;
 
 use crate::clients::Shield;
@@ -14,9 +14,11 @@ use crate::config::Exchanges;
 use crate::domain::frequency::Fate;
 use crate::domain::notice::{self, Effect, Word};
 use crate::domain::receipt::{Purpose, Receipt, ReceiptError, ReceiptKeys};
+use crate::domain::shading::{Markets, Seen};
 use crate::error::Error;
 use crate::frequency::Frequency;
 use crate::metrics::Metrics;
+use crate::pacing::Pacing;
 
 /// Notices or conversions of one call: what SyncShield takes at once.
 pub const MAX_ITEMS: usize = 1_024;
@@ -104,10 +106,25 @@ pub struct Notices {
     pub leases: Arc<Leases>,
     /// The counts of impressions, which hear of what was charged and lost.
     pub frequency: Arc<Frequency>,
+    /// The pacers, which hear of what was charged.
+    pub pacing: Arc<Pacing>,
+    /// The first-price markets, which hear what won and what did not.
+    pub markets: Arc<Markets>,
     /// What "now" is.
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+}
+
+/// A notice that came.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// The bid's receipt.
+    pub receipt: Receipt,
+    /// What became of the bid.
+    pub word: Word,
+    /// What it took to win, where the exchange says so.
+    pub min_to_win: Option<Nanos>,
 }
 
 /// A notice whose slot has to be closed.
@@ -116,6 +133,8 @@ struct Closing {
     receipt: Receipt,
     /// The charge; nothing for a void.
     price: Option<i64>,
+    /// What it says of the price to beat.
+    seen: Option<Seen>,
 }
 
 impl Notices {
@@ -131,17 +150,18 @@ impl Notices {
     ///
     /// # Errors
     /// SyncShield did not answer, and then the notices have to be sent again, which counts nothing twice.
-    pub async fn take(&self, notices: Vec<(Receipt, Word)>) -> Result<Vec<Outcome>, Error> {
+    pub async fn take(&self, notices: Vec<Heard>) -> Result<Vec<Outcome>, Error> {
         let now = self.clock.now();
         let mut outcomes = Vec::with_capacity(notices.len());
         let (mut settle, mut settling) = (Vec::new(), Vec::new());
         let (mut void, mut voiding) = (Vec::new(), Vec::new());
-        for (at, (receipt, word)) in notices.iter().enumerate() {
+        for (at, Heard { receipt, word, min_to_win }) in notices.iter().enumerate() {
             if let Err(error) = receipt.check_deadline(now) {
                 outcomes.push(Outcome::Refused(Why::Receipt(error)));
                 continue;
             }
             let (client, campaign, lease_id) = (receipt.client.clone(), receipt.campaign.clone(), receipt.lease_id);
+            let seen = Seen::of(*word, receipt.max_price, *min_to_win);
             let settles_on_win = self.exchanges.settles_on_win(&receipt.exchange);
             outcomes.push(match notice::effect(receipt, *word, settles_on_win) {
                 Effect::Noted => Outcome::Noted,
@@ -149,14 +169,14 @@ impl Notices {
                 Effect::Settle(price) => {
                     let settlement = Some(notice::settlement(receipt, price, now));
                     settle.push(shield::SettleItem { client, campaign, lease_id, settlement });
-                    settling.push(Closing { at, receipt: receipt.clone(), price: Some(price.get()) });
+                    settling.push(Closing { at, receipt: receipt.clone(), price: Some(price.get()), seen });
                     Outcome::Applied
                 }
                 Effect::Void(loss_reason) => {
                     let (sequence, max_nanos) = (receipt.sequence, receipt.max_price.get());
                     let closed = Some(leaf::Void { sequence, max_nanos, loss_reason, ..Default::default() });
                     void.push(shield::VoidItem { client, campaign, lease_id, void: closed });
-                    voiding.push(Closing { at, receipt: receipt.clone(), price: None });
+                    voiding.push(Closing { at, receipt: receipt.clone(), price: None, seen });
                     Outcome::Applied
                 }
             });
@@ -171,8 +191,8 @@ impl Notices {
             let answer = shield.void(shield::VoidRequest { items: void }).await.map_err(Error::shield)?;
             self.closed(voiding, answer.into_inner().results, &mut outcomes)?;
         }
-        for ((_, word), outcome) in notices.iter().zip(&outcomes) {
-            self.metrics.notices.with_label_values(&[kind(*word), outcome.as_str()]).inc();
+        for (heard, outcome) in notices.iter().zip(&outcomes) {
+            self.metrics.notices.with_label_values(&[kind(heard.word), outcome.as_str()]).inc();
         }
         Ok(outcomes)
     }
@@ -191,7 +211,11 @@ impl Notices {
                 shield::SlotStatus::Applied => {
                     let receipt = &closing.receipt;
                     self.leases.freed(&receipt.client, &receipt.campaign);
+                    if let Some((market, seen)) = receipt.market.zip(closing.seen) {
+                        self.markets.saw(market, seen);
+                    }
                     if let Some(nanos) = closing.price {
+                        self.pacing.charged(receipt, Nanos::new(nanos));
                         self.metrics.settled(&receipt.platform, receipt.currency.code(), nanos);
                     }
                     Outcome::Applied

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::caller::Caller;
+use kiki::money::Nanos;
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncflow::v1::sync_flow_service_server::SyncFlowService;
 use kiki::pb::syncshield::v1::GetBudgetRequest;
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::domain::receipt::Purpose;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::notices::{MAX_ITEMS, Notices, Outcome, Why};
+use crate::notices::{Heard, MAX_ITEMS, Notices, Outcome, Why};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -61,7 +62,8 @@ impl SyncFlowService for Service {
             match self.notices.receipts.open(&notice.receipt, Purpose::Notice) {
                 Ok(receipt) => {
                     caller.act_for(&receipt.client)?;
-                    taken.push((receipt, word));
+                    let min_to_win = Some(Nanos::new(notice.min_to_win_nanos));
+                    taken.push(Heard { receipt, word, min_to_win });
                     places.push(at);
                 }
                 Err(error) => results[at] = convert::outcome(&Outcome::Refused(Why::Receipt(error))),

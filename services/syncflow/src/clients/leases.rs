@@ -28,6 +28,7 @@ use crate::domain::lease::{Grant, Lease, Mark, Refused, Slot, amount_to_ask, lea
 use crate::domain::targeting::Campaign;
 use crate::error::unreachable;
 use crate::metrics::Metrics;
+use crate::pacing::Pacing;
 
 /// A step waits this long for SyncShield; bids give up earlier by their own deadline.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +63,8 @@ pub struct Leases {
     boot: String,
     next_key: AtomicU64,
     skew: Duration,
+    /// Hears what the log says was spent.
+    pacing: Arc<Pacing>,
     metrics: Metrics,
     accounts: Mutex<HashMap<(String, String, String), Arc<Account>>>,
     /// What is one for all platforms, by client and campaign.
@@ -122,9 +125,9 @@ enum Step {
 impl Leases {
     /// No leases yet.
     #[must_use]
-    pub fn new(shield: Shield, holder: String, boot: String, skew: Duration, metrics: Metrics) -> Arc<Self> {
+    pub fn new(shield: Shield, holder: String, boot: String, skew: Duration, pacing: Arc<Pacing>, metrics: Metrics) -> Arc<Self> {
         let next_key = AtomicU64::new(0);
-        Arc::new(Self { shield, holder, boot, next_key, skew, metrics, accounts: Mutex::default(), shared: Mutex::default() })
+        Arc::new(Self { shield, holder, boot, next_key, skew, pacing, metrics, accounts: Mutex::default(), shared: Mutex::default() })
     }
 
     fn account(&self, client: &str, campaign: &str, platform: &str) -> Arc<Account> {
@@ -371,6 +374,7 @@ impl Leases {
     fn learn(&self, account: &Account, counts: Option<pb::CampaignCounts>, budget: Option<&pb::Budget>, grant: Option<&Grant>) {
         if let (Some(budget), Some(grant)) = (budget, grant) {
             *account.shared.burn.lock() = burn(budget, grant);
+            self.pacing.told(budget, grant.day_end);
         }
         if let Some(counts) = counts {
             *account.shared.counts.lock() = Some(Counts { billed: counts.billed_impressions, conversions: counts.conversions });

@@ -145,7 +145,8 @@ fn known(prediction: pb::Prediction) -> Option<Prediction> {
         leaf::PredictionStatus::Ok => leaf::PredictionStatus::Ok,
         _ => leaf::PredictionStatus::Fallback,
     };
-    Some(Prediction { ltv: Micros::new(prediction.mean_micros), model: prediction.model, status })
+    let [ltv, q05] = [prediction.mean_micros, prediction.q05_micros].map(Micros::new);
+    Some(Prediction { ltv, q05: Some(q05), model: prediction.model, status })
 }
 
 async fn serve(mut client: SyncValueServiceClient<Channel>, mut waiting: mpsc::Receiver<Question>) {

@@ -9,7 +9,9 @@ use kiki::money::{Micros, Nanos};
 
 use super::creative::Creative;
 use super::opportunity::Opportunity;
+use super::pacing;
 use super::pricing;
+use super::shading::{self, Market, Markets};
 use super::targeting::Campaign;
 
 /// The model's name where the campaign's own prior stood in.
@@ -20,6 +22,8 @@ pub const PRIOR_MODEL: &str = "prior";
 pub struct Prediction {
     /// Expected lifetime value.
     pub ltv: Micros,
+    /// Its 5 % quantile, where there is an interval.
+    pub q05: Option<Micros>,
     /// The model that said so.
     pub model: String,
     /// Whether it was a trained model, SyncValue's fallback or the campaign's prior.
@@ -30,7 +34,7 @@ impl Prediction {
     /// The campaign's own prior.
     #[must_use]
     pub fn prior(campaign: &Campaign) -> Self {
-        Self { ltv: campaign.prior_ltv, model: PRIOR_MODEL.to_owned(), status: leaf::PredictionStatus::Prior }
+        Self { ltv: campaign.prior_ltv, q05: None, model: PRIOR_MODEL.to_owned(), status: leaf::PredictionStatus::Prior }
     }
 }
 
@@ -43,6 +47,17 @@ pub struct Counts {
     pub conversions: u64,
 }
 
+/// Where a campaign stands when it is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
+    /// What the log has counted.
+    pub counts: Counts,
+    /// What pacing divides its bids by less one, parts per million.
+    pub lambda_ppm: u64,
+    /// What is known of first-price markets.
+    pub markets: &'a Markets,
+}
+
 /// A campaign's bid, before its budget was asked.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -52,8 +67,16 @@ pub struct Candidate {
     pub creative: Arc<Creative>,
     /// What it was priced on.
     pub prediction: Prediction,
+    /// What of the predicted value was priced.
+    pub priced_ltv: Micros,
     /// P(conversion), parts per billion.
     pub p_conversion_ppb: u32,
+    /// What the impression is worth, where the price was paced or shaded.
+    pub value: Option<Nanos>,
+    /// What pacing divided that by less one, parts per million.
+    pub lambda_ppm: u64,
+    /// The market by which it was shaded.
+    pub market: Option<Market>,
     /// What it would pay.
     pub price: Nanos,
     /// What speaks against it; none if it may bid.
@@ -69,24 +92,29 @@ pub fn candidate(
     campaign: Arc<Campaign>,
     creative: Arc<Creative>,
     prediction: Prediction,
-    counts: Counts,
+    Standing { counts, lambda_ppm, markets }: Standing<'_>,
     policy: &guardrail::Policy,
     now: UnixMicros,
 ) -> Candidate {
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
-    let price = pricing::price(&pricing::Valuation {
-        p_conversion_ppb,
-        ltv: prediction.ltv,
-        target_roas_ppm: campaign.target_roas_ppm,
-        cap: campaign.bid_cap,
+    let target_roas_ppm = campaign.target_roas_ppm;
+    let priced_ltv = pricing::cautious(prediction.ltv, prediction.q05, campaign.caution_ppm);
+    let worth = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: priced_ltv, target_roas_ppm });
+    let paced = pacing::paced(worth, lambda_ppm);
+    let shaded = campaign.shading.zip(shading::market(opportunity, campaign.currency)).map(|(exploration_ppm, market)| {
+        let question = shading::Question { value: paced, least: opportunity.floor, exploration_ppm, key: opportunity.key };
+        (market, markets.offer(market, &question))
     });
+    let price = pricing::capped(shaded.map_or(paced, |(_, offer)| offer), campaign.bid_cap);
+    let market = shaded.map(|(market, _)| market);
+    let value = (campaign.pacing.is_some() || market.is_some()).then_some(worth);
     let verdict = check(opportunity, &campaign, (price, prediction.ltv), policy, now);
     let (mut refusals, rules) = (verdict.refusals, policy.named(&verdict));
     // A price of 0 is no offer, even where there is no floor.
     if price == Nanos::ZERO || price < opportunity.floor {
         refusals = refusals.with(leaf::Refusal::BelowFloor);
     }
-    Candidate { campaign, creative, prediction, p_conversion_ppb, price, refusals, rules }
+    Candidate { campaign, creative, prediction, priced_ltv, p_conversion_ppb, value, lambda_ppm, market, price, refusals, rules }
 }
 
 /// The guardrails.
@@ -153,7 +181,8 @@ mod tests {
         let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
         let creative = campaign.creatives[0].clone();
         let prediction = Prediction { ltv: Micros::new(ltv_micros), ..Prediction::prior(&campaign) };
-        candidate(opportunity, campaign, creative, prediction, Counts::default(), &policy(), UnixMicros(0))
+        let standing = Standing { counts: Counts::default(), lambda_ppm: 0, markets: &Markets::default() };
+        candidate(opportunity, campaign, creative, prediction, standing, &policy(), UnixMicros(0))
     }
 
     fn opportunity() -> Opportunity {

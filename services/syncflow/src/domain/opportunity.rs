@@ -56,6 +56,10 @@ pub struct Opportunity {
     pub secure: bool,
     /// Only holders of a deal may bid.
     pub deals_only: bool,
+    /// Who wins pays what they bid.
+    pub first_price: bool,
+    /// The exchange's own name of the placement, or empty.
+    pub placement: String,
     /// The exchange is testing and bills nothing.
     pub test: bool,
     /// What the law says about this user: a bit for each `leaf::Signal`.
@@ -107,6 +111,8 @@ impl Opportunity {
             blocked_seats: request.bseat.clone(),
             secure: imp.secure,
             deals_only: imp.private_auction,
+            first_price: request.at == 1,
+            placement: imp.placement.clone(),
             test: request.test,
             signals: guardrail::signals(&request.regs.regulations()),
         }

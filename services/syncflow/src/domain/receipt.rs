@@ -11,12 +11,13 @@
 //!  22  maximum price, nanos (i64)     87  1 where there is a customer, else 0
 //!  30  predicted LTV, micros (i64)    88  customer's pseudonym, 16 bytes
 //!  38  bid made at, micros (i64)     104  client, campaign, exchange, platform, model: packed ids
-//!  46  lease granted at (i64)         end-17  purpose: 0 notice, 1 click
+//!  46  lease granted at (i64)             market (u64), where the bid was shaded by one
+//!                                    end-17  purpose: 0 notice, 1 click
 //!                                    end-16  HMAC-SHA256 of all before it, first 16 bytes
 //! ```
 //!
 //! A packed id is its length and then three of its 39 possible characters in each two bytes, so that the longest receipt
-//! has 336 bytes and 448 characters: it always fits the 512 that notice addresses have room for.
+//! has 344 bytes and 459 characters: it always fits the 512 that notice addresses have room for.
 //!
 //! A click's address is seen by whoever is shown the ad. Its receipt moves no money: it differs from the notices' by its
 //! purpose, which is under the MAC, so that neither can be made from the other without the key.
@@ -35,7 +36,9 @@ use kiki::money::{Currency, Micros, Nanos};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// The longest receipt, in characters. The layout above needs at most 448.
+use super::shading::Market;
+
+/// The longest receipt, in characters. The layout above needs at most 459.
 pub const MAX_CHARS: usize = 512;
 
 const VERSION: u8 = 2;
@@ -101,6 +104,8 @@ pub struct Receipt {
     pub deadline: UnixMicros,
     /// When the lease was granted.
     pub granted_at: UnixMicros,
+    /// The market that the bid was shaded by.
+    pub market: Option<Market>,
 }
 
 /// A receipt that is not taken.
@@ -213,7 +218,7 @@ impl Receipt {
     }
 
     fn encode(&self, key_id: u8) -> Vec<u8> {
-        let mut out = Vec::with_capacity(IDS_AT + 5 * 43 + 1 + MAC_BYTES);
+        let mut out = Vec::with_capacity(IDS_AT + 5 * 43 + 8 + 1 + MAC_BYTES);
         out.extend_from_slice(&[VERSION, key_id]);
         out.extend_from_slice(&self.lease_id.to_be_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
@@ -230,6 +235,7 @@ impl Receipt {
         for id in [&self.client, &self.campaign, &self.exchange, &self.platform, &self.model] {
             pack(&mut out, id);
         }
+        out.extend(self.market.into_iter().flat_map(Market::to_be_bytes));
         out
     }
 
@@ -257,6 +263,7 @@ impl Receipt {
             exchange: unpack(&mut rest)?,
             platform: unpack(&mut rest)?,
             model: unpack(&mut rest)?,
+            market: if rest.is_empty() { None } else { Some(Market::from_be_bytes(take(&mut rest)?)) },
         };
         rest.is_empty().then_some(receipt)
     }
@@ -329,6 +336,7 @@ mod tests {
             bid_at: UnixMicros(1),
             deadline: UnixMicros(10_000_000),
             granted_at: UnixMicros(-1),
+            market: None,
         }
     }
 
@@ -360,11 +368,12 @@ mod tests {
             exchange: long.clone(),
             platform: long.clone(),
             model: long,
+            market: Some(u64::MAX),
             ..receipt()
         };
         let keys = ReceiptKeys::new(&key(1), &[]);
         let text = keys.seal(&longest, Purpose::Click);
-        assert_eq!(text.len(), 448);
+        assert_eq!(text.len(), 459);
         assert_eq!(keys.open(&text, Purpose::Click), Ok(longest));
     }
 

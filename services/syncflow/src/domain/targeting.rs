@@ -12,6 +12,7 @@ use kiki::money::{Currency, Micros, MoneyError, Nanos};
 
 use super::creative::Creative;
 use super::opportunity::{Opportunity, Shape};
+use super::pacing::Plan;
 
 /// A campaign, compiled from its leaf.
 #[derive(Debug, Clone)]
@@ -38,6 +39,12 @@ pub struct Campaign {
     pub prior_ltv: Micros,
     /// The most an impression may cost; 0 where only the policy's cap holds.
     pub bid_cap: Nanos,
+    /// How its days are paced; none where they are not.
+    pub pacing: Option<Plan>,
+    /// The share of first-price bids that try a lower price, parts per million; none where bids are not shaded.
+    pub shading: Option<u32>,
+    /// How far uncertain predictions are taken down, parts per million.
+    pub caution_ppm: u32,
     /// What it shows.
     pub creatives: Vec<Arc<Creative>>,
     paused: bool,
@@ -57,13 +64,16 @@ pub enum CampaignError {
     /// Its currency is none.
     #[error(transparent)]
     Currency(#[from] MoneyError),
+    /// Its zone is none, and its days are to be paced.
+    #[error("zone: {0}")]
+    Zone(#[from] jiff::Error),
 }
 
 impl Campaign {
     /// Compiles a campaign.
     ///
     /// # Errors
-    /// An id or the currency is not of its form.
+    /// An id or the currency is not of its form, or the zone of a paced campaign is unknown.
     pub fn compile(client: &str, campaign: &leaf::Campaign, horizon_days: u32) -> Result<Self, CampaignError> {
         let set = |list: &[String]| list.iter().cloned().collect::<HashSet<_>>();
         let targeting = campaign.targeting.clone().unwrap_or_default();
@@ -79,6 +89,9 @@ impl Campaign {
             prior_p_conversion_ppb: campaign.prior_p_conversion_ppb,
             prior_ltv: Micros::new(campaign.prior_ltv_micros),
             bid_cap: Nanos::new(campaign.bid_cap_nanos),
+            caution_ppm: campaign.caution_ppm,
+            pacing: Plan::of(campaign)?,
+            shading: campaign.shading.then_some(campaign.exploration_ppm),
             creatives: campaign.creatives.iter().map(|creative| Arc::new(Creative::compile(creative))).collect(),
             paused: campaign.paused,
             platforms: set(&campaign.platforms),

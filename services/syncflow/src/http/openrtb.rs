@@ -81,7 +81,9 @@ fn add(seats: &mut Vec<SeatBid>, client: &str, bid: openrtb::Bid) {
 fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {
     let (campaign, creative) = (&bid.candidate.campaign, &bid.candidate.creative);
     let sized = |pixels: u32| Some(pixels).filter(|pixels| *pixels > 0);
-    let notice = |kind: &str, rest: &str| format!("{}/notice/{kind}?r={}{rest}", web.public_url, bid.receipt);
+    // Who shades wants to know; for others the address stays short.
+    let min = if bid.candidate.market.is_some() { "&min=${AUCTION_MIN_TO_WIN}" } else { "" };
+    let notice = |kind: &str, rest: &str| format!("{}/notice/{kind}?r={}{rest}{min}", web.public_url, bid.receipt);
     openrtb::Bid {
         id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
         impid: imp_id.to_owned(),

@@ -33,6 +33,9 @@ pub(super) fn opportunity(path: &str, message: pb::Opportunity, exchanges: &Exch
     if !message.customer.is_empty() {
         ids::check_customer(&message.customer).map_err(|error| field("customer", error.to_string()))?;
     }
+    if message.placement.len() > MAX_KEY_BYTES {
+        return Err(field("placement", format!("has {} bytes; at most {MAX_KEY_BYTES} are taken", message.placement.len())));
+    }
     let country = message.country.as_bytes();
     if !matches!(country, [] | [b'A'..=b'Z', b'A'..=b'Z', b'A'..=b'Z']) {
         return Err(field("country", "is not three capital letters of ISO 3166-1".to_owned()));
@@ -64,6 +67,8 @@ pub(super) fn opportunity(path: &str, message: pb::Opportunity, exchanges: &Exch
         shapes: vec![shape],
         floor: Nanos::new(message.floor_nanos),
         floor_currency: currency.clone(),
+        first_price: message.auction_type == 1,
+        placement: message.placement,
         currencies: vec![currency],
         blocked_categories: message.blocked_categories,
         blocked_advertisers: message.blocked_advertisers.iter().map(|domain| domain.to_ascii_lowercase()).collect(),

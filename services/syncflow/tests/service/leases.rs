@@ -33,7 +33,14 @@ impl Holder {
         let (shield, address) = Shield::start(Clock::Virtual(clock.clone()), Duration::from_secs(60), limit).await;
         let metrics = Metrics::new(&kiki::runtime::Metrics::new());
         let client = client(&address).unwrap();
-        let leases = Leases::new(client, "flow".into(), "boot".into(), Duration::from_secs(1), metrics);
+        let leases = Leases::new(
+            client,
+            "flow".into(),
+            "boot".into(),
+            Duration::from_secs(1),
+            syncflow::pacing::Pacing::new(metrics.clone()),
+            metrics,
+        );
         let document = leaf::Campaign { limit_total_micros: limit / 1_000, ..campaign() };
         let campaign = Arc::new(Campaign::compile("acme", &document, 90).unwrap());
         Self { shield, leases, campaign, clock, bids: 0 }

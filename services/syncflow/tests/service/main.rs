@@ -8,6 +8,8 @@ mod formats;
 mod frequency;
 mod leases;
 mod notices;
+mod pacing;
 mod predictions;
+mod shading;
 mod streams;
 mod world;

@@ -92,6 +92,7 @@ async fn many_notices_go_in_one_call_and_are_answered_in_order() {
         receipt: receipt.to_owned(),
         price_nanos: 1_000,
         loss_reason: 0,
+        ..Default::default()
     };
     let notices = vec![
         notice(pb::NoticeKind::Loss, &receipts[0]),

@@ -1,6 +1,6 @@
 //! SyncValue's predictions, and what happens without them.
 
-use kiki::leaf::PredictionStatus;
+use kiki::leaf::{self, PredictionStatus};
 use kiki::pb::syncvalue::v1 as value;
 use serde_json::json;
 
@@ -97,4 +97,15 @@ async fn a_syncvalue_that_comes_back_is_asked_again() {
     }
     assert_eq!(last, PREDICTED_PRICE);
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_cautious_campaign_prices_less_of_what_is_uncertain() {
+    let uncertain = value::Prediction { q05_micros: 10_000_000, ..prediction() };
+    let world = World::bare(PLENTY, Manner::Answers(uncertain)).await;
+    world.open(vec![client_campaign(leaf::Campaign { caution_ppm: 500_000, ..campaign() })]).await;
+    assert_eq!(price(&world, "r1").await, PREDICTED_PRICE * 2 / 3, "20.00: halfway from 30.00 to 10.00");
+    let shield = world.stop().await;
+    let decision = shield.state.lock().decisions[0].1.clone();
+    assert_eq!((decision.predicted_ltv_micros, decision.priced_ltv_micros), (30_000_000, 20_000_000));
 }

@@ -15,6 +15,8 @@ const MAX_ENTRIES: usize = 256;
 const MAX_LOOKBACK_SECONDS: u32 = 90 * 86_400;
 /// Ten years.
 const MAX_HORIZON_DAYS: u32 = 3_650;
+/// The share of shaded bids that may try a lower price: half of them.
+const MAX_EXPLORATION_PPM: u32 = 500_000;
 /// Spend limits end at 9e15 micros, nine billion currency units, so that nanos of a lease fit 63 bits.
 const MAX_LIMIT_MICROS: i64 = super::budget::MAX_LEASE_MICROS;
 
@@ -46,6 +48,9 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
     id("campaign.campaign", &campaign.campaign)?;
     currency("campaign.currency", &campaign.currency)?;
     zone("campaign.zone", &campaign.zone)?;
+    pacing(campaign)?;
+    within("campaign.caution_ppm", campaign.caution_ppm, 0, 1_000_000)?;
+    within("campaign.exploration_ppm", campaign.exploration_ppm, 0, if campaign.shading { MAX_EXPLORATION_PPM } else { 0 })?;
     within("campaign.limit_total_micros", campaign.limit_total_micros, 0, MAX_LIMIT_MICROS)?;
     within("campaign.limit_daily_micros", campaign.limit_daily_micros, 0, MAX_LIMIT_MICROS)?;
     within("campaign.target_roas_ppm", campaign.target_roas_ppm, 1, 1_000_000_000)?;
@@ -72,6 +77,17 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
         if creative.adomain.is_empty() {
             return Err(Refusal::field(field("adomain"), "exchanges want at least one advertiser domain"));
         }
+    }
+    Ok(())
+}
+
+/// A daily budget alone can be spread over a day.
+fn pacing(campaign: &leaf::Campaign) -> Result<(), Refusal> {
+    let pacing =
+        leaf::Pacing::try_from(campaign.pacing).map_err(|_| Refusal::field("campaign.pacing", format!("{} is none", campaign.pacing)))?;
+    let paced = matches!(pacing, leaf::Pacing::Even | leaf::Pacing::FrontLoaded);
+    if paced && campaign.limit_daily_micros == 0 {
+        return Err(Refusal::field("campaign.pacing", format!("{} needs a limit_daily_micros above 0", pacing.as_str_name())));
     }
     Ok(())
 }
@@ -267,6 +283,33 @@ mod tests {
         let error = targeting(["DEU"], ["FR"]).expect_err("two letters").to_string();
         assert!(error.contains("campaign.targeting.blocked_countries[0]") && error.contains("did you mean FRA?"), "{error}");
         assert!(targeting(["De"], ["FRA"]).is_err());
+    }
+
+    #[test]
+    fn pacing_is_one_of_its_kinds_and_needs_a_daily_budget() {
+        let paced = |pacing: i32, limit_daily_micros| {
+            let (campaign, currency, zone) = ("c".into(), "USD".into(), "UTC".into());
+            let campaign =
+                leaf::Campaign { campaign, currency, zone, target_roas_ppm: 1, pacing, limit_daily_micros, ..Default::default() };
+            check_campaign(&campaign).map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(paced(leaf::Pacing::Even.into(), 1), Ok(()));
+        assert_eq!(paced(leaf::Pacing::Asap.into(), 0), Ok(()));
+        let error = paced(leaf::Pacing::FrontLoaded.into(), 0).expect_err("no daily budget");
+        assert!(error.contains("campaign.pacing") && error.contains("PACING_FRONT_LOADED needs a limit_daily_micros"), "{error}");
+        assert!(paced(99, 1).expect_err("no such pacing").contains("99"));
+    }
+
+    #[test]
+    fn only_shaded_bids_explore_and_half_of_them_at_the_most() {
+        let explores = |shading, exploration_ppm| {
+            let (campaign, currency, zone) = ("c".into(), "USD".into(), "UTC".into());
+            let campaign = leaf::Campaign { campaign, currency, zone, target_roas_ppm: 1, shading, exploration_ppm, ..Default::default() };
+            check_campaign(&campaign).map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(explores(true, 500_000), Ok(()));
+        assert!(explores(true, 500_001).expect_err("more than half").contains("campaign.exploration_ppm"));
+        assert!(explores(false, 1).expect_err("nothing to shade").contains("1 is not within 0 to 0"));
     }
 
     #[test]

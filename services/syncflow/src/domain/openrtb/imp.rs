@@ -62,6 +62,8 @@ pub struct Imp {
     pub floor_nanos: i64,
     /// The floor's currency, capitals.
     pub floor_currency: String,
+    /// The exchange's name of the placement, `tagid`; empty where it is none, or too long to be one.
+    pub placement: String,
     /// The creative must be HTTPS throughout.
     pub secure: bool,
     /// Only its deals may be bid on.
@@ -107,6 +109,7 @@ fn read(node: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Imp, Malf
         audio: node.object("audio")?.map(|audio| read_media(&audio)).transpose()?,
         floor_nanos: node.cpm_micros("bidfloor")?,
         floor_currency: currency(node)?,
+        placement: placement(node),
         secure: node.flag("secure")?.unwrap_or(false),
         ..Imp::default()
     };
@@ -123,6 +126,12 @@ fn read(node: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Imp, Malf
         imp.deals = pmp.each("deals", MAX_SIZES, read_deal)?;
     }
     Ok(imp)
+}
+
+/// It tells markets apart and nothing else, so nothing is refused for it.
+fn placement(node: &Node<'_, '_>) -> String {
+    let tagid = node.value().get("tagid").and_then(serde_json::Value::as_str);
+    tagid.filter(|tagid| tagid.len() <= MAX_ID_BYTES).unwrap_or_default().to_owned()
 }
 
 fn read_deal(node: &Node<'_, '_>) -> Result<Deal, Malformed> {

@@ -33,7 +33,18 @@ fn the_numbers_are_those_of_the_iab() {
     let native = within(13, &[within(50, &[within(6, &[number(1, 7), number(2, 1), within(3, &[number(1, 25)])])])]);
     let video = within(3, &[text(1, "video/mp4"), number(3, 5), number(4, 30), number(6, 64), number(7, 48)]);
     let audio = within(15, &[text(1, "audio/mp4"), number(2, 6), number(3, 31)]);
-    let imp = [text(1, "1"), banner, video, audio, floor, text(9, "eur"), number(12, 1), native, within(11, &[number(1, 1), deal])];
+    let imp = [
+        text(1, "1"),
+        text(7, "top"),
+        banner,
+        video,
+        audio,
+        floor,
+        text(9, "eur"),
+        number(12, 1),
+        native,
+        within(11, &[number(1, 1), deal]),
+    ];
     let body = [
         text(1, "r"),
         within(2, &imp),
@@ -60,7 +71,7 @@ fn the_numbers_are_those_of_the_iab() {
         "user": {"buyeruid": "buyer", "consent": "consent"},
         "regs": {"gdpr": 1, "gpp": "gpp", "ext": {"us_privacy": "1YNN"}},
         "imp": [{
-            "id": "1", "banner": {"w": 120, "h": 60}, "bidfloor": 1.5, "bidfloorcur": "eur", "secure": 1,
+            "id": "1", "tagid": "top", "banner": {"w": 120, "h": 60}, "bidfloor": 1.5, "bidfloorcur": "eur", "secure": 1,
             "video": {"mimes": ["video/mp4"], "minduration": 5, "maxduration": 30, "w": 64, "h": 48},
             "audio": {"mimes": ["audio/mp4"], "minduration": 6, "maxduration": 31},
             "native": {"request": {"assets": [{"id": 7, "required": 1, "title": {"len": 25}}]}},
