@@ -97,7 +97,7 @@ pub struct Bid {
 #[derive(Debug)]
 pub enum Answer {
     /// A bid.
-    Bid(Bid),
+    Bid(Box<Bid>),
     /// None, why, and the detail for people.
     NoBid(Reason, String),
 }
@@ -335,7 +335,7 @@ impl Engine {
         let ticket = self.recorder.push(decided.entries);
         let labels = [decided.opportunity.platform.as_str(), candidate.campaign.currency.code()];
         self.metrics.bids.with_label_values(&labels).inc();
-        Answered { answer: Arc::new(Answer::Bid(Bid { candidate, slot, receipt, click })), ticket }
+        Answered { answer: Arc::new(Answer::Bid(Box::new(Bid { candidate, slot, receipt, click }))), ticket }
     }
 }
 
