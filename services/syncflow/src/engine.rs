@@ -19,7 +19,6 @@ use kiki::clock::{Clock, UnixMicros};
 use kiki::guardrail::{Policy, Refusals};
 use kiki::ids::{CustomerKey, Pseudonyms};
 use kiki::leaf;
-use kiki::money::Nanos;
 use tokio::time::Instant;
 
 use crate::clients::leases::{Leases, NoSlot};
@@ -33,7 +32,7 @@ use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
 use crate::domain::receipt::{Purpose, Receipt, ReceiptKeys};
-use crate::domain::shading::Markets;
+use crate::domain::shading::{Market, Markets};
 use crate::domain::targeting::Campaign;
 use crate::frequency::{Customers, Frequency};
 use crate::metrics::Metrics;
@@ -418,10 +417,10 @@ impl Decided<'_> {
             prediction_status: candidate.prediction.status.into(),
             creative: candidate.creative.id.clone(),
             rules: candidate.rules.clone(),
-            value_nanos: candidate.value.map_or(0, Nanos::get),
+            value_nanos: if candidate.reckoned() { candidate.value.get() } else { 0 },
             pacing_lambda_ppm: candidate.lambda_ppm,
             priced_ltv_micros: if candidate.priced_ltv == candidate.prediction.ltv { 0 } else { candidate.priced_ltv.get() },
-            shading_market: candidate.market.unwrap_or_default(),
+            shading_market: candidate.market.map_or(0, Market::get),
             ..recorded::place(self.opportunity)
         }
     }

@@ -71,8 +71,8 @@ pub struct Candidate {
     pub priced_ltv: Micros,
     /// P(conversion), parts per billion.
     pub p_conversion_ppb: u32,
-    /// What the impression is worth, where the price was paced or shaded.
-    pub value: Option<Nanos>,
+    /// What the impression is worth, before pacing, shading and the campaign's cap.
+    pub value: Nanos,
     /// What pacing divided that by less one, parts per million.
     pub lambda_ppm: u64,
     /// The market by which it was shaded.
@@ -83,6 +83,14 @@ pub struct Candidate {
     pub refusals: Refusals,
     /// The ids of the rules that refuse.
     pub rules: Vec<String>,
+}
+
+impl Candidate {
+    /// Whether its price is more than the value and the cap tell: it was paced or shaded.
+    #[must_use]
+    pub fn reckoned(&self) -> bool {
+        self.campaign.pacing.is_some() || self.market.is_some()
+    }
 }
 
 /// Prices a campaign that fits, and holds it against the floor and the guardrails.
@@ -99,15 +107,14 @@ pub fn candidate(
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
     let target_roas_ppm = campaign.target_roas_ppm;
     let priced_ltv = pricing::cautious(prediction.ltv, prediction.q05, campaign.caution_ppm);
-    let worth = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: priced_ltv, target_roas_ppm });
-    let paced = pacing::paced(worth, lambda_ppm);
+    let value = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: priced_ltv, target_roas_ppm });
+    let paced = pacing::paced(value, lambda_ppm);
     let shaded = campaign.shading.zip(shading::market(opportunity, campaign.currency)).map(|(exploration_ppm, market)| {
         let question = shading::Question { value: paced, least: opportunity.floor, exploration_ppm, key: opportunity.key };
         (market, markets.offer(market, &question))
     });
     let price = pricing::capped(shaded.map_or(paced, |(_, offer)| offer), campaign.bid_cap);
     let market = shaded.map(|(market, _)| market);
-    let value = (campaign.pacing.is_some() || market.is_some()).then_some(worth);
     let verdict = check(opportunity, &campaign, (price, prediction.ltv), policy, now);
     let (mut refusals, rules) = (verdict.refusals, policy.named(&verdict));
     // A price of 0 is no offer, even where there is no floor.

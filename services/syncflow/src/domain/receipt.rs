@@ -235,7 +235,7 @@ impl Receipt {
         for id in [&self.client, &self.campaign, &self.exchange, &self.platform, &self.model] {
             pack(&mut out, id);
         }
-        out.extend(self.market.into_iter().flat_map(Market::to_be_bytes));
+        out.extend(self.market.into_iter().flat_map(|market| market.get().to_be_bytes()));
         out
     }
 
@@ -263,7 +263,7 @@ impl Receipt {
             exchange: unpack(&mut rest)?,
             platform: unpack(&mut rest)?,
             model: unpack(&mut rest)?,
-            market: if rest.is_empty() { None } else { Some(Market::from_be_bytes(take(&mut rest)?)) },
+            market: if rest.is_empty() { None } else { Some(Market::new(u64::from_be_bytes(take(&mut rest)?))?) },
         };
         rest.is_empty().then_some(receipt)
     }
@@ -368,7 +368,7 @@ mod tests {
             exchange: long.clone(),
             platform: long.clone(),
             model: long,
-            market: Some(u64::MAX),
+            market: Some(Market::MAX),
             ..receipt()
         };
         let keys = ReceiptKeys::new(&key(1), &[]);

@@ -14,6 +14,7 @@
 //! Prices stand on a grid of eight steps to the octave, in integers. Floats count and compare; none becomes a price.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 
 use kiki::money::{Currency, Nanos};
 use parking_lot::Mutex;
@@ -36,7 +37,7 @@ const DOUBT: f32 = 0.1;
 const PPM: u64 = 1_000_000;
 
 /// Which market an impression is sold in: the same number for what is alike.
-pub type Market = u64;
+pub type Market = NonZeroU64;
 
 /// The market of bids in that currency for an opportunity in a first-price auction; none in another, where the value itself
 /// is the best bid.
@@ -60,7 +61,8 @@ pub fn market(opportunity: &Opportunity, currency: Currency) -> Option<Market> {
     hash.update([opportunity.shapes.iter().fold(0_u8, |kinds, shape| kinds | kind(shape))]);
     hash.update([level(opportunity.floor) as u8 / 4]); // two steps of floors to the octave
     let digest = hash.finalize();
-    Some(digest.first_chunk().copied().map_or(0, u64::from_be_bytes).max(1))
+    let number = digest.first_chunk().copied().map_or(0, u64::from_be_bytes);
+    Some(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
 }
 
 /// What a notice says of the price to beat.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 const FLOOR: Nanos = Nanos::new(200_000);
 const FIFTH: u32 = 200_000;
+const ONE: Market = Market::MIN;
 
 fn question(value: i64) -> Question {
     Question { value: Nanos::new(value), least: FLOOR, exploration_ppm: 0, key: [0; 16] }
@@ -56,7 +57,7 @@ fn play(seed: u64, told: bool, bid: impl Fn(&Markets, Question) -> Nanos) -> Got
             got = Got { wins: got.wins + 1, cost: got.cost + bid.get(), value: got.value + value };
         }
         let word = if won { Word::Bill(bid) } else { Word::Loss(102) };
-        markets.saw(1, Seen::of(word, bid, told.then_some(Nanos::new(other + 1))).unwrap_or(Seen::Lost(bid)));
+        markets.saw(ONE, Seen::of(word, bid, told.then_some(Nanos::new(other + 1))).unwrap_or(Seen::Lost(bid)));
     }
     got
 }
@@ -71,10 +72,10 @@ fn oracle(seed: u64) -> Got {
 fn it_costs_less_than_the_value_for_the_same_wins_and_comes_near_the_best() {
     for seed in 1..=5 {
         let best = oracle(seed).surplus();
-        let told = play(seed, true, |markets, question| markets.offer(1, &question));
+        let told = play(seed, true, |markets, question| markets.offer(ONE, &question));
         assert!(told.cost * 10 < told.value * 8, "the wins would have cost their value unshaded: {told:?}");
         assert!(told.surplus() * 100 >= best * 93, "told: {} of {best}", told.surplus());
-        let trying = |markets: &Markets, question| markets.offer(1, &Question { exploration_ppm: FIFTH, ..question });
+        let trying = |markets: &Markets, question| markets.offer(ONE, &Question { exploration_ppm: FIFTH, ..question });
         let untold = play(seed, false, trying);
         assert!(untold.cost < untold.value);
         assert!(untold.surplus() * 100 >= best * 75, "untold: {} of {best}", untold.surplus());
@@ -89,22 +90,22 @@ fn a_market_of_which_little_is_known_is_not_shaded() {
     let markets = Markets::default();
     let to_win = Seen::ToWin(Nanos::new(500_000));
     for _ in 0..50 {
-        assert_eq!(markets.offer(1, &question(2_000_000)).get(), 2_000_000);
-        markets.saw(1, to_win);
+        assert_eq!(markets.offer(ONE, &question(2_000_000)).get(), 2_000_000);
+        markets.saw(ONE, to_win);
     }
-    markets.saw(1, to_win);
-    let offer = markets.offer(1, &question(2_000_000)).get();
+    markets.saw(ONE, to_win);
+    let offer = markets.offer(ONE, &question(2_000_000)).get();
     assert!((500_000..600_000).contains(&offer), "{offer}");
-    assert_eq!(markets.offer(2, &question(2_000_000)).get(), 2_000_000, "another market");
-    assert_eq!(markets.offer(1, &question(400_000)).get(), 400_000, "nothing below wins");
+    assert_eq!(markets.offer(Market::MAX, &question(2_000_000)).get(), 2_000_000, "another market");
+    assert_eq!(markets.offer(ONE, &question(400_000)).get(), 400_000, "nothing below wins");
 }
 
 #[test]
 fn it_follows_a_market_that_changes() {
     let markets = Markets::default();
-    (0..5_000).for_each(|_| markets.saw(1, Seen::ToWin(Nanos::new(400_000))));
-    (0..5_000).for_each(|_| markets.saw(1, Seen::ToWin(Nanos::new(1_500_000))));
-    let offer = markets.offer(1, &question(4_000_000)).get();
+    (0..5_000).for_each(|_| markets.saw(ONE, Seen::ToWin(Nanos::new(400_000))));
+    (0..5_000).for_each(|_| markets.saw(ONE, Seen::ToWin(Nanos::new(1_500_000))));
+    let offer = markets.offer(ONE, &question(4_000_000)).get();
     assert!((1_500_000..1_750_000).contains(&offer), "{offer}");
 }
 
@@ -138,10 +139,10 @@ fn a_first_price_auction_alone_has_a_market_and_what_differs_has_another() {
 #[test]
 fn forgets_the_oldest_market_beyond_its_bound() {
     let markets = Markets::default();
-    (0..=MAX_MARKETS as u64).for_each(|market| markets.saw(market, Seen::Lost(FLOOR)));
+    (1..=MAX_MARKETS as u64 + 1).filter_map(Market::new).for_each(|market| markets.saw(market, Seen::Lost(FLOOR)));
     let inner = markets.inner.lock();
     assert_eq!((inner.curves.len(), inner.order.len()), (MAX_MARKETS, MAX_MARKETS));
-    assert!(!inner.curves.contains_key(&0));
+    assert!(!inner.curves.contains_key(&ONE));
 }
 
 proptest! {
@@ -160,10 +161,10 @@ proptest! {
         let markets = Markets::default();
         for (kind, price) in seen {
             let price = Nanos::new(price);
-            markets.saw(1, [Seen::ToWin(price), Seen::Won(price), Seen::Lost(price)][usize::from(kind)]);
+            markets.saw(ONE, [Seen::ToWin(price), Seen::Won(price), Seen::Lost(price)][usize::from(kind)]);
         }
         let (value, least) = (Nanos::new(value), Nanos::new(least));
-        let offer = markets.offer(1, &Question { value, least, exploration_ppm, key });
+        let offer = markets.offer(ONE, &Question { value, least, exploration_ppm, key });
         prop_assert!(offer <= value && (offer >= least || offer == value));
     }
 }
