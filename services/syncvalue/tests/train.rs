@@ -120,6 +120,11 @@ fn a_folder_keeps_a_model_and_refuses_what_is_none() {
         card.replace(&format!("\"format\": {}", folder::FORMAT), "\"format\": 9").into_bytes()
     });
     assert!(format.contains(&format!("format: 9; this version reads {}", folder::FORMAT)), "{format}");
+    let slope = spoil(folder::CARD, &|bytes| {
+        let card = String::from_utf8(bytes).unwrap();
+        card.replace(&format!("\"slope\": {:?}", model.slope), "\"slope\": 1000.0").into_bytes()
+    });
+    assert!(slope.contains("slope: 1000; 0.7 to 1.4"), "{slope}");
     assert!(folder::load(&dir.path().join("none")).unwrap_err().to_string().contains("card.json"));
 }
 

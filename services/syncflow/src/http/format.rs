@@ -35,8 +35,8 @@ impl Format {
         match essence.to_ascii_lowercase().as_str() {
             PROTOBUF | "application/protobuf" | "application/octet-stream" => Some(Self::Protobuf),
             // Exchanges' own names of JSON: none of them is another format.
-            "" | "application/json" | "text/plain" | "application/x-www-form-urlencoded" => Some(Self::Json),
-            _ => None,
+            "" | "text/plain" | "application/x-www-form-urlencoded" => Some(Self::Json),
+            other => other.ends_with("json").then_some(Self::Json),
         }
     }
 

@@ -44,6 +44,11 @@ async fn a_request_in_protobuf_is_answered_in_protobuf() {
     let (refused, why) = world.post_bytes(BIDS, &["content-type: application/x-protobuf"], b"{}").await;
     assert_eq!(refused.status, 400);
     assert!(String::from_utf8(why).unwrap().contains(r#""field":"body""#));
+    let json = request("j1").to_string();
+    for kind in ["application/json; charset=utf-8", "application/vnd.exchange+json", "text/plain"] {
+        let (answer, _) = world.post_bytes(BIDS, &[&*format!("content-type: {kind}")], json.as_bytes()).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{kind}");
+    }
     let (refused, why) = world.post_bytes(BIDS, &["content-type: text/xml"], &body).await;
     assert_eq!(refused.status, 415);
     assert!(String::from_utf8(why).unwrap().contains("application/x-protobuf"));

@@ -79,6 +79,11 @@ pub struct Answer {
     pub count: f64,
 }
 
+/// The flattest [`Model::slope`] that is believed.
+pub const LEAST_SLOPE: f64 = 0.7;
+/// The steepest.
+pub const MOST_SLOPE: f64 = 1.4;
+
 /// How much of what sets a customer's baskets apart is not believed of one who surely buys no more; of others it is their chance of that.
 const DOUBT: f64 = 0.33;
 

@@ -23,7 +23,7 @@ use crate::domain::fit::{Fit, Numbers, Table};
 use crate::domain::model::features::Scales;
 use crate::domain::model::given::Given;
 use crate::domain::model::network::{INPUTS, Layout};
-use crate::domain::model::{Member, Model};
+use crate::domain::model::{LEAST_SLOPE, MOST_SLOPE, Member, Model};
 use crate::domain::population::{CLASSES, WEEKS};
 use crate::domain::predictor::MAX_HORIZON_DAYS;
 use crate::train::learn::Kind;
@@ -328,9 +328,12 @@ fn check(card: &Card) -> Result<(), String> {
     if !(card.inputs.is_empty() || card.inputs.len() == INPUTS) || !card.inputs.iter().all(Spread::is_sound) {
         return Err(format!("inputs: {INPUTS} spreads of edges in order and one share more are meant"));
     }
-    let scales = [card.spend_scale, card.items_scale, card.level, card.slope];
+    if !(LEAST_SLOPE..=MOST_SLOPE).contains(&card.slope) {
+        return Err(format!("slope: {}; {LEAST_SLOPE} to {MOST_SLOPE}", card.slope));
+    }
+    let scales = [card.spend_scale, card.items_scale, card.level];
     if scales.iter().any(|scale| !scale.is_finite() || *scale <= 0.0) {
-        return Err(format!("spend_scale, items_scale, level, slope: {scales:?}; each above 0"));
+        return Err(format!("spend_scale, items_scale, level: {scales:?}; each above 0"));
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! How far apart what came was, beside what was predicted: one slope, fitted on customers whom the networks did not learn from.
 
+use crate::domain::model::{LEAST_SLOPE, MOST_SLOPE};
+
 /// What a customer was predicted to spend, above 0, what came, and what that counts. All predictions in one unit, and all that came in one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outcome {
@@ -14,8 +16,6 @@ pub struct Outcome {
 /// The power of the variance. Between Poisson's 1, for which large sums are as exact as their size says, and the networks' 1.5, for which they are not:
 /// the slope is there for sums of many customers.
 const POWER: f64 = 1.2;
-/// Beyond these nothing is believed.
-const WITHIN: (f64, f64) = (0.7, 1.4);
 /// Of Newton's method, whose steps get small in under ten.
 const MOST_STEPS: usize = 50;
 
@@ -52,7 +52,7 @@ pub fn slope(outcomes: &[Outcome]) -> f64 {
             break;
         }
     }
-    b.clamp(WITHIN.0, WITHIN.1)
+    b.clamp(LEAST_SLOPE, MOST_SLOPE)
 }
 
 #[cfg(test)]
@@ -75,7 +75,7 @@ mod tests {
             let found = slope(&outcomes(power));
             assert!((found - power).abs() < 1e-6, "{found}, and {power} is meant");
         }
-        assert_eq!(slope(&outcomes(3.0)), WITHIN.1);
+        assert_eq!(slope(&outcomes(3.0)), MOST_SLOPE);
     }
 
     #[test]
