@@ -92,7 +92,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
     let metrics = metrics::Metrics::new(registry);
     let shield = clients::shield(&config.shield)?;
-    let breaker = Breaker::new(Settings::default());
+    let breaker = Arc::new(Breaker::new(Settings::default(), seed(&boot), clock.now()));
     let value = runtime::channel(&config.value)?;
     let (predictor, predicting) = Predictor::new(value, breaker, clock.clone(), metrics.clone(), stop.clone());
     let skew = Duration::from_millis(config.clock_skew_ms);
@@ -147,6 +147,11 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         memo: engine::memo(),
     });
     Ok(Parts { engine, notices, tasks })
+}
+
+/// What draws the jitter of this process's pauses, so that several do not come back at once.
+fn seed(boot: &str) -> u64 {
+    u64::from_str_radix(boot, 16).unwrap_or_default() // sixteen hexadecimal digits
 }
 
 /// Sixteen random hexadecimal digits: this life of the process.

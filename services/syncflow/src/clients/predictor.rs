@@ -5,6 +5,7 @@
 //! `MAX_BATCH` are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
@@ -38,7 +39,7 @@ const STALL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Predictor {
     questions: mpsc::Sender<Question>,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
     clock: Clock,
     metrics: Metrics,
 }
@@ -70,17 +71,17 @@ struct Question {
 #[derive(Debug)]
 pub struct Pending {
     answer: oneshot::Receiver<pb::Prediction>,
-    permit: Permit,
+    permit: Permit<Arc<Breaker>>,
     clock: Clock,
     metrics: Metrics,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
 }
 
 impl Predictor {
     /// A predictor, and the task that serves it until `stop`.
     pub fn new(
         channel: Channel,
-        breaker: Breaker,
+        breaker: Arc<Breaker>,
         clock: Clock,
         metrics: Metrics,
         stop: CancellationToken,
@@ -97,7 +98,7 @@ impl Predictor {
     #[must_use]
     pub fn ask(&self, subject: Subject) -> Option<Pending> {
         let now = self.clock.now();
-        let permit = self.breaker.admit(now);
+        let permit = self.breaker.admit_owned(now);
         self.metrics.breaker(&self.breaker, now);
         let permit = permit.ok()?;
         let (answer, pending) = oneshot::channel();
