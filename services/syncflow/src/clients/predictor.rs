@@ -74,7 +74,6 @@ pub struct Pending {
     permit: Permit<Arc<Breaker>>,
     clock: Clock,
     metrics: Metrics,
-    breaker: Arc<Breaker>,
 }
 
 impl Predictor {
@@ -87,7 +86,6 @@ impl Predictor {
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()>) {
         let (questions, waiting) = mpsc::channel(MAX_WAITING);
-        metrics.breaker(&breaker, clock.now());
         let predictor = Self { questions, breaker, clock, metrics };
         (predictor, async move {
             let _ = stop.run_until_cancelled(serve(SyncValueServiceClient::new(channel), waiting)).await;
@@ -99,12 +97,11 @@ impl Predictor {
     pub fn ask(&self, subject: Subject) -> Option<Pending> {
         let now = self.clock.now();
         let permit = self.breaker.admit_owned(now);
-        self.metrics.breaker(&self.breaker, now);
         let permit = permit.ok()?;
         let (answer, pending) = oneshot::channel();
-        let (clock, metrics, breaker) = (self.clock.clone(), self.metrics.clone(), self.breaker.clone());
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         match self.questions.try_send(Question { subject, answer }) {
-            Ok(()) => Some(Pending { answer: pending, permit, clock, metrics, breaker }),
+            Ok(()) => Some(Pending { answer: pending, permit, clock, metrics }),
             Err(_) => {
                 permit.failed(now);
                 None
@@ -131,7 +128,6 @@ impl Pending {
         } else {
             self.permit.failed(now)
         }
-        self.metrics.breaker(&self.breaker, now);
         answered.and_then(known)
     }
 }

@@ -165,6 +165,9 @@ impl Breaker {
         self.times.read(self.state(now), now)
     }
 
+    /// What [`Breaker::why`] says of one that was tripped.
+    pub const TRIPPED: &str = "it was tripped";
+
     /// Why it is open, half-open or forced, in words; nothing while it is closed.
     #[must_use]
     pub fn why(&self, now: UnixMicros) -> &'static str {
@@ -176,7 +179,7 @@ impl Breaker {
             Mode::OpenBySlowCalls => "too many calls were slow",
             Mode::OpenByProbe => "a probe failed or was slow",
             Mode::OpenByOverdue => "a probe did not report in time",
-            Mode::OpenByTrip => "it was tripped",
+            Mode::OpenByTrip => Self::TRIPPED,
         }
     }
 
