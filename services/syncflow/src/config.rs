@@ -83,6 +83,12 @@ impl Exchanges {
         self.platforms.get(exchange).map_or(exchange, String::as_str)
     }
 
+    /// The platforms that the configuration names, each once.
+    #[must_use]
+    pub fn named_platforms(&self) -> std::collections::BTreeSet<&str> {
+        self.platforms.values().map(String::as_str).collect()
+    }
+
     /// Whether its win notice is the one that charges.
     #[must_use]
     pub fn settles_on_win(&self, exchange: &str) -> bool {

@@ -15,3 +15,11 @@ pub mod pricing;
 pub mod receipt;
 pub mod shading;
 pub mod targeting;
+
+/// The atomics of the breaker. Its exploration puts its own in their place.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
+#[cfg(test)]
+mod breaker_tests;

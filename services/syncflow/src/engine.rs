@@ -21,12 +21,14 @@ use kiki::ids::{CustomerKey, Pseudonyms};
 use kiki::leaf;
 use tokio::time::Instant;
 
+use crate::breakers::Breakers;
 use crate::clients::leases::{Leases, NoSlot};
 use crate::clients::predictor::{Pending, Predictor, Subject};
 use crate::clients::recorder::{Entry, Recorder};
 use crate::clients::replicas::{Replicas, View};
 use crate::config::Exchanges;
 use crate::domain::auction::{self, Candidate, Counts, Prediction, Standing};
+use crate::domain::breaker::{Breaker, Permit, Refused};
 use crate::domain::creative::Creative;
 use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
@@ -56,6 +58,8 @@ pub enum Reason {
     Deadline,
     /// The exchange is testing.
     Test,
+    /// The circuit breaker of its platform is open.
+    Platform,
 }
 
 impl Reason {
@@ -70,12 +74,13 @@ impl Reason {
             Self::NotReady => "NOT_READY",
             Self::Deadline => "DEADLINE",
             Self::Test => "TEST",
+            Self::Platform => "PLATFORM",
         }
     }
 
     /// Whether asking again a moment later can have another answer.
     const fn passing(self) -> bool {
-        matches!(self, Self::NotReady | Self::Deadline)
+        matches!(self, Self::NotReady | Self::Deadline | Self::Platform)
     }
 }
 
@@ -136,6 +141,8 @@ struct Found {
     policy: Arc<Policy>,
     matches: Vec<Match>,
     asked: HashMap<Asked, Pending>,
+    /// Leave to bid on the platform, where it has a breaker.
+    permit: Option<Permit<Arc<Breaker>>>,
 }
 
 #[derive(Debug)]
@@ -154,6 +161,8 @@ type Asked = (String, String);
 pub struct Engine {
     /// The exchanges.
     pub exchanges: Exchanges,
+    /// The circuit breakers.
+    pub breakers: Arc<Breakers>,
     /// Campaigns and policy.
     pub replicas: Arc<Replicas>,
     /// Budgets.
@@ -220,6 +229,8 @@ impl Engine {
         if opportunity.test {
             return Err((Reason::Test, "a test is not billed, and not bid on".to_owned()));
         }
+        let refused = |refused: Refused| (Reason::Platform, format!("{}: {refused}", opportunity.platform));
+        let permit = self.breakers.admit(&opportunity.platform, now).map_err(refused)?;
         let mut matches = Vec::new();
         let mut asked = HashMap::new();
         for entry in campaigns.values() {
@@ -239,7 +250,7 @@ impl Engine {
         if matches.is_empty() {
             return Err((Reason::NoMatch, "no campaign fits".to_owned()));
         }
-        Ok(Found { policy, matches, asked })
+        Ok(Found { policy, matches, asked, permit })
     }
 
     fn ask(&self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> Option<Pending> {
@@ -264,18 +275,29 @@ impl Engine {
 
     async fn decide_once(&self, prepared: Prepared) -> Answered {
         let Prepared { opportunity, deadline, found } = prepared;
-        let found = match found {
+        let mut found = match found {
             Ok(found) => found,
             Err((reason, detail)) => return Answered::no_bid(reason, detail, 0),
         };
+        let permit = found.permit.take();
+        let answered = self.decide_found(&opportunity, deadline, found).await;
+        match (&*answered.answer, permit) {
+            (Answer::Bid(_), Some(permit)) => permit.succeeded(self.clock.now()),
+            (Answer::NoBid(Reason::Deadline, _), Some(permit)) => permit.failed(self.clock.now()),
+            _ => {} // the platform had no part in it
+        }
+        answered
+    }
+
+    async fn decide_found(&self, opportunity: &Opportunity, deadline: Deadline, found: Found) -> Answered {
         let policy = found.policy.clone();
         let customers: Customers = found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
         let predictions = predicted(found.asked, deadline).await;
         let now = self.clock.now(); // predictions may have taken a while, and leases end on time
-        let (may, mut may_not) = auction::rank(self.value(&opportunity, found.matches, &predictions, &policy, now));
+        let (may, mut may_not) = auction::rank(self.value(opportunity, found.matches, &predictions, &policy, now));
         let (may, over) = self.frequency.hold(may, &customers, &policy, now, deadline.all).await;
         may_not.extend(over);
-        let mut decided = Decided { opportunity: &opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
+        let mut decided = Decided { opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
         for candidate in &may_not {
             decided.refused(candidate, candidate.refusals);
         }

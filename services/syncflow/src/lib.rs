@@ -11,6 +11,7 @@
 //!
 //! Deliberately not here: truth about money (SyncShield's), the value model (SyncValue's).
 
+pub mod breakers;
 pub mod clients;
 pub mod config;
 pub mod domain;
@@ -37,11 +38,11 @@ use tonic::service::interceptor::InterceptedService;
 pub use config::Config;
 pub use error::Error;
 
+use breakers::Breakers;
 use clients::leases::Leases;
 use clients::predictor::Predictor;
 use clients::recorder::Recorder;
 use clients::replicas::Replicas;
-use domain::breaker::{Breaker, Settings};
 use domain::receipt::ReceiptKeys;
 use domain::shading::Markets;
 use engine::Engine;
@@ -66,7 +67,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let parts = start(&config, clock, &metrics, &stop)?;
     let public_url: Arc<str> = config.public_url.trim_end_matches('/').into();
     let (engine, notices) = (parts.engine.clone(), parts.notices);
-    let service = rpc::Service { engine: engine.clone(), notices: notices.clone(), public_url: public_url.clone() };
+    let service = rpc::Service { engine: engine.clone(), notices: notices.clone(), public_url: public_url.clone(), stop: shutdown.clone() };
     let grpc =
         SyncFlowServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
@@ -95,9 +96,10 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
     let metrics = metrics::Metrics::new(registry);
     let shield = clients::shield(&config.shield)?;
-    let breaker = Breaker::new(Settings::default());
+    let breakers = Arc::new(Breakers::new(exchanges.named_platforms().into_iter(), seed(&boot), clock.clone()));
+    metrics::Breaking::register(registry, breakers.clone(), clock.clone());
     let value = runtime::channel(&config.value)?;
-    let (predictor, predicting) = Predictor::new(value, breaker, clock.clone(), metrics.clone(), stop.clone());
+    let (predictor, predicting) = Predictor::new(value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
     let skew = Duration::from_millis(config.clock_skew_ms);
     let pacing = Pacing::new(metrics.clone());
     let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, pacing.clone(), metrics.clone());
@@ -139,6 +141,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     };
     let engine = Arc::new(Engine {
         exchanges,
+        breakers,
         replicas,
         leases,
         frequency,
@@ -156,6 +159,11 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         memo: engine::memo(),
     });
     Ok(Parts { engine, notices, tasks })
+}
+
+/// What draws the jitter of this process's pauses, so that several do not come back at once.
+fn seed(boot: &str) -> u64 {
+    u64::from_str_radix(boot, 16).unwrap_or_default() // sixteen hexadecimal digits
 }
 
 /// Sixteen random hexadecimal digits: this life of the process.

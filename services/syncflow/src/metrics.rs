@@ -1,15 +1,18 @@
 //! SyncFlow's metrics, under the product's names. Floats here are for people's eyes; money is counted elsewhere.
 
-use kiki::clock::UnixMicros;
+use std::sync::Arc;
+
+use kiki::clock::Clock;
 use kiki::leaf::Int128;
 use kiki::pb::syncshield::v1::Budget;
 use kiki::runtime;
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use crate::domain::breaker::{Breaker, State};
-
-/// What the breaker around SyncValue is called in metrics.
-const SYNCVALUE: &str = "syncvalue";
+use crate::breakers::Breakers;
+use crate::domain::breaker::State;
 
 /// The metrics; a clone counts into the same.
 #[derive(Debug, Clone)]
@@ -42,8 +45,6 @@ pub struct Metrics {
     spent: IntGaugeVec,
     limit: IntGaugeVec,
     pacing: GaugeVec,
-    breaker_state: IntGaugeVec,
-    breaker_changes: IntGauge,
 }
 
 impl Metrics {
@@ -82,12 +83,6 @@ impl Metrics {
                 Opts::new("syncflow_pacing_divisor", "what bids of a paced campaign are divided by: 1 + lambda"),
                 &["client", "campaign"],
             )),
-            breaker_state: gauges(
-                "syncflow_circuit_breaker_state_count",
-                "circuit breakers by the state that they are in",
-                &["platform", "state"],
-            ),
-            breaker_changes: gauge("syncflow_circuit_breaker_changes", "state changes of the circuit breaker since the start"),
         }
     }
 
@@ -108,13 +103,60 @@ impl Metrics {
     pub fn settled(&self, platform: &str, currency: &str, nanos: i64) {
         self.spend.with_label_values(&[platform, currency]).inc_by(nanos as f64 / 1e9);
     }
+}
 
-    /// Where the breaker stands.
-    pub fn breaker(&self, breaker: &Breaker, now: UnixMicros) {
-        let state = breaker.state(now);
-        for each in State::ALL {
-            self.breaker_state.with_label_values(&[SYNCVALUE, each.as_str()]).set(i64::from(each == state));
+/// The circuit breakers as metrics, read when they are scraped: the path of bids pays nothing for them.
+#[derive(Debug, Clone)]
+pub struct Breaking {
+    breakers: Arc<Breakers>,
+    clock: Clock,
+    state: IntGaugeVec,
+    changes: IntGaugeVec,
+    seconds: CounterVec,
+    /// One scrape at a time, so that none adds the same seconds.
+    scraping: Arc<Mutex<()>>,
+}
+
+impl Breaking {
+    /// Registers them.
+    pub fn register(registry: &runtime::Metrics, breakers: Arc<Breakers>, clock: Clock) {
+        let opts = |name: &str, help: &str| Opts::new(name, help);
+        let labels = ["platform", "state"];
+        let made = || {
+            Ok(Self {
+                breakers,
+                clock,
+                state: IntGaugeVec::new(
+                    opts("syncflow_circuit_breaker_state_count", "circuit breakers by the state that they are in"),
+                    &labels,
+                )?,
+                changes: IntGaugeVec::new(opts("syncflow_circuit_breaker_changes", "state changes since the start"), &labels[..1])?,
+                scraping: Arc::default(),
+                seconds: CounterVec::new(opts("syncflow_circuit_breaker_seconds_total", "seconds in each state since the start"), &labels)?,
+            })
+        };
+        registry.add(made());
+    }
+}
+
+impl Collector for Breaking {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.state.desc(), self.changes.desc(), self.seconds.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _alone = self.scraping.lock();
+        let now = self.clock.now();
+        for one in self.breakers.iter() {
+            let (state, times) = (one.breaker.state(now), one.breaker.times(now));
+            for (each, time) in State::ALL.into_iter().zip(times) {
+                let labels = [one.name.as_str(), each.as_str()];
+                self.state.with_label_values(&labels).set(i64::from(each == state));
+                let seconds = self.seconds.with_label_values(&labels);
+                seconds.inc_by((time.as_secs_f64() - seconds.get()).max(0.0));
+            }
+            self.changes.with_label_values(&[&one.name]).set(i64::try_from(one.breaker.changes()).unwrap_or(i64::MAX));
         }
-        self.breaker_changes.set(i64::try_from(breaker.changes()).unwrap_or(i64::MAX));
+        [self.state.collect(), self.changes.collect(), self.seconds.collect()].concat()
     }
 }

@@ -1,5 +1,6 @@
 //! The gRPC face: decode, one call, encode.
 
+mod breakers;
 mod convert;
 mod stream;
 
@@ -12,6 +13,7 @@ use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncflow::v1::sync_flow_service_server::SyncFlowService;
 use kiki::pb::syncshield::v1::GetBudgetRequest;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::domain::receipt::Purpose;
@@ -26,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) notices: Notices,
     /// Where browsers reach the click redirect.
     pub(crate) public_url: Arc<str>,
+    /// Ends the streams that have no end of their own.
+    pub(crate) stop: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -97,6 +101,24 @@ impl SyncFlowService for Service {
         let budget = answer.into_inner().budget;
         budget.iter().for_each(|budget| self.engine.metrics.budget(budget));
         Ok(Response::new(pb::GetBudgetResponse { budget }))
+    }
+
+    type WatchBreakersStream = ReceiverStream<Result<pb::WatchBreakersResponse, Status>>;
+
+    async fn watch_breakers(&self, request: Request<pb::WatchBreakersRequest>) -> Result<Response<Self::WatchBreakersStream>, Status> {
+        Caller::of(&request).act_for_all()?;
+        Ok(Response::new(breakers::watch(self.engine.breakers.clone(), self.stop.clone())))
+    }
+
+    async fn override_breaker(
+        &self,
+        request: Request<pb::OverrideBreakerRequest>,
+    ) -> Result<Response<pb::OverrideBreakerResponse>, Status> {
+        Caller::of(&request).operate()?;
+        let request = request.into_inner();
+        let what = breakers::what(&request)?;
+        let status = self.engine.breakers.tell(&request.name, what, &request.operator, &request.reason)?;
+        Ok(Response::new(pb::OverrideBreakerResponse { breaker: Some(breakers::status(status)) }))
     }
 }
 

@@ -82,7 +82,7 @@ impl Account {
 pub(crate) struct Counters {
     /// Predictions that really came late: a run with any depends on the machine.
     pub(crate) late: u64,
-    /// How often the breaker around SyncValue changed state.
+    /// How often circuit breakers changed state.
     pub(crate) breaker_changes: u64,
 }
 

@@ -5,6 +5,7 @@
 //! `MAX_BATCH` are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
@@ -38,7 +39,7 @@ const STALL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Predictor {
     questions: mpsc::Sender<Question>,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
     clock: Clock,
     metrics: Metrics,
 }
@@ -70,23 +71,21 @@ struct Question {
 #[derive(Debug)]
 pub struct Pending {
     answer: oneshot::Receiver<pb::Prediction>,
-    permit: Permit,
+    permit: Permit<Arc<Breaker>>,
     clock: Clock,
     metrics: Metrics,
-    breaker: Breaker,
 }
 
 impl Predictor {
     /// A predictor, and the task that serves it until `stop`.
     pub fn new(
         channel: Channel,
-        breaker: Breaker,
+        breaker: Arc<Breaker>,
         clock: Clock,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()>) {
         let (questions, waiting) = mpsc::channel(MAX_WAITING);
-        metrics.breaker(&breaker, clock.now());
         let predictor = Self { questions, breaker, clock, metrics };
         (predictor, async move {
             let _ = stop.run_until_cancelled(serve(SyncValueServiceClient::new(channel), waiting)).await;
@@ -97,13 +96,12 @@ impl Predictor {
     #[must_use]
     pub fn ask(&self, subject: Subject) -> Option<Pending> {
         let now = self.clock.now();
-        let permit = self.breaker.admit(now);
-        self.metrics.breaker(&self.breaker, now);
+        let permit = self.breaker.admit_owned(now);
         let permit = permit.ok()?;
         let (answer, pending) = oneshot::channel();
-        let (clock, metrics, breaker) = (self.clock.clone(), self.metrics.clone(), self.breaker.clone());
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         match self.questions.try_send(Question { subject, answer }) {
-            Ok(()) => Some(Pending { answer: pending, permit, clock, metrics, breaker }),
+            Ok(()) => Some(Pending { answer: pending, permit, clock, metrics }),
             Err(_) => {
                 permit.failed(now);
                 None
@@ -130,7 +128,6 @@ impl Pending {
         } else {
             self.permit.failed(now)
         }
-        self.metrics.breaker(&self.breaker, now);
         answered.and_then(known)
     }
 }

@@ -1,50 +1,77 @@
-//! A circuit breaker: calls pass while the other side answers, are refused while it does not, and a few
-//! probes find out when it answers again.
+//! A circuit breaker without a lock: calls pass while the other side answers in time, are refused while it does not, and a
+//! few probes find out when it answers again.
 //!
-//! - Closed: every call passes; the last [`Settings::window`] outcomes are counted. At
-//!   [`Settings::min_calls`] or more, a share of failures of [`Settings::failure_ppm`] or more opens it.
-//! - Open: calls are refused until the pause is over. Each reopening doubles the pause, up to a limit.
-//! - Half-open: at most [`Settings::probes`] calls are under way at once. That many successes close it; one failure reopens it.
+//! - Closed: every call passes; the outcomes of a [`Window`] are counted. At [`Settings::min_calls`] or more, a share of
+//!   failures of [`Settings::failure_ppm`] or of slow calls of [`Settings::slow_ppm`] opens it.
+//! - Open: calls are refused until the pause is over. Each reopening doubles the pause, up to a limit, less a jitter.
+//! - Half-open: as many calls pass as successes are missing. [`Settings::probes`] of them close it; a failed or slow one
+//!   reopens it.
+//! - Forced open, forced closed: as an operator said, until then; whatever calls come to.
 //!
-//! Invariants: it can never stick. A probe that is dropped gives its place back; one that neither reports nor is
-//! dropped within [`Settings::probe_timeout`] counts as a failure. An outcome of before a change of state is ignored.
+//! Invariants: there is one state, in one atomic word, and a change is one compare-and-swap of it. It can never stick: a
+//! probe that is dropped gives its place back, and where the first of probes that overlap has not reported within
+//! [`Settings::probe_timeout`], it reopens. An outcome of before a change of state is ignored. `tests/breaker_explored.rs`
+//! takes small cases through the ways in which threads can meet.
 //!
-//! Time is an argument, and may stand still. Deliberately not here: timeouts of the calls, and retries.
+//! After resilience4j's CircuitBreaker (windows, slow calls, forced states); the probes' cap and time-out are ours.
+//! Time is an argument, and may stand still. Deliberately not here: timeouts of the calls, retries, names, who forced it.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+// Written out, because the exploration includes this file from its own place.
+#[path = "breaker/permit.rs"]
+mod permit;
+#[path = "breaker/window.rs"]
+mod window;
+#[path = "breaker/word.rs"]
+mod word;
+
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
-use parking_lot::Mutex;
+
+use super::atomics::{AtomicU64, Ordering};
+pub use permit::Permit;
+use permit::Ticket;
+pub use window::Window;
+use window::{Counts, Tally};
+pub use word::MAX_PROBES;
+use word::{Mode, Word};
 
 /// How a breaker behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Outcomes that are remembered while closed. One byte each: 100 are 100 bytes a breaker.
-    pub window: usize,
+    /// The outcomes that count while closed.
+    pub window: Window,
     /// Outcomes below which it stays closed whatever they are.
-    pub min_calls: usize,
+    pub min_calls: u32,
     /// The share of failures, in parts per million, that opens it.
     pub failure_ppm: u32,
+    /// A call that takes so long is slow.
+    pub slow: Duration,
+    /// The share of slow calls, in parts per million, that opens it.
+    pub slow_ppm: u32,
     /// The first pause.
     pub pause: Duration,
     /// The longest pause.
     pub pause_max: Duration,
-    /// Calls under way at once while half-open, and successes that close it.
-    pub probes: usize,
-    /// How long a probe may take before it counts as failed.
+    /// By up to which share, in parts per million, a pause is shortened, so that not all come back at once.
+    pub jitter_ppm: u32,
+    /// Calls under way at once while half-open, and successes that close it: 1 to [`MAX_PROBES`].
+    pub probes: u8,
+    /// How long probes may take before they count as failed.
     pub probe_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            window: 100,
+            window: Window::Calls(100),
             min_calls: 20,
             failure_ppm: 500_000,
+            slow: Duration::from_secs(1),
+            slow_ppm: 800_000,
             pause: Duration::from_secs(1),
             pause_max: Duration::from_secs(30),
+            jitter_ppm: 200_000,
             probes: 3,
             probe_timeout: Duration::from_secs(5),
         }
@@ -60,11 +87,15 @@ pub enum State {
     Open,
     /// Probes pass.
     HalfOpen,
+    /// Calls are refused, because somebody said so.
+    ForcedOpen,
+    /// Calls pass, because somebody said so.
+    ForcedClosed,
 }
 
 impl State {
-    /// All of them, in the order of their names' meaning.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::ForcedClosed];
 
     /// Its name in metrics.
     #[must_use]
@@ -73,6 +104,18 @@ impl State {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+        }
+    }
+
+    const fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Closed => Self::Closed,
+            Mode::HalfOpen => Self::HalfOpen,
+            Mode::ForcedOpen => Self::ForcedOpen,
+            Mode::ForcedClosed => Self::ForcedClosed,
+            Mode::OpenByFailures | Mode::OpenBySlowCalls | Mode::OpenByProbe | Mode::OpenByOverdue | Mode::OpenByTrip => Self::Open,
         }
     }
 }
@@ -85,322 +128,253 @@ pub struct Refused {
     pub state: State,
 }
 
+/// A circuit breaker.
 #[derive(Debug)]
-enum Phase {
-    Closed { failed: VecDeque<bool>, failures: usize },
-    Open { until: UnixMicros },
-    HalfOpen { under_way: Vec<(u64, UnixMicros)>, successes: usize },
-}
-
-#[derive(Debug)]
-struct Inner {
-    phase: Phase,
-    /// Raised by each change of state, so that an older call's outcome is known for what it is.
-    generation: u64,
-    next_call: u64,
-    /// Openings since it was last closed.
-    openings: u32,
-    changes: u64,
-}
-
-/// A circuit breaker; a clone is the same breaker.
-#[derive(Debug, Clone)]
 pub struct Breaker {
     settings: Settings,
-    inner: Arc<Mutex<Inner>>,
+    seed: u64,
+    word: AtomicU64,
+    counts: Counts,
+    /// Bookkeeping that decides nothing, so the exploration need not see it.
+    times: Times,
 }
 
 impl Breaker {
-    /// A closed breaker.
+    /// A closed breaker. `seed` draws the jitter of its pauses.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let inner = Inner { phase: closed(), generation: 0, next_call: 0, openings: 0, changes: 0 };
-        Self { settings, inner: Arc::new(Mutex::new(inner)) }
-    }
-
-    /// Asks to make a call.
-    ///
-    /// # Errors
-    /// [`Refused`] while it is open, and while it is half-open with all its probes under way.
-    pub fn admit(&self, now: UnixMicros) -> Result<Permit, Refused> {
-        let mut inner = self.inner.lock();
-        self.turn(&mut inner, now);
-        let call = inner.next_call;
-        match &mut inner.phase {
-            Phase::Closed { .. } => {}
-            Phase::Open { .. } => return Err(Refused { state: State::Open }),
-            Phase::HalfOpen { under_way, .. } if under_way.len() >= self.settings.probes => {
-                return Err(Refused { state: State::HalfOpen });
-            }
-            Phase::HalfOpen { under_way, .. } => under_way.push((call, now.plus(self.settings.probe_timeout))),
-        }
-        inner.next_call += 1;
-        Ok(Permit { breaker: self.clone(), generation: inner.generation, call, done: false })
+    pub fn new(settings: Settings, seed: u64, now: UnixMicros) -> Self {
+        let settings = Settings { probes: settings.probes.clamp(1, MAX_PROBES), ..settings };
+        Self { settings, seed, word: AtomicU64::new(Word::NEW.pack()), counts: Counts::new(settings.window), times: Times::new(now) }
     }
 
     /// What it is doing at `now`.
     #[must_use]
     pub fn state(&self, now: UnixMicros) -> State {
-        let mut inner = self.inner.lock();
-        self.turn(&mut inner, now);
-        match inner.phase {
-            Phase::Closed { .. } => State::Closed,
-            Phase::Open { .. } => State::Open,
-            Phase::HalfOpen { .. } => State::HalfOpen,
-        }
+        State::of(self.turned(now).mode)
     }
 
     /// How often its state has changed.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.inner.lock().changes
+        self.times.changes.load(Ordering::Relaxed)
     }
 
-    /// What time alone changes: a pause that is over, a probe that is overdue.
-    fn turn(&self, inner: &mut Inner, now: UnixMicros) {
-        if let Phase::HalfOpen { under_way, .. } = &inner.phase
-            && under_way.iter().any(|(_, due)| *due <= now)
-        {
-            self.open(inner, now);
+    /// How long it has been in each state, in the order of [`State::ALL`].
+    #[must_use]
+    pub fn times(&self, now: UnixMicros) -> [Duration; State::ALL.len()] {
+        self.times.read(self.state(now), now)
+    }
+
+    /// What [`Breaker::why`] says of one that was tripped.
+    pub const TRIPPED: &str = "it was tripped";
+
+    /// Why it is open, half-open or forced, in words; nothing while it is closed.
+    #[must_use]
+    pub fn why(&self, now: UnixMicros) -> &'static str {
+        match self.turned(now).mode {
+            Mode::Closed => "",
+            Mode::HalfOpen => "finding out whether it answers again",
+            Mode::ForcedOpen | Mode::ForcedClosed => "an operator said so",
+            Mode::OpenByFailures => "too many calls failed",
+            Mode::OpenBySlowCalls => "too many calls were slow",
+            Mode::OpenByProbe => "a probe failed or was slow",
+            Mode::OpenByOverdue => "a probe did not report in time",
+            Mode::OpenByTrip => Self::TRIPPED,
         }
-        if matches!(inner.phase, Phase::Open { until } if until <= now) {
-            change(inner, Phase::HalfOpen { under_way: Vec::with_capacity(self.settings.probes), successes: 0 });
+    }
+
+    /// Opens it until `until` (forced open), or lets all calls pass until then (forced closed), whatever they come to. At
+    /// most a year ahead.
+    pub fn force(&self, open: bool, until: UnixMicros, now: UnixMicros) {
+        let mode = if open { Mode::ForcedOpen } else { Mode::ForcedClosed };
+        self.change(now, |word| Some(word.change(mode, word::due(now, until.since(now)))));
+    }
+
+    /// Ends a force: what was forced open is probed, what was forced closed counts from nothing. Whether there was one.
+    pub fn release(&self, now: UnixMicros) -> bool {
+        self.change(now, released)
+    }
+
+    /// Opens it for its next pause, for a reason of the caller's own. Whether it was closed or half-open; a force stays.
+    pub fn trip(&self, now: UnixMicros) -> bool {
+        self.change(now, |word| matches!(word.mode, Mode::Closed | Mode::HalfOpen).then(|| self.opened(word, Mode::OpenByTrip, now)))
+    }
+
+    /// The word, after what time alone has changed: a pause that is over, a probe that is overdue.
+    fn turned(&self, now: UnixMicros) -> Word {
+        loop {
+            let word = Word::unpack(self.word.load(Ordering::Acquire));
+            match self.turn(word, now) {
+                None => return word,
+                Some(next) => _ = self.swap(word, next, now),
+            }
         }
     }
 
-    fn open(&self, inner: &mut Inner, now: UnixMicros) {
-        // 2^16 times the first pause is above any limit that makes sense; the shift cannot overflow.
-        let pause = self.settings.pause.saturating_mul(1 << inner.openings.min(16)).min(self.settings.pause_max);
-        inner.openings = inner.openings.saturating_add(1);
-        change(inner, Phase::Open { until: now.plus(pause) });
+    fn turn(&self, word: Word, now: UnixMicros) -> Option<Word> {
+        if word.mode == Mode::Closed || !word.is_over(now) {
+            return None;
+        }
+        match word.mode {
+            Mode::HalfOpen if word.under_way == 0 => None,
+            Mode::HalfOpen => Some(self.opened(word, Mode::OpenByOverdue, now)),
+            Mode::ForcedOpen | Mode::ForcedClosed => released(word),
+            _ => Some(word.change(Mode::HalfOpen, 0)),
+        }
     }
 
-    fn report(&self, permit: &Permit, outcome: Outcome, now: UnixMicros) {
-        let mut inner = self.inner.lock();
-        if inner.generation != permit.generation {
+    /// Another mode, as `next` says of the mode that it finds.
+    fn change(&self, now: UnixMicros, next: impl Fn(Word) -> Option<Word>) -> bool {
+        loop {
+            let word = self.turned(now);
+            match next(word) {
+                None => return false,
+                Some(next) if self.swap(word, next, now) => return true,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Puts `next` where `word` is; whether it still was.
+    fn swap(&self, word: Word, next: Word, now: UnixMicros) -> bool {
+        let swapped = self.word.compare_exchange(word.pack(), next.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if swapped && word.generation != next.generation {
+            self.times.changed(State::of(word.mode), now);
+        }
+        swapped
+    }
+
+    fn opened(&self, word: Word, why: Mode, now: UnixMicros) -> Word {
+        let settings = self.settings;
+        let pause = settings.pause.saturating_mul(1 << word.openings).min(settings.pause_max);
+        // The draw is a share of 2^32; the jitter at most the whole pause.
+        let draw = u128::from(mixed(self.seed ^ u64::from(word.generation)) >> 32);
+        let jitter = (pause.as_micros() * u128::from(settings.jitter_ppm.min(1_000_000)) / 1_000_000 * draw) >> 32;
+        word.opened(why, word::due(now, pause - Duration::from_micros(jitter as u64)))
+    }
+
+    fn admitted(&self, now: UnixMicros) -> Result<Ticket, Refused> {
+        loop {
+            let word = self.turned(now);
+            let ticket = Ticket { generation: word.generation, at: now };
+            match word.mode {
+                Mode::Closed | Mode::ForcedClosed => return Ok(ticket),
+                Mode::HalfOpen if word.under_way + word.succeeded < self.settings.probes => {
+                    let due = if word.under_way == 0 { word::due(now, self.settings.probe_timeout) } else { word.due };
+                    if self.swap(word, Word { under_way: word.under_way + 1, due, ..word }, now) {
+                        return Ok(ticket);
+                    }
+                }
+                mode => return Err(Refused { state: State::of(mode) }),
+            }
+        }
+    }
+
+    fn answered(&self, ticket: Ticket, failed: bool, now: UnixMicros) {
+        let word = self.turned(now);
+        if word.generation != ticket.generation {
             return;
         }
-        let settings = self.settings;
-        let mut opens = false;
-        let mut closes = false;
-        match &mut inner.phase {
-            Phase::Closed { failed, failures } => {
-                if outcome == Outcome::None {
-                    return;
+        let slow = now.since(ticket.at) >= self.settings.slow;
+        match word.mode {
+            Mode::Closed => {
+                self.counts.add(word.generation, failed, slow, now);
+                if (failed || slow)
+                    && let Some(why) = self.verdict(self.counts.tally(word.generation, now), failed, slow)
+                {
+                    // A closed word changes with its generation alone: where this fails, another has opened or forced it.
+                    self.swap(word, self.opened(word, why, now), now);
                 }
-                failed.push_back(outcome == Outcome::Failure);
-                *failures += usize::from(outcome == Outcome::Failure);
-                if failed.len() > settings.window {
-                    *failures -= usize::from(failed.pop_front().unwrap_or(false));
-                }
-                let share = *failures as u64 * 1_000_000 >= failed.len() as u64 * u64::from(settings.failure_ppm);
-                // A success never opens it, though with it the least number of calls may be reached.
-                opens = outcome == Outcome::Failure && failed.len() >= settings.min_calls && share;
             }
-            Phase::HalfOpen { under_way, successes } => {
-                under_way.retain(|(call, _)| *call != permit.call);
-                *successes += usize::from(outcome == Outcome::Success);
-                opens = outcome == Outcome::Failure;
-                closes = *successes >= settings.probes;
-            }
-            Phase::Open { .. } => {} // no permit is of an open generation
+            Mode::HalfOpen => self.probed(ticket, failed || slow, now),
+            _ => {} // forced closed counts nothing, and no ticket is of an open generation
         }
-        if opens {
-            self.open(&mut inner, now);
-        } else if closes {
-            inner.openings = 0;
-            change(&mut inner, closed());
+    }
+
+    /// Whether so many failures or slow calls are too many. A success never opens it by its number alone.
+    fn verdict(&self, tally: Tally, failed: bool, slow: bool) -> Option<Mode> {
+        let Settings { min_calls, failure_ppm, slow_ppm, .. } = self.settings;
+        let reaches = |count: u64, ppm: u32| tally.calls >= u64::from(min_calls) && count * 1_000_000 >= tally.calls * u64::from(ppm);
+        if failed && reaches(tally.failed, failure_ppm) {
+            Some(Mode::OpenByFailures)
+        } else if slow && reaches(tally.slow, slow_ppm) {
+            Some(Mode::OpenBySlowCalls)
+        } else {
+            None
+        }
+    }
+
+    fn probed(&self, ticket: Ticket, failed: bool, now: UnixMicros) {
+        self.change(now, |word| {
+            if word.generation != ticket.generation {
+                return None;
+            }
+            let succeeded = word.succeeded + 1;
+            Some(match failed {
+                true => self.opened(word, Mode::OpenByProbe, now),
+                false if succeeded >= self.settings.probes => word.closed(),
+                false => Word { under_way: word.under_way - 1, succeeded, ..word },
+            })
+        });
+    }
+
+    /// The ticket's call was not made, or nobody knows what came of it.
+    fn abandoned(&self, ticket: Ticket) {
+        let mut bits = self.word.load(Ordering::Acquire);
+        loop {
+            let word = Word::unpack(bits);
+            if word.generation != ticket.generation || word.mode != Mode::HalfOpen {
+                return;
+            }
+            let next = Word { under_way: word.under_way - 1, ..word };
+            match self.word.compare_exchange(bits, next.pack(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(changed) => bits = changed,
+            }
         }
     }
 }
 
-fn closed() -> Phase {
-    Phase::Closed { failed: VecDeque::new(), failures: 0 }
+fn released(word: Word) -> Option<Word> {
+    match word.mode {
+        Mode::ForcedOpen => Some(word.change(Mode::HalfOpen, 0)),
+        Mode::ForcedClosed => Some(word.closed()),
+        _ => None,
+    }
 }
 
-fn change(inner: &mut Inner, phase: Phase) {
-    inner.phase = phase;
-    inner.generation += 1;
-    inner.changes += 1;
+/// `splitmix64`'s output function (Steele, Lea and Flood, OOPSLA 2014): neighbours become unlike.
+const fn mixed(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Success,
-    Failure,
-    None,
-}
-
-/// Leave to make one call. Dropped without an outcome (the caller lost interest) it counts for nothing.
+/// How often and how long.
 #[derive(Debug)]
-pub struct Permit {
-    breaker: Breaker,
-    generation: u64,
-    call: u64,
-    done: bool,
+struct Times {
+    changes: std::sync::atomic::AtomicU64,
+    /// Microseconds.
+    since: std::sync::atomic::AtomicI64,
+    /// Microseconds in each state, without the present one.
+    spent: [std::sync::atomic::AtomicU64; State::ALL.len()],
 }
 
-impl Permit {
-    /// The other side answered.
-    pub fn succeeded(mut self, now: UnixMicros) {
-        self.done = true;
-        self.breaker.report(&self, Outcome::Success, now);
+impl Times {
+    fn new(now: UnixMicros) -> Self {
+        Self { changes: 0.into(), since: now.0.into(), spent: Default::default() }
     }
 
-    /// It failed, or was too late.
-    pub fn failed(mut self, now: UnixMicros) {
-        self.done = true;
-        self.breaker.report(&self, Outcome::Failure, now);
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if !self.done {
-            self.breaker.report(self, Outcome::None, UnixMicros::default());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use proptest::prelude::*;
-
-    const SETTINGS: Settings = Settings {
-        window: 10,
-        min_calls: 4,
-        failure_ppm: 500_000,
-        pause: Duration::from_secs(1),
-        pause_max: Duration::from_secs(3),
-        probes: 2,
-        probe_timeout: Duration::from_secs(5),
-    };
-
-    fn at(seconds: i64) -> UnixMicros {
-        UnixMicros(seconds * 1_000_000)
+    fn changed(&self, from: State, now: UnixMicros) {
+        let since = UnixMicros(self.since.swap(now.0, Ordering::Relaxed));
+        self.spent[from as usize].fetch_add(now.since(since).as_micros() as u64, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn opened(now: UnixMicros) -> Breaker {
-        let breaker = Breaker::new(SETTINGS);
-        for _ in 0..4 {
-            breaker.admit(now).unwrap().failed(now);
-        }
-        assert_eq!(breaker.state(now), State::Open);
-        breaker
-    }
-
-    #[test]
-    fn stays_closed_below_the_least_calls_and_the_share() {
-        let breaker = Breaker::new(SETTINGS);
-        for _ in 0..3 {
-            breaker.admit(at(0)).unwrap().failed(at(0));
-        }
-        assert_eq!(breaker.state(at(0)), State::Closed);
-        let breaker = Breaker::new(SETTINGS);
-        for call in 0..100 {
-            let permit = breaker.admit(at(0)).unwrap();
-            if call % 10 < 4 && call % 2 == 0 { permit.failed(at(0)) } else { permit.succeeded(at(0)) }
-        }
-        assert_eq!((breaker.state(at(0)), breaker.changes()), (State::Closed, 0));
-    }
-
-    #[test]
-    fn only_the_window_counts() {
-        let breaker = Breaker::new(SETTINGS);
-        for _ in 0..50 {
-            breaker.admit(at(0)).unwrap().succeeded(at(0));
-        }
-        for _ in 0..5 {
-            breaker.admit(at(0)).unwrap().failed(at(0));
-        }
-        assert_eq!(breaker.state(at(0)), State::Open);
-    }
-
-    #[test]
-    fn refuses_while_open_then_lets_a_bounded_number_of_probes_through() {
-        let breaker = opened(at(0));
-        assert_eq!(breaker.admit(at(0)).unwrap_err().state, State::Open);
-        let (first, second) = (breaker.admit(at(1)).unwrap(), breaker.admit(at(1)).unwrap());
-        assert_eq!(breaker.admit(at(1)).unwrap_err().state, State::HalfOpen);
-        first.succeeded(at(1));
-        assert_eq!(breaker.state(at(1)), State::HalfOpen);
-        second.succeeded(at(1));
-        assert_eq!(breaker.state(at(1)), State::Closed);
-    }
-
-    #[test]
-    fn a_failed_probe_doubles_the_pause_up_to_its_limit() {
-        let breaker = opened(at(0));
-        let mut now = 1;
-        for pause in [2, 3, 3] {
-            breaker.admit(at(now)).unwrap().failed(at(now));
-            assert_eq!(breaker.state(at(now + pause - 1)), State::Open);
-            now += pause;
-            assert_eq!(breaker.state(at(now)), State::HalfOpen);
-        }
-    }
-
-    #[test]
-    fn a_dropped_probe_gives_its_place_back() {
-        let breaker = opened(at(0));
-        for _ in 0..10 {
-            drop((breaker.admit(at(1)).unwrap(), breaker.admit(at(1)).unwrap()));
-        }
-        assert_eq!(breaker.state(at(1)), State::HalfOpen);
-    }
-
-    #[test]
-    fn a_probe_that_never_reports_counts_as_failed() {
-        let breaker = opened(at(0));
-        let lost = breaker.admit(at(1)).unwrap();
-        assert_eq!(breaker.state(at(5)), State::HalfOpen);
-        assert_eq!(breaker.state(at(6)), State::Open);
-        lost.succeeded(at(6)); // too late: of another generation
-        assert_eq!(breaker.state(at(6)), State::Open);
-        assert_eq!(breaker.state(at(8)), State::HalfOpen);
-    }
-
-    #[test]
-    fn an_outcome_of_before_it_opened_changes_nothing() {
-        let breaker = Breaker::new(SETTINGS);
-        let old = breaker.admit(at(0)).unwrap();
-        for _ in 0..4 {
-            breaker.admit(at(0)).unwrap().failed(at(0));
-        }
-        assert_eq!(breaker.state(at(1)), State::HalfOpen);
-        old.failed(at(1));
-        assert_eq!(breaker.state(at(1)), State::HalfOpen);
-    }
-
-    proptest! {
-        /// Whatever happened, a healthy other side gets its calls back.
-        #[test]
-        fn never_sticks(steps in prop::collection::vec((0..4_u8, 0..3_i64), 0..200)) {
-            let breaker = Breaker::new(SETTINGS);
-            let mut now = 0;
-            let mut held = Vec::new();
-            for (step, passes) in steps {
-                now += passes;
-                match (step, breaker.admit(at(now))) {
-                    (_, Err(_)) => {}
-                    (0, Ok(permit)) => permit.succeeded(at(now)),
-                    (1, Ok(permit)) => permit.failed(at(now)),
-                    (2, Ok(permit)) => held.push(permit),
-                    (_, Ok(permit)) => drop(permit),
-                }
-                prop_assert!(held.len() < 200);
-            }
-            // A lost probe costs its timeout and one longest pause; then two probes succeed.
-            now += 9;
-            let _ = breaker.state(at(now));
-            now += 9;
-            for _ in 0..2 {
-                if let Ok(permit) = breaker.admit(at(now)) { permit.succeeded(at(now)); }
-            }
-            prop_assert_eq!(breaker.state(at(now)), State::Closed);
-        }
+    fn read(&self, state: State, now: UnixMicros) -> [Duration; State::ALL.len()] {
+        let mut spent = self.spent.each_ref().map(|micros| Duration::from_micros(micros.load(Ordering::Relaxed)));
+        spent[state as usize] += now.since(UnixMicros(self.since.load(Ordering::Relaxed)));
+        spent
     }
 }

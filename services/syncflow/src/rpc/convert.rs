@@ -128,6 +128,7 @@ fn no_bid_reason(reason: Reason) -> pb::NoBidReason {
         Reason::NotReady => pb::NoBidReason::NotReady,
         Reason::Deadline => pb::NoBidReason::Deadline,
         Reason::Test => pb::NoBidReason::Test,
+        Reason::Platform => pb::NoBidReason::Platform,
     }
 }
 

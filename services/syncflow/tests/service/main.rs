@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod bids;
+mod breakers;
 mod budgets;
 mod fakes;
 mod formats;
