@@ -41,7 +41,7 @@ pub struct Metrics {
     spend: CounterVec,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
-    breaker_state: IntGaugeVec,
+    breaker_state: [IntGauge; State::ALL.len()],
     breaker_changes: IntGauge,
 }
 
@@ -54,6 +54,11 @@ impl Metrics {
         let counter = |name: &str, help: &str| registry.add(IntCounter::new(name, help));
         let gauge = |name: &str, help: &str| registry.add(IntGauge::new(name, help));
         let budget = ["client", "campaign", "currency"];
+        let breaker_state = gauges(
+            "syncflow_circuit_breaker_state_count",
+            "circuit breakers by the state that they are in",
+            &["platform", "state"],
+        );
         Self {
             bids: counters("syncflow_bids_total", "bids made", &["platform", "currency"]),
             no_bids: counters("syncflow_no_bids_total", "opportunities not bid on, by reason", &["reason"]),
@@ -77,11 +82,7 @@ impl Metrics {
                 .add(CounterVec::new(Opts::new("syncflow_spend_total", "settled spend, units of the currency"), &["platform", "currency"])),
             spent: gauges("syncflow_budget_spent_micros", "settled spend of the campaign, micros", &budget),
             limit: gauges("syncflow_budget_limit_micros", "total budget of the campaign, micros", &budget),
-            breaker_state: gauges(
-                "syncflow_circuit_breaker_state_count",
-                "circuit breakers by the state that they are in",
-                &["platform", "state"],
-            ),
+            breaker_state: State::ALL.map(|state| breaker_state.with_label_values(&[SYNCVALUE, state.as_str()])),
             breaker_changes: gauge("syncflow_circuit_breaker_changes", "state changes of the circuit breaker since the start"),
         }
     }
@@ -102,8 +103,8 @@ impl Metrics {
     /// Where the breaker stands.
     pub fn breaker(&self, breaker: &Breaker, now: UnixMicros) {
         let state = breaker.state(now);
-        for each in State::ALL {
-            self.breaker_state.with_label_values(&[SYNCVALUE, each.as_str()]).set(i64::from(each == state));
+        for (each, gauge) in State::ALL.into_iter().zip(&self.breaker_state) {
+            gauge.set(i64::from(each == state));
         }
         self.breaker_changes.set(i64::try_from(breaker.changes()).unwrap_or(i64::MAX));
     }

@@ -5,6 +5,7 @@
 //! `MAX_BATCH` are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
@@ -38,6 +39,12 @@ const STALL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Predictor {
     questions: mpsc::Sender<Question>,
+    watched: Arc<Watched>,
+}
+
+/// What an answer is told to. One for all that are asked: handles are counted, and a question would count each of them.
+#[derive(Debug)]
+struct Watched {
     breaker: Breaker,
     clock: Clock,
     metrics: Metrics,
@@ -71,9 +78,7 @@ struct Question {
 pub struct Pending {
     answer: oneshot::Receiver<pb::Prediction>,
     permit: Permit,
-    clock: Clock,
-    metrics: Metrics,
-    breaker: Breaker,
+    watched: Arc<Watched>,
 }
 
 impl Predictor {
@@ -87,7 +92,7 @@ impl Predictor {
     ) -> (Self, impl Future<Output = ()>) {
         let (questions, waiting) = mpsc::channel(MAX_WAITING);
         metrics.breaker(&breaker, clock.now());
-        let predictor = Self { questions, breaker, clock, metrics };
+        let predictor = Self { questions, watched: Arc::new(Watched { breaker, clock, metrics }) };
         (predictor, async move {
             let _ = stop.run_until_cancelled(serve(SyncValueServiceClient::new(channel), waiting)).await;
         })
@@ -96,14 +101,14 @@ impl Predictor {
     /// Asks; nothing where the breaker refuses or too many wait already.
     #[must_use]
     pub fn ask(&self, subject: Subject) -> Option<Pending> {
-        let now = self.clock.now();
-        let permit = self.breaker.admit(now);
-        self.metrics.breaker(&self.breaker, now);
+        let Watched { breaker, clock, metrics } = &*self.watched;
+        let now = clock.now();
+        let permit = breaker.admit(now);
+        metrics.breaker(breaker, now);
         let permit = permit.ok()?;
         let (answer, pending) = oneshot::channel();
-        let (clock, metrics, breaker) = (self.clock.clone(), self.metrics.clone(), self.breaker.clone());
         match self.questions.try_send(Question { subject, answer }) {
-            Ok(()) => Some(Pending { answer: pending, permit, clock, metrics, breaker }),
+            Ok(()) => Some(Pending { answer: pending, permit, watched: self.watched.clone() }),
             Err(_) => {
                 permit.failed(now);
                 None
@@ -116,12 +121,13 @@ impl Pending {
     /// The prediction, if it comes by `deadline` and says something of this customer.
     pub async fn answer(self, deadline: Instant) -> Option<Prediction> {
         let answer = tokio::time::timeout_at(deadline, self.answer).await;
-        let now = self.clock.now();
+        let Watched { breaker, clock, metrics } = &*self.watched;
+        let now = clock.now();
         let answered = match answer {
             Ok(Ok(prediction)) if ids::check("model", &prediction.model).is_ok() => Some(prediction),
             Ok(_) => None,
             Err(_) => {
-                self.metrics.predictions_late.inc();
+                metrics.predictions_late.inc();
                 None
             }
         };
@@ -130,7 +136,7 @@ impl Pending {
         } else {
             self.permit.failed(now)
         }
-        self.metrics.breaker(&self.breaker, now);
+        metrics.breaker(breaker, now);
         answered.and_then(known)
     }
 }
