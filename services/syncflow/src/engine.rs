@@ -19,6 +19,7 @@ use kiki::clock::{Clock, UnixMicros};
 use kiki::guardrail::{Policy, Refusals};
 use kiki::ids::{CustomerKey, Pseudonyms};
 use kiki::leaf;
+use kiki::money::{Micros, Nanos};
 use tokio::time::Instant;
 
 use crate::clients::leases::{Leases, NoSlot};
@@ -31,7 +32,7 @@ use crate::domain::creative::Creative;
 use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
-use crate::domain::receipt::{Purpose, Receipt, ReceiptKeys};
+use crate::domain::receipt::{Content, Purpose, Receipt, ReceiptKeys};
 use crate::domain::targeting::Campaign;
 use crate::frequency::{Customers, Frequency};
 use crate::metrics::Metrics;
@@ -77,17 +78,22 @@ impl Reason {
     }
 }
 
-/// A bid.
+/// A bid. It is kept for as long as its opportunity may come again, so what can be made of other things is not in it.
 #[derive(Debug)]
 pub struct Bid {
-    /// The campaign that bids, what it shows and what it pays.
-    pub candidate: Candidate,
+    /// The campaign that bids.
+    pub campaign: Arc<Campaign>,
+    /// What it shows.
+    pub creative: Arc<Creative>,
+    /// What it pays.
+    pub price: Nanos,
+    /// What the customer is expected to be worth.
+    pub predicted_ltv: Micros,
+    /// Who said so.
+    pub prediction_status: leaf::PredictionStatus,
     /// Its slot under the lease.
     pub slot: Slot,
-    /// What its notices bring back.
-    pub receipt: String,
-    /// What its click brings back; it moves no money.
-    pub click: String,
+    receipt: Content,
 }
 
 /// What an opportunity got.
@@ -320,14 +326,23 @@ impl Engine {
     }
 
     fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
-        let content = decided.receipt(&candidate, &slot, self.notice_window);
-        self.frequency.tell(&content, Fate::Open, decided.now);
-        let [receipt, click] = [Purpose::Notice, Purpose::Click].map(|purpose| self.receipts.seal(&content, purpose));
+        let receipt = decided.receipt(&candidate, &slot, self.notice_window);
+        self.frequency.tell(&receipt, Fate::Open, decided.now);
+        let receipt = self.receipts.content(&receipt);
         decided.took(&candidate, &slot);
         let ticket = self.recorder.push(decided.entries);
         let labels = [decided.opportunity.platform.as_str(), candidate.campaign.currency.code()];
         self.metrics.bids.with_label_values(&labels).inc();
-        Answered { answer: Arc::new(Answer::Bid(Bid { candidate, slot, receipt, click })), ticket }
+        let Candidate { campaign, creative, price, prediction, .. } = candidate;
+        let (predicted_ltv, prediction_status) = (prediction.ltv, prediction.status);
+        let bid = Bid { campaign, creative, price, predicted_ltv, prediction_status, slot, receipt };
+        Answered { answer: Arc::new(Answer::Bid(bid)), ticket }
+    }
+
+    /// What the bid's notices bring back, or its click.
+    #[must_use]
+    pub fn receipt(&self, bid: &Bid, purpose: Purpose) -> String {
+        self.receipts.seal(&bid.receipt, purpose)
     }
 }
 

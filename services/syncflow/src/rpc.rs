@@ -40,7 +40,7 @@ impl SyncFlowService for Service {
         if await_durable {
             self.engine.recorder.wait(answered.ticket).await;
         }
-        Ok(Response::new(convert::answer(&answered.answer, &self.public_url)))
+        Ok(Response::new(convert::answer(&answered.answer, &self.engine, &self.public_url)))
     }
 
     type BidStreamStream = ReceiverStream<Result<pb::BidStreamResponse, Status>>;

@@ -12,7 +12,8 @@ use crate::domain::click;
 use crate::domain::notice::Word;
 use crate::domain::openrtb::{Media, Native, Size};
 use crate::domain::opportunity::{Opportunity, Shape, key};
-use crate::engine::{Answer, Bid, Reason};
+use crate::domain::receipt::Purpose;
+use crate::engine::{Answer, Bid, Engine, Reason};
 use crate::error::Error;
 use crate::notices::{Outcome, Purchase};
 
@@ -89,28 +90,29 @@ fn shape(message: &pb::Opportunity) -> Option<Shape> {
     }
 }
 
-pub(super) fn answer(answer: &Answer, public_url: &str) -> pb::BidResponse {
+pub(super) fn answer(answer: &Answer, engine: &Engine, public_url: &str) -> pb::BidResponse {
     use pb::bid_response::Result as Either;
     let result = match answer {
-        Answer::Bid(bid) => Either::Bid(self::bid(bid, public_url)),
+        Answer::Bid(bid) => Either::Bid(self::bid(bid, engine, public_url)),
         Answer::NoBid(reason, detail) => Either::NoBid(pb::NoBid { reason: no_bid_reason(*reason).into(), detail: detail.clone() }),
     };
     pb::BidResponse { result: Some(result) }
 }
 
-fn bid(bid: &Bid, public_url: &str) -> pb::Bid {
-    let candidate = &bid.candidate;
+fn bid(bid: &Bid, engine: &Engine, public_url: &str) -> pb::Bid {
+    let Bid { campaign, creative, slot, .. } = bid;
+    let click = engine.receipt(bid, Purpose::Click);
     pb::Bid {
-        bid_id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
-        client: candidate.campaign.client.clone(),
-        campaign: candidate.campaign.id.clone(),
-        currency: candidate.campaign.currency.code().to_owned(),
-        price_nanos: candidate.price.get(),
-        creative: candidate.creative.id.clone(),
-        receipt: bid.receipt.clone(),
-        predicted_ltv_micros: candidate.prediction.ltv.get(),
-        prediction_status: candidate.prediction.status.into(),
-        markup: candidate.creative.render(&click::address(public_url, &bid.click, &candidate.creative.click_url)),
+        bid_id: format!("{}-{}", slot.lease_id, slot.sequence),
+        client: campaign.client.clone(),
+        campaign: campaign.id.clone(),
+        currency: campaign.currency.code().to_owned(),
+        price_nanos: bid.price.get(),
+        creative: creative.id.clone(),
+        receipt: engine.receipt(bid, Purpose::Notice),
+        predicted_ltv_micros: bid.predicted_ltv.get(),
+        prediction_status: bid.prediction_status.into(),
+        markup: creative.render(&click::address(public_url, &click, &creative.click_url)),
     }
 }
 

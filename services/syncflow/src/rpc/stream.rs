@@ -93,7 +93,7 @@ impl Conversation {
         for prepared in prepared {
             let answered = self.engine.decide(prepared).await;
             ticket = ticket.max(answered.ticket);
-            responses.push(convert::answer(&answered.answer, &self.public_url));
+            responses.push(convert::answer(&answered.answer, &self.engine, &self.public_url));
         }
         self.answered += count as u64;
         self.waiting.push_back((self.answered, ticket));
