@@ -37,6 +37,7 @@ use crate::domain::targeting::Campaign;
 use crate::frequency::{Customers, Frequency};
 use crate::metrics::Metrics;
 use memo::Memo;
+use recorded::Decision;
 
 /// Why there is no bid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -392,41 +393,17 @@ impl Decided<'_> {
     }
 
     fn refused(&mut self, candidate: &Candidate, refusals: Refusals) {
-        let decision = leaf::Decision { refusals: refusals.0, ..self.decision(candidate) };
-        self.push(candidate, decision);
+        self.push(candidate, refusals, None);
     }
 
     fn took(&mut self, candidate: &Candidate, slot: &Slot) {
-        let decision = leaf::Decision { lease_id: slot.lease_id, epoch: slot.epoch, sequence: slot.sequence, ..self.decision(candidate) };
-        self.push(candidate, decision);
+        self.push(candidate, Refusals::NONE, Some(slot));
     }
 
-    fn push(&mut self, candidate: &Candidate, decision: leaf::Decision) {
-        self.entries.push(Entry {
-            client: candidate.campaign.client.clone(),
-            campaign: candidate.campaign.id.clone(),
-            currency: candidate.campaign.currency.code().to_owned(),
-            policy_digest: self.policy.digest,
-            decision,
-        });
-    }
-
-    fn decision(&self, candidate: &Candidate) -> leaf::Decision {
-        leaf::Decision {
-            at: Some(self.now.into()),
-            exchange: self.opportunity.exchange.clone(),
-            platform: self.opportunity.platform.clone(),
-            opportunity: self.opportunity.key.to_vec().into(),
-            customer: self.customer(candidate).map(|key| key.0.to_vec()).unwrap_or_default().into(),
-            price_nanos: candidate.price.get(),
-            p_conversion_ppb: candidate.p_conversion_ppb,
-            predicted_ltv_micros: candidate.prediction.ltv.get(),
-            model: candidate.prediction.model.clone(),
-            prediction_status: candidate.prediction.status.into(),
-            creative: candidate.creative.id.clone(),
-            rules: candidate.rules.clone(),
-            ..recorded::place(self.opportunity)
-        }
+    fn push(&mut self, candidate: &Candidate, refusals: Refusals, slot: Option<&Slot>) {
+        let (at, customer) = (self.now, self.customer(candidate));
+        let decision = Decision { at, opportunity: self.opportunity, customer, candidate, refusals, slot }.encode();
+        self.entries.push(Entry { campaign: candidate.campaign.clone(), policy_digest: self.policy.digest, decision });
     }
 
     fn receipt(&self, candidate: &Candidate, slot: &Slot, window: Duration) -> Receipt {

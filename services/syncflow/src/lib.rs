@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod notices;
 mod rpc;
 pub mod store;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,7 +104,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let mut tasks = vec![
         tokio::spawn(predicting),
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
-        tokio::spawn(recorder.clone().run(shield.clone(), source, stop.clone(), FLUSH)),
+        tokio::spawn(recorder.clone().run(runtime::channel(&config.shield)?, source, stop.clone(), FLUSH)),
     ];
     let mut shared: Option<Box<dyn store::Counter>> = None;
     if let Some(url) = &config.frequency {
