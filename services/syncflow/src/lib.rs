@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::{HolderId, Key, Pseudonyms};
-use kiki::pb::syncflow::v1::sync_flow_service_server::SyncFlowServiceServer;
 use kiki::runtime::{self, Listeners};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -66,7 +65,7 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let (engine, notices) = (parts.engine.clone(), parts.notices);
     let service = rpc::Service { engine: engine.clone(), notices: notices.clone(), public_url: public_url.clone() };
     let grpc =
-        SyncFlowServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);
+        rpc::server::SyncFlowServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
     let web = http::router(http::Web { engine, notices, public_url });
     let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;

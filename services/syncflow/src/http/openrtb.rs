@@ -82,7 +82,7 @@ fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {
         id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
         impid: imp_id.to_owned(),
         price_nanos: bid.price.get(),
-        adm: creative.render(&click::address(&web.public_url, &click, &creative.click_url)),
+        adm: creative.render(&click::address(&web.public_url, &click, &creative.click_to)),
         crid: creative.crid.clone(),
         cid: campaign.id.clone(),
         adomain: creative.adomain.clone(),

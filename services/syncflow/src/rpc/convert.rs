@@ -1,11 +1,13 @@
 //! Between messages and domain values; every refusal names its field.
 
+use bytes::Bytes;
 use kiki::clock::UnixMicros;
 use kiki::ids;
 use kiki::leaf::CreativeFormat;
 use kiki::money::{Currency, Nanos};
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncshield::v1 as shield;
+use tonic::Status;
 
 use crate::config::Exchanges;
 use crate::domain::click;
@@ -16,6 +18,7 @@ use crate::domain::receipt::Purpose;
 use crate::engine::{Answer, Bid, Engine, Reason};
 use crate::error::Error;
 use crate::notices::{Outcome, Purchase};
+use crate::wire::Fields;
 
 /// Bytes of a request's or impression's id.
 const MAX_KEY_BYTES: usize = 128;
@@ -90,30 +93,36 @@ fn shape(message: &pb::Opportunity) -> Option<Shape> {
     }
 }
 
-pub(super) fn answer(answer: &Answer, engine: &Engine, public_url: &str) -> pb::BidResponse {
-    use pb::bid_response::Result as Either;
-    let result = match answer {
-        Answer::Bid(bid) => Either::Bid(self::bid(bid, engine, public_url)),
-        Answer::NoBid(reason, detail) => Either::NoBid(pb::NoBid { reason: no_bid_reason(*reason).into(), detail: detail.clone() }),
-    };
-    pb::BidResponse { result: Some(result) }
+/// A message that prost reads.
+pub(super) fn read<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|error| Status::internal(error.to_string())) // as tonic's own decoder has it
 }
 
-fn bid(bid: &Bid, engine: &Engine, public_url: &str) -> pb::Bid {
-    let Bid { campaign, creative, slot, .. } = bid;
-    let click = engine.receipt(bid, Purpose::Click);
-    pb::Bid {
-        bid_id: format!("{}-{}", slot.lease_id, slot.sequence),
-        client: campaign.client.clone(),
-        campaign: campaign.id.clone(),
-        currency: campaign.currency.code().to_owned(),
-        price_nanos: bid.price.get(),
-        creative: creative.id.clone(),
-        receipt: engine.receipt(bid, Purpose::Notice),
-        predicted_ltv_micros: bid.predicted_ltv.get(),
-        prediction_status: bid.prediction_status.into(),
-        markup: creative.render(&click::address(public_url, &click, &creative.click_url)),
+/// Writes a `BidResponse`.
+pub(super) fn answer(answer: &Answer, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
+    match answer {
+        Answer::Bid(bid) => to.message(1, |to| self::bid(bid, engine, public_url, to)),
+        Answer::NoBid(reason, detail) => to.message(2, |to| {
+            to.signed(1, i32::from(no_bid_reason(*reason)));
+            to.text(2, detail);
+        }),
     }
+}
+
+/// Writes a `Bid`.
+fn bid(bid: &Bid, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
+    let Bid { campaign, creative, slot, .. } = bid;
+    to.text(1, &format!("{}-{}", slot.lease_id, slot.sequence));
+    to.text(2, &campaign.client);
+    to.text(3, &campaign.id);
+    to.text(4, campaign.currency.code());
+    to.signed(5, bid.price.get());
+    to.text(6, &creative.id);
+    to.text(7, &engine.receipt(bid, Purpose::Notice));
+    to.signed(8, bid.predicted_ltv.get());
+    to.signed(9, i32::from(bid.prediction_status));
+    let click = click::address(public_url, &engine.receipt(bid, Purpose::Click), &creative.click_to);
+    to.text(10, &creative.render(&click));
 }
 
 fn no_bid_reason(reason: Reason) -> pb::NoBidReason {
