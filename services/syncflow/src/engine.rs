@@ -11,7 +11,7 @@
 mod memo;
 mod recorded;
 
-use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
 use crate::domain::receipt::{Content, Purpose, Receipt, ReceiptKeys};
 use crate::domain::targeting::Campaign;
-use crate::frequency::{Customers, Frequency};
+use crate::frequency::Frequency;
 use crate::metrics::Metrics;
 use memo::Memo;
 use recorded::Decision;
@@ -140,7 +140,6 @@ pub struct Prepared {
 struct Found {
     policy: Arc<Policy>,
     matches: Vec<Match>,
-    asked: HashMap<Asked, Pending>,
 }
 
 #[derive(Debug)]
@@ -149,10 +148,9 @@ struct Match {
     creative: Arc<Creative>,
     counts: Counts,
     customer: Option<CustomerKey>,
+    /// A prediction each: campaigns of one client may be answered by different models.
+    pending: Option<Pending>,
 }
-
-/// Client and campaign: campaigns of one client may be answered by different models.
-type Asked = (String, String);
 
 /// Everything that a bid needs.
 #[derive(Debug)]
@@ -222,41 +220,25 @@ impl Engine {
             return Err((Reason::Test, "a test is not billed, and not bid on".to_owned()));
         }
         let mut matches = Vec::new();
-        let mut asked = HashMap::new();
         for entry in campaigns.values() {
             let Some(creative) = entry.campaign.fits(opportunity).cloned() else { continue };
             let campaign = entry.campaign.clone();
             let customer = opportunity.customer.as_ref().map(|customer| self.pseudonyms.of(&campaign.client, customer));
-            if let Some(customer) = customer {
-                let key = (campaign.client.clone(), campaign.id.clone());
-                if !asked.contains_key(&key)
-                    && let Some(pending) = self.ask(&campaign, customer, now)
-                {
-                    asked.insert(key, pending);
-                }
-            }
-            matches.push(Match { campaign, creative, counts: entry.counts, customer });
+            let pending = customer.and_then(|customer| self.predictor.ask(Subject { campaign: campaign.clone(), customer, at: now }));
+            matches.push(Match { campaign, creative, counts: entry.counts, customer, pending });
         }
         if matches.is_empty() {
             return Err((Reason::NoMatch, "no campaign fits".to_owned()));
         }
-        Ok(Found { policy, matches, asked })
-    }
-
-    fn ask(&self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> Option<Pending> {
-        self.predictor.ask(Subject {
-            client: campaign.client.clone(),
-            campaign: campaign.id.clone(),
-            customer,
-            currency: campaign.currency.code().to_owned(),
-            horizon_days: campaign.horizon_days,
-            at,
-        })
+        Ok(Found { policy, matches })
     }
 
     /// Decides; an opportunity that was answered before has the same answer again.
     pub async fn decide(&self, prepared: Prepared) -> Answered {
-        let answered = self.memo.answer(prepared.opportunity.key, self.decide_once(prepared)).await;
+        let key = prepared.opportunity.key;
+        // Pinned here, because it has some kilobytes, which the memory would move from hand to hand.
+        let deciding = pin!(self.decide_once(prepared));
+        let answered = self.memo.answer(key, deciding).await;
         if let Answer::NoBid(reason, _) = &*answered.answer {
             self.metrics.no_bids.with_label_values(&[reason.as_str()]).inc();
         }
@@ -269,14 +251,13 @@ impl Engine {
             Ok(found) => found,
             Err((reason, detail)) => return Answered::no_bid(reason, detail, 0),
         };
-        let policy = found.policy.clone();
-        let customers: Customers = found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
-        let predictions = predicted(found.asked, deadline).await;
+        let Found { policy, matches } = found;
+        let predicted = predicted(matches, deadline).await;
         let now = self.clock.now(); // predictions may have taken a while, and leases end on time
-        let (may, mut may_not) = auction::rank(self.value(&opportunity, found.matches, &predictions, &policy, now));
-        let (may, over) = self.frequency.hold(may, &customers, &policy, now, deadline.all).await;
+        let (may, mut may_not) = auction::rank(self.value(&opportunity, predicted, &policy, now));
+        let (may, over) = self.frequency.hold(may, &policy, now, deadline.all).await;
         may_not.extend(over);
-        let mut decided = Decided { opportunity: &opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
+        let mut decided = Decided { opportunity: &opportunity, policy: &policy, now, entries: vec![] };
         for candidate in &may_not {
             decided.refused(candidate, candidate.refusals);
         }
@@ -310,20 +291,18 @@ impl Engine {
     fn value(
         &self,
         opportunity: &Opportunity,
-        matches: Vec<Match>,
-        predictions: &HashMap<Asked, Option<Prediction>>,
+        predicted: Vec<(Match, Option<Prediction>)>,
         policy: &Policy,
         now: UnixMicros,
     ) -> Vec<Candidate> {
-        let candidate = |one: Match| {
-            let key = (one.campaign.client.clone(), one.campaign.id.clone());
-            let predicted = predictions.get(&key).cloned().flatten();
+        let candidate = |(one, predicted): (Match, Option<Prediction>)| {
             let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
             self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
             let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
-            auction::candidate(opportunity, one.campaign, one.creative, prediction, counts, policy, now)
+            let customer = one.customer;
+            Candidate { customer, ..auction::candidate(opportunity, one.campaign, one.creative, prediction, counts, policy, now) }
         };
-        matches.into_iter().map(candidate).collect()
+        predicted.into_iter().map(candidate).collect()
     }
 
     fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
@@ -348,12 +327,16 @@ impl Engine {
 }
 
 /// Waits for the predictions.
-async fn predicted(asked: HashMap<Asked, Pending>, deadline: Deadline) -> HashMap<Asked, Option<Prediction>> {
-    let mut predictions = HashMap::new();
-    for (asked, pending) in asked {
-        predictions.insert(asked, pending.answer(deadline.prediction).await);
+async fn predicted(matches: Vec<Match>, deadline: Deadline) -> Vec<(Match, Option<Prediction>)> {
+    let mut predicted = Vec::with_capacity(matches.len());
+    for mut one in matches {
+        let prediction = match one.pending.take() {
+            Some(pending) => pending.answer(deadline.prediction).await,
+            None => None,
+        };
+        predicted.push((one, prediction));
     }
-    predictions
+    predicted
 }
 
 /// The most telling reason of campaigns that all were refused: a floor that one alone failed by says more than the guardrails of others.
@@ -382,16 +365,11 @@ fn status(status: leaf::PredictionStatus) -> &'static str {
 struct Decided<'a> {
     opportunity: &'a Opportunity,
     policy: &'a Policy,
-    customers: &'a Customers,
     now: UnixMicros,
     entries: Vec<Entry>,
 }
 
 impl Decided<'_> {
-    fn customer(&self, candidate: &Candidate) -> Option<CustomerKey> {
-        self.customers.get(&candidate.campaign.client).copied().flatten()
-    }
-
     fn refused(&mut self, candidate: &Candidate, refusals: Refusals) {
         self.push(candidate, refusals, None);
     }
@@ -401,8 +379,7 @@ impl Decided<'_> {
     }
 
     fn push(&mut self, candidate: &Candidate, refusals: Refusals, slot: Option<&Slot>) {
-        let (at, customer) = (self.now, self.customer(candidate));
-        let decision = Decision { at, opportunity: self.opportunity, customer, candidate, refusals, slot }.encode();
+        let decision = Decision { at: self.now, opportunity: self.opportunity, candidate, refusals, slot }.encode();
         self.entries.push(Entry { campaign: candidate.campaign.clone(), policy_digest: self.policy.digest, decision });
     }
 
@@ -420,7 +397,7 @@ impl Decided<'_> {
             sequence: slot.sequence,
             max_price: candidate.price,
             currency: candidate.campaign.currency,
-            customer: self.customer(candidate),
+            customer: candidate.customer,
             predicted_ltv: candidate.prediction.ltv,
             horizon_days: candidate.campaign.horizon_days,
             p_conversion_ppb: candidate.p_conversion_ppb,

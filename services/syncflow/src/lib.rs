@@ -64,8 +64,9 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let public_url: Arc<str> = config.public_url.trim_end_matches('/').into();
     let (engine, notices) = (parts.engine.clone(), parts.notices);
     let service = rpc::Service { engine: engine.clone(), notices: notices.clone(), public_url: public_url.clone() };
-    let grpc =
-        rpc::server::SyncFlowServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);
+    let grpc = rpc::server::SyncFlowServiceServer::new(service)
+        .max_decoding_message_size(runtime::MAX_MESSAGE)
+        .max_encoding_message_size(runtime::MAX_MESSAGE);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
     let web = http::router(http::Web { engine, notices, public_url });
     let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;

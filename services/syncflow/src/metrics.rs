@@ -54,11 +54,8 @@ impl Metrics {
         let counter = |name: &str, help: &str| registry.add(IntCounter::new(name, help));
         let gauge = |name: &str, help: &str| registry.add(IntGauge::new(name, help));
         let budget = ["client", "campaign", "currency"];
-        let breaker_state = gauges(
-            "syncflow_circuit_breaker_state_count",
-            "circuit breakers by the state that they are in",
-            &["platform", "state"],
-        );
+        let breaker_state =
+            gauges("syncflow_circuit_breaker_state_count", "circuit breakers by the state that they are in", &["platform", "state"]);
         Self {
             bids: counters("syncflow_bids_total", "bids made", &["platform", "currency"]),
             no_bids: counters("syncflow_no_bids_total", "opportunities not bid on, by reason", &["reason"]),

@@ -1,6 +1,9 @@
 //! Protobuf, written from what is borrowed: what each bid leaves would otherwise be copied into a message, text by text, to be
 //! copied once more from there. Who writes gives the fields in the order of their numbers, as prost does.
 
+use kiki::clock::UnixMicros;
+use prost_types::Timestamp;
+
 /// Kinds of a field.
 const VARINT: u32 = 0;
 const BYTES: u32 = 2;
@@ -62,6 +65,13 @@ impl Fields<'_> {
         self.0.extend_from_slice(&length[..bytes]);
         self.0.copy_within(at..end, at + bytes);
         self.0[at..at + bytes].copy_from_slice(&length[..bytes]);
+    }
+
+    /// The fields of a `google.protobuf.Timestamp`.
+    pub(crate) fn timestamp(&mut self, at: UnixMicros) {
+        let Timestamp { seconds, nanos } = at.into();
+        self.signed(1, seconds);
+        self.signed(2, nanos);
     }
 
     fn varint(&mut self, mut value: u64) {

@@ -22,7 +22,7 @@ pub struct Memo {
 
 #[derive(Debug, Default)]
 struct Inner {
-    cells: HashMap<Key, Arc<OnceCell<Answered>>>,
+    cells: HashMap<Key, Arc<OnceCell<Answered>>, foldhash::fast::RandomState>,
     order: VecDeque<Key>,
 }
 

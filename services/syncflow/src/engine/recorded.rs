@@ -3,8 +3,6 @@
 
 use kiki::clock::UnixMicros;
 use kiki::guardrail::Refusals;
-use kiki::ids::CustomerKey;
-use prost_types::Timestamp;
 
 use crate::domain::auction::Candidate;
 use crate::domain::lease::Slot;
@@ -22,7 +20,6 @@ const USUAL: usize = 224;
 pub(super) struct Decision<'a> {
     pub(super) at: UnixMicros,
     pub(super) opportunity: &'a Opportunity,
-    pub(super) customer: Option<CustomerKey>,
     pub(super) candidate: &'a Candidate,
     /// None for a bid, which has a slot.
     pub(super) refusals: Refusals,
@@ -37,15 +34,11 @@ impl Decision<'_> {
         let (places, some_places) = bounded(&opportunity.places, MAX_PLACES);
         let mut out = Vec::with_capacity(USUAL);
         let mut to = Fields(&mut out);
-        let Timestamp { seconds, nanos } = self.at.into();
-        to.message(1, |at| {
-            at.signed(1, seconds);
-            at.signed(2, nanos);
-        });
+        to.message(1, |to| to.timestamp(self.at));
         to.text(2, &opportunity.exchange);
         to.text(3, &opportunity.platform);
         to.bytes(4, &opportunity.key);
-        to.bytes(5, self.customer.as_ref().map_or(&[], |key| &key.0));
+        to.bytes(5, candidate.customer.as_ref().map_or(&[], |key| &key.0));
         to.signed(6, candidate.price.get());
         to.number(7, candidate.p_conversion_ppb.into());
         to.signed(8, candidate.prediction.ltv.get());
@@ -81,6 +74,7 @@ mod tests {
 
     use std::sync::Arc;
 
+    use kiki::ids::CustomerKey;
     use kiki::leaf;
     use kiki::money::{Micros, Nanos};
     use prost::Message as _;
@@ -95,8 +89,16 @@ mod tests {
         let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
         let creative = campaign.creatives[0].clone();
         let prediction = Prediction { ltv: Micros::new(-7), model: "drnn-1".into(), status: leaf::PredictionStatus::Ok };
-        let (price, refusals) = (Nanos::new(9_000_000), Refusals::NONE);
-        Candidate { campaign, creative, prediction, p_conversion_ppb: 5, price, refusals, rules: vec!["r1".into(), "r2".into()] }
+        Candidate {
+            campaign,
+            creative,
+            customer: Some(CustomerKey([8; 16])),
+            prediction,
+            p_conversion_ppb: 5,
+            price: Nanos::new(9_000_000),
+            refusals: Refusals::NONE,
+            rules: vec!["r1".into(), "r2".into()],
+        }
     }
 
     fn opportunity(categories: usize, place: usize) -> Opportunity {
@@ -113,9 +115,9 @@ mod tests {
     }
 
     fn decided(opportunity: &Opportunity, slot: Option<&Slot>) -> leaf::Decision {
-        let (at, customer, candidate) = (UnixMicros(1_700_000_000_123_456), Some(CustomerKey([8; 16])), candidate());
+        let (at, candidate) = (UnixMicros(1_700_000_000_123_456), candidate());
         let refusals = Refusals::NONE.with(leaf::Refusal::Budget);
-        let bytes = Decision { at, opportunity, customer, candidate: &candidate, refusals, slot }.encode();
+        let bytes = Decision { at, opportunity, candidate: &candidate, refusals, slot }.encode();
         let decision = leaf::Decision::decode(bytes.as_slice()).unwrap();
         assert_eq!(decision.encode_to_vec(), bytes, "as prost writes it");
         decision

@@ -31,11 +31,7 @@ const USUAL: usize = 1_024;
 type Answers = mpsc::Sender<Result<Vec<u8>, Status>>;
 
 /// Answers a stream until it ends or its reader goes.
-pub(super) fn answer(
-    engine: Arc<Engine>,
-    public_url: Arc<str>,
-    messages: Streaming<Bytes>,
-) -> ReceiverStream<Result<Vec<u8>, Status>> {
+pub(super) fn answer(engine: Arc<Engine>, public_url: Arc<str>, messages: Streaming<Bytes>) -> ReceiverStream<Result<Vec<u8>, Status>> {
     let (answers, reader) = mpsc::channel(MAX_UNREAD);
     tokio::spawn(async move {
         let durable = engine.recorder.durable();
