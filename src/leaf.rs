@@ -35,6 +35,35 @@ pub fn decode(bytes: &[u8]) -> Result<(Leaf, leaf::Body), LeafError> {
     Ok((leaf, body))
 }
 
+/// As [`decode`], but of a batch of decisions that there is one, and not the decisions: for those who pass over them, which are most
+/// of a log. A leaf that is not as the log writes it, the body behind all else, is read like any other.
+///
+/// # Errors
+/// Those of [`decode`]; what is wrong with a decision is not seen.
+pub fn decode_all_but_decisions(bytes: &[u8]) -> Result<(Leaf, leaf::Body), LeafError> {
+    match before_decisions(bytes) {
+        Some(head) => Ok((Leaf { body: None, ..Leaf::decode(head)? }, leaf::Body::Decisions(DecisionBatch::default()))),
+        None => decode(bytes),
+    }
+}
+
+/// What stands before a batch of decisions that goes up to the leaf's end.
+fn before_decisions(bytes: &[u8]) -> Option<&[u8]> {
+    const DECISIONS: usize = 16;
+    let mut rest = bytes;
+    loop {
+        let head = &bytes[..bytes.len() - rest.len()];
+        let key = prost::decode_length_delimiter(&mut rest).ok()?;
+        let length = prost::decode_length_delimiter(&mut rest).ok()?; // or a number's value
+        match (key >> 3, key & 7) {
+            (DECISIONS, 2) => return (length == rest.len()).then_some(head),
+            (_, 0) => {}
+            (_, 2) => rest = rest.get(length..)?,
+            _ => return None,
+        }
+    }
+}
+
 impl From<i128> for Int128 {
     fn from(value: i128) -> Self {
         Self { high: (value >> 64) as i64, low: value as u64 }
@@ -44,5 +73,52 @@ impl From<i128> for Int128 {
 impl From<&Int128> for i128 {
     fn from(value: &Int128) -> Self {
         (i128::from(value.high) << 64) | i128::from(value.low)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn leaf(body: leaf::Body) -> Leaf {
+        Leaf { log_id: "log".into(), index: 300, client: "acme".into(), continued: true, body: Some(body), ..Default::default() }
+    }
+
+    fn decisions() -> leaf::Body {
+        let decision = Decision { price_nanos: 5, model: "m".into(), ..Default::default() };
+        leaf::Body::Decisions(DecisionBatch { campaign: "spring".into(), decisions: vec![decision; 3], ..Default::default() })
+    }
+
+    #[test]
+    fn passes_over_decisions_and_nothing_else() {
+        let (head, body) = decode_all_but_decisions(&leaf(decisions()).encode_to_vec()).unwrap();
+        assert_eq!((head.index, head.client.as_str(), head.continued), (300, "acme", true));
+        assert_eq!(body, leaf::Body::Decisions(DecisionBatch::default()));
+        let mark = leaf::Body::SpendMark(SpendMark { campaign: "spring".into(), sequence: 9, ..Default::default() });
+        assert_eq!(decode_all_but_decisions(&leaf(mark.clone()).encode_to_vec()).unwrap().1, mark);
+    }
+
+    #[test]
+    fn what_is_not_in_the_logs_order_is_read_in_full() {
+        let bytes = leaf(decisions()).encode_to_vec();
+        let tail = Leaf { client: "late".into(), ..Default::default() }.encode_to_vec();
+        let (head, body) = decode_all_but_decisions(&[bytes, tail].concat()).unwrap();
+        assert_eq!((head.client.as_str(), body), ("late", decisions()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_the_head_that_they_have_in_full(cut in 0_usize..80, at in 0_usize..80, with: u8) {
+            let mut bytes = leaf(decisions()).encode_to_vec();
+            bytes.truncate(bytes.len() - cut.min(bytes.len()));
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = with;
+            }
+            if let Ok((full, _)) = decode(&bytes) {
+                prop_assert_eq!(decode_all_but_decisions(&bytes).map(|(head, _)| head), Ok(full));
+            }
+        }
     }
 }

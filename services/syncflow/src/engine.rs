@@ -11,7 +11,7 @@
 mod memo;
 mod recorded;
 
-use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use kiki::clock::{Clock, UnixMicros};
 use kiki::guardrail::{Policy, Refusals};
 use kiki::ids::{CustomerKey, Pseudonyms};
 use kiki::leaf;
+use kiki::money::{Micros, Nanos};
 use tokio::time::Instant;
 
 use crate::breakers::Breakers;
@@ -33,13 +34,14 @@ use crate::domain::creative::Creative;
 use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
-use crate::domain::receipt::{Purpose, Receipt, ReceiptKeys};
+use crate::domain::receipt::{Content, Purpose, Receipt, ReceiptKeys};
 use crate::domain::shading::{Market, Markets};
 use crate::domain::targeting::Campaign;
-use crate::frequency::{Customers, Frequency};
+use crate::frequency::Frequency;
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
 use memo::Memo;
+use recorded::Decision;
 
 /// Why there is no bid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,17 +86,24 @@ impl Reason {
     }
 }
 
-/// A bid.
+/// A bid. It is kept for as long as its opportunity may come again, so what can be made of other things is not in it.
 #[derive(Debug)]
 pub struct Bid {
-    /// The campaign that bids, what it shows and what it pays.
-    pub candidate: Candidate,
+    /// The campaign that bids.
+    pub campaign: Arc<Campaign>,
+    /// What it shows.
+    pub creative: Arc<Creative>,
+    /// What it pays.
+    pub price: Nanos,
+    /// What the customer is expected to be worth.
+    pub predicted_ltv: Micros,
+    /// Who said so.
+    pub prediction_status: leaf::PredictionStatus,
+    /// The market that it was shaded by.
+    pub market: Option<Market>,
     /// Its slot under the lease.
     pub slot: Slot,
-    /// What its notices bring back.
-    pub receipt: String,
-    /// What its click brings back; it moves no money.
-    pub click: String,
+    receipt: Content,
 }
 
 /// What an opportunity got.
@@ -140,7 +149,6 @@ pub struct Prepared {
 struct Found {
     policy: Arc<Policy>,
     matches: Vec<Match>,
-    asked: HashMap<Asked, Pending>,
     /// Leave to bid on the platform, where it has a breaker.
     permit: Option<Permit<Arc<Breaker>>>,
 }
@@ -151,10 +159,9 @@ struct Match {
     creative: Arc<Creative>,
     counts: Counts,
     customer: Option<CustomerKey>,
+    /// A prediction each: campaigns of one client may be answered by different models.
+    pending: Option<Pending>,
 }
-
-/// Client and campaign: campaigns of one client may be answered by different models.
-type Asked = (String, String);
 
 /// Everything that a bid needs.
 #[derive(Debug)]
@@ -232,41 +239,25 @@ impl Engine {
         let refused = |refused: Refused| (Reason::Platform, format!("{}: {refused}", opportunity.platform));
         let permit = self.breakers.admit(&opportunity.platform, now).map_err(refused)?;
         let mut matches = Vec::new();
-        let mut asked = HashMap::new();
         for entry in campaigns.values() {
             let Some(creative) = entry.campaign.fits(opportunity).cloned() else { continue };
             let campaign = entry.campaign.clone();
             let customer = opportunity.customer.as_ref().map(|customer| self.pseudonyms.of(&campaign.client, customer));
-            if let Some(customer) = customer {
-                let key = (campaign.client.clone(), campaign.id.clone());
-                if !asked.contains_key(&key)
-                    && let Some(pending) = self.ask(&campaign, customer, now)
-                {
-                    asked.insert(key, pending);
-                }
-            }
-            matches.push(Match { campaign, creative, counts: entry.counts, customer });
+            let pending = customer.and_then(|customer| self.predictor.ask(Subject { campaign: campaign.clone(), customer, at: now }));
+            matches.push(Match { campaign, creative, counts: entry.counts, customer, pending });
         }
         if matches.is_empty() {
             return Err((Reason::NoMatch, "no campaign fits".to_owned()));
         }
-        Ok(Found { policy, matches, asked, permit })
-    }
-
-    fn ask(&self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> Option<Pending> {
-        self.predictor.ask(Subject {
-            client: campaign.client.clone(),
-            campaign: campaign.id.clone(),
-            customer,
-            currency: campaign.currency.code().to_owned(),
-            horizon_days: campaign.horizon_days,
-            at,
-        })
+        Ok(Found { policy, matches, permit })
     }
 
     /// Decides; an opportunity that was answered before has the same answer again.
     pub async fn decide(&self, prepared: Prepared) -> Answered {
-        let answered = self.memo.answer(prepared.opportunity.key, self.decide_once(prepared)).await;
+        let key = prepared.opportunity.key;
+        // Pinned here, because it has some kilobytes, which the memory would move from hand to hand.
+        let deciding = pin!(self.decide_once(prepared));
+        let answered = self.memo.answer(key, deciding).await;
         if let Answer::NoBid(reason, _) = &*answered.answer {
             self.metrics.no_bids.with_label_values(&[reason.as_str()]).inc();
         }
@@ -290,14 +281,13 @@ impl Engine {
     }
 
     async fn decide_found(&self, opportunity: &Opportunity, deadline: Deadline, found: Found) -> Answered {
-        let policy = found.policy.clone();
-        let customers: Customers = found.matches.iter().map(|one| (one.campaign.client.clone(), one.customer)).collect();
-        let predictions = predicted(found.asked, deadline).await;
+        let Found { policy, matches, .. } = found;
+        let predicted = predicted(matches, deadline).await;
         let now = self.clock.now(); // predictions may have taken a while, and leases end on time
-        let (may, mut may_not) = auction::rank(self.value(opportunity, found.matches, &predictions, &policy, now));
-        let (may, over) = self.frequency.hold(may, &customers, &policy, now, deadline.all).await;
+        let (may, mut may_not) = auction::rank(self.value(opportunity, predicted, &policy, now));
+        let (may, over) = self.frequency.hold(may, &policy, now, deadline.all).await;
         may_not.extend(over);
-        let mut decided = Decided { opportunity, policy: &policy, customers: &customers, now, entries: vec![] };
+        let mut decided = Decided { opportunity, policy: &policy, now, entries: vec![] };
         for candidate in &may_not {
             decided.refused(candidate, candidate.refusals);
         }
@@ -331,42 +321,53 @@ impl Engine {
     fn value(
         &self,
         opportunity: &Opportunity,
-        matches: Vec<Match>,
-        predictions: &HashMap<Asked, Option<Prediction>>,
+        predicted: Vec<(Match, Option<Prediction>)>,
         policy: &Policy,
         now: UnixMicros,
     ) -> Vec<Candidate> {
-        let candidate = |one: Match| {
-            let key = (one.campaign.client.clone(), one.campaign.id.clone());
-            let predicted = predictions.get(&key).cloned().flatten();
+        let candidate = |(one, predicted): (Match, Option<Prediction>)| {
             let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
             self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
             let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
             let standing = Standing { counts, lambda_ppm: self.pacing.lambda_ppm(&one.campaign, now), markets: &self.markets };
-            auction::candidate(opportunity, one.campaign, one.creative, prediction, standing, policy, now)
+            let customer = one.customer;
+            Candidate { customer, ..auction::candidate(opportunity, one.campaign, one.creative, prediction, standing, policy, now) }
         };
-        matches.into_iter().map(candidate).collect()
+        predicted.into_iter().map(candidate).collect()
     }
 
     fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
-        let content = decided.receipt(&candidate, &slot, self.notice_window);
-        self.frequency.tell(&content, Fate::Open, decided.now);
-        let [receipt, click] = [Purpose::Notice, Purpose::Click].map(|purpose| self.receipts.seal(&content, purpose));
+        let receipt = decided.receipt(&candidate, &slot, self.notice_window);
+        self.frequency.tell(&receipt, Fate::Open, decided.now);
+        let receipt = self.receipts.content(&receipt);
         decided.took(&candidate, &slot);
         let ticket = self.recorder.push(decided.entries);
         let labels = [decided.opportunity.platform.as_str(), candidate.campaign.currency.code()];
         self.metrics.bids.with_label_values(&labels).inc();
-        Answered { answer: Arc::new(Answer::Bid(Box::new(Bid { candidate, slot, receipt, click }))), ticket }
+        let Candidate { campaign, creative, price, prediction, market, .. } = candidate;
+        let (predicted_ltv, prediction_status) = (prediction.ltv, prediction.status);
+        let bid = Bid { campaign, creative, price, predicted_ltv, prediction_status, market, slot, receipt };
+        Answered { answer: Arc::new(Answer::Bid(Box::new(bid))), ticket }
+    }
+
+    /// What the bid's notices bring back, or its click.
+    #[must_use]
+    pub fn receipt(&self, bid: &Bid, purpose: Purpose) -> String {
+        self.receipts.seal(&bid.receipt, purpose)
     }
 }
 
 /// Waits for the predictions.
-async fn predicted(asked: HashMap<Asked, Pending>, deadline: Deadline) -> HashMap<Asked, Option<Prediction>> {
-    let mut predictions = HashMap::new();
-    for (asked, pending) in asked {
-        predictions.insert(asked, pending.answer(deadline.prediction).await);
+async fn predicted(matches: Vec<Match>, deadline: Deadline) -> Vec<(Match, Option<Prediction>)> {
+    let mut predicted = Vec::with_capacity(matches.len());
+    for mut one in matches {
+        let prediction = match one.pending.take() {
+            Some(pending) => pending.answer(deadline.prediction).await,
+            None => None,
+        };
+        predicted.push((one, prediction));
     }
-    predictions
+    predicted
 }
 
 /// The most telling reason of campaigns that all were refused: a floor that one alone failed by says more than the guardrails of others.
@@ -395,56 +396,22 @@ fn status(status: leaf::PredictionStatus) -> &'static str {
 struct Decided<'a> {
     opportunity: &'a Opportunity,
     policy: &'a Policy,
-    customers: &'a Customers,
     now: UnixMicros,
     entries: Vec<Entry>,
 }
 
 impl Decided<'_> {
-    fn customer(&self, candidate: &Candidate) -> Option<CustomerKey> {
-        self.customers.get(&candidate.campaign.client).copied().flatten()
-    }
-
     fn refused(&mut self, candidate: &Candidate, refusals: Refusals) {
-        let decision = leaf::Decision { refusals: refusals.0, ..self.decision(candidate) };
-        self.push(candidate, decision);
+        self.push(candidate, refusals, None);
     }
 
     fn took(&mut self, candidate: &Candidate, slot: &Slot) {
-        let decision = leaf::Decision { lease_id: slot.lease_id, epoch: slot.epoch, sequence: slot.sequence, ..self.decision(candidate) };
-        self.push(candidate, decision);
+        self.push(candidate, Refusals::NONE, Some(slot));
     }
 
-    fn push(&mut self, candidate: &Candidate, decision: leaf::Decision) {
-        self.entries.push(Entry {
-            client: candidate.campaign.client.clone(),
-            campaign: candidate.campaign.id.clone(),
-            currency: candidate.campaign.currency.code().to_owned(),
-            policy_digest: self.policy.digest,
-            decision,
-        });
-    }
-
-    fn decision(&self, candidate: &Candidate) -> leaf::Decision {
-        leaf::Decision {
-            at: Some(self.now.into()),
-            exchange: self.opportunity.exchange.clone(),
-            platform: self.opportunity.platform.clone(),
-            opportunity: self.opportunity.key.to_vec().into(),
-            customer: self.customer(candidate).map(|key| key.0.to_vec()).unwrap_or_default().into(),
-            price_nanos: candidate.price.get(),
-            p_conversion_ppb: candidate.p_conversion_ppb,
-            predicted_ltv_micros: candidate.prediction.ltv.get(),
-            model: candidate.prediction.model.clone(),
-            prediction_status: candidate.prediction.status.into(),
-            creative: candidate.creative.id.clone(),
-            rules: candidate.rules.clone(),
-            value_nanos: if candidate.reckoned() { candidate.value.get() } else { 0 },
-            pacing_lambda_ppm: candidate.lambda_ppm,
-            priced_ltv_micros: if candidate.priced_ltv == candidate.prediction.ltv { 0 } else { candidate.priced_ltv.get() },
-            shading_market: candidate.market.map_or(0, Market::get),
-            ..recorded::place(self.opportunity)
-        }
+    fn push(&mut self, candidate: &Candidate, refusals: Refusals, slot: Option<&Slot>) {
+        let decision = Decision { at: self.now, opportunity: self.opportunity, candidate, refusals, slot }.encode();
+        self.entries.push(Entry { campaign: candidate.campaign.clone(), policy_digest: self.policy.digest, decision });
     }
 
     fn receipt(&self, candidate: &Candidate, slot: &Slot, window: Duration) -> Receipt {
@@ -461,7 +428,7 @@ impl Decided<'_> {
             sequence: slot.sequence,
             max_price: candidate.price,
             currency: candidate.campaign.currency,
-            customer: self.customer(candidate),
+            customer: candidate.customer,
             predicted_ltv: candidate.prediction.ltv,
             horizon_days: candidate.campaign.horizon_days,
             p_conversion_ppb: candidate.p_conversion_ppb,

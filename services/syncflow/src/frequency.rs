@@ -7,13 +7,11 @@
 //! Several SyncFlows share their counts in a store. Each also counts what it hears of itself: where the store has not
 //! answered within its time budget, that is what the cap is held against.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
 use kiki::guardrail::{Cap, MAX_NAMED, Policy};
-use kiki::ids::CustomerKey;
 use kiki::leaf;
 use tokio::time::Instant;
 
@@ -23,9 +21,6 @@ use crate::domain::frequency::{Customer, Fate, Memory, Question, Shown};
 use crate::domain::receipt::Receipt;
 use crate::metrics::Metrics;
 use crate::store::Counter;
-
-/// The customer as each client knows them.
-pub type Customers = HashMap<String, Option<CustomerKey>>;
 
 /// Holds caps, and counts for them.
 #[derive(Debug)]
@@ -49,12 +44,11 @@ impl Frequency {
     pub async fn hold(
         &self,
         candidates: Vec<Candidate>,
-        customers: &Customers,
         policy: &Policy,
         now: UnixMicros,
         deadline: Instant,
     ) -> (Vec<Candidate>, Vec<Candidate>) {
-        let asked: Vec<(Vec<Cap>, Vec<Question>)> = candidates.iter().map(|candidate| caps(policy, candidate, customers)).collect();
+        let asked: Vec<(Vec<Cap>, Vec<Question>)> = candidates.iter().map(|candidate| caps(policy, candidate)).collect();
         let questions: Vec<Question> = asked.iter().flat_map(|(_, questions)| questions).cloned().collect();
         if questions.is_empty() {
             return (candidates, Vec::new());
@@ -102,9 +96,9 @@ impl Frequency {
 }
 
 /// The caps of a candidate, and what has to be asked for each.
-fn caps(policy: &Policy, candidate: &Candidate, customers: &Customers) -> (Vec<Cap>, Vec<Question>) {
+fn caps(policy: &Policy, candidate: &Candidate) -> (Vec<Cap>, Vec<Question>) {
     let (client, campaign) = (&candidate.campaign.client, &candidate.campaign.id);
-    let Some(key) = customers.get(client).copied().flatten() else { return Default::default() };
+    let Some(key) = candidate.customer else { return Default::default() };
     let caps = policy.caps(client, campaign);
     let question = |cap: &Cap| {
         let customer = Customer { client: client.clone(), key };
@@ -116,6 +110,8 @@ fn caps(policy: &Policy, candidate: &Candidate, customers: &Customers) -> (Vec<C
 
 #[cfg(test)]
 mod tests {
+    use kiki::ids::CustomerKey;
+
     use super::*;
     use crate::store::Counts;
 

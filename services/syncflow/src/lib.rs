@@ -24,13 +24,13 @@ pub mod notices;
 pub mod pacing;
 mod rpc;
 pub mod store;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::{HolderId, Key, Pseudonyms};
-use kiki::pb::syncflow::v1::sync_flow_service_server::SyncFlowServiceServer;
 use kiki::runtime::{self, Listeners};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -68,8 +68,9 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let public_url: Arc<str> = config.public_url.trim_end_matches('/').into();
     let (engine, notices) = (parts.engine.clone(), parts.notices);
     let service = rpc::Service { engine: engine.clone(), notices: notices.clone(), public_url: public_url.clone(), stop: shutdown.clone() };
-    let grpc =
-        SyncFlowServiceServer::new(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);
+    let grpc = rpc::server::SyncFlowServiceServer::new(service)
+        .max_decoding_message_size(runtime::MAX_MESSAGE)
+        .max_encoding_message_size(runtime::MAX_MESSAGE);
     let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
     let web = http::router(http::Web { engine, notices, public_url });
     let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;
@@ -109,7 +110,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let mut tasks = vec![
         tokio::spawn(predicting),
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
-        tokio::spawn(recorder.clone().run(shield.clone(), source, stop.clone(), FLUSH)),
+        tokio::spawn(recorder.clone().run(runtime::channel(&config.shield)?, source, stop.clone(), FLUSH)),
     ];
     let mut shared: Option<Box<dyn store::Counter>> = None;
     if let Some(url) = &config.frequency {

@@ -4,13 +4,20 @@ mod breakers;
 mod convert;
 mod stream;
 
+/// The routing of calls that `build.rs` makes.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rustdoc::all)]
+pub(crate) mod server {
+    include!(concat!(env!("OUT_DIR"), "/kiki.syncflow.v1.SyncFlowService.rs"));
+    pub(crate) use sync_flow_service_server::*;
+}
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiki::caller::Caller;
 use kiki::money::Nanos;
 use kiki::pb::syncflow::v1 as pb;
-use kiki::pb::syncflow::v1::sync_flow_service_server::SyncFlowService;
 use kiki::pb::syncshield::v1::GetBudgetRequest;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +27,7 @@ use crate::domain::receipt::Purpose;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::notices::{Heard, MAX_ITEMS, Notices, Outcome, Why};
+use crate::wire::Fields;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -33,11 +41,11 @@ pub(crate) struct Service {
 }
 
 #[tonic::async_trait]
-impl SyncFlowService for Service {
-    async fn bid(&self, request: Request<pb::BidRequest>) -> Result<Response<pb::BidResponse>, Status> {
+impl server::SyncFlowService for Service {
+    async fn bid(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         Caller::of(&request).act_for_all()?;
         let call = grpc_timeout(&request);
-        let pb::BidRequest { opportunity, await_durable } = request.into_inner();
+        let pb::BidRequest { opportunity, await_durable } = convert::read(request.into_inner())?;
         let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
         let (opportunity, tmax) = convert::opportunity("opportunity", opportunity, &self.engine.exchanges)?;
         let deadline = self.engine.deadline(tmax, call);
@@ -45,12 +53,14 @@ impl SyncFlowService for Service {
         if await_durable {
             self.engine.recorder.wait(answered.ticket).await;
         }
-        Ok(Response::new(convert::answer(&answered.answer, &self.public_url)))
+        let mut response = Vec::new();
+        convert::answer(&answered.answer, &self.engine, &self.public_url, &mut Fields(&mut response));
+        Ok(Response::new(response))
     }
 
-    type BidStreamStream = ReceiverStream<Result<pb::BidStreamResponse, Status>>;
+    type BidStreamStream = ReceiverStream<Result<Vec<u8>, Status>>;
 
-    async fn bid_stream(&self, request: Request<Streaming<pb::BidStreamRequest>>) -> Result<Response<Self::BidStreamStream>, Status> {
+    async fn bid_stream(&self, request: Request<Streaming<Bytes>>) -> Result<Response<Self::BidStreamStream>, Status> {
         Caller::of(&request).act_for_all()?;
         Ok(Response::new(stream::answer(self.engine.clone(), self.public_url.clone(), request.into_inner())))
     }

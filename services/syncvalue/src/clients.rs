@@ -83,7 +83,7 @@ impl Tail {
 
     /// A leaf that is the next of this log.
     fn checked(&mut self, index: u64, bytes: &[u8]) -> Result<(Leaf, Body), Error> {
-        let (leaf, body) = leaf::decode(bytes).map_err(|e| inconsistent(index, e))?;
+        let (leaf, body) = leaf::decode_all_but_decisions(bytes).map_err(|e| inconsistent(index, e))?;
         if index != self.next_index || leaf.index != index {
             return Err(inconsistent(index, format!("index {} was to come, and the leaf says {}", self.next_index, leaf.index)));
         }

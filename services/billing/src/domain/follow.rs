@@ -228,7 +228,7 @@ impl Follower {
         if self.pending.len() >= PENDING_MAX || self.pending_bytes >= PENDING_BYTES_MAX {
             return Err(Fault::Unsigned { from: self.believed.size() });
         }
-        let (header, body) = leaf::decode(bytes).map_err(|e| {
+        let (header, body) = leaf::decode_all_but_decisions(bytes).map_err(|e| {
             // Of a kind that is not known the header still says whose it is.
             let client = leaf::Leaf::decode(bytes).map(|header| header.client).unwrap_or_default();
             Unreadable { leaf: index, client, problem: e.to_string() }

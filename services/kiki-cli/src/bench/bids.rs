@@ -26,7 +26,7 @@ use scene::Scene;
 /// How the bids are driven.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
-    /// How long to measure, seconds; a fifth more is spent warming up, and as long again on the echo.
+    /// How long to measure, seconds; a fifth more is spent warming up, and as long again on each echo.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Opportunities in a message, 1 to 256.
@@ -76,20 +76,35 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     drop(servers);
     progress.inc(1);
 
-    let request_bytes = scene.request(0, args.batch.into()).encoded_len();
+    let request = scene.request(0, args.batch.into()).encode_to_vec();
     let messages = (bids.items + bids.others).div_ceil(args.batch.into()).max(1);
     let answer_bytes = usize::try_from(bids.received_bytes / messages).doing("the size of an answer")?;
+    let sizes = [request.len(), answer_bytes];
     let (echo, address) = echo::start(answer_bytes)?;
-    let target = Target::new(&address, args.streams, echo::STREAM, vec![vec![b'x'; request_bytes].into()])?;
-    target.streams(warm_up).await?;
-    let before = machine::cpu_time(echo.pid())?;
-    let echoes = target.streams(load).await?;
-    let echo_cpu = machine::cpu_time(echo.pid())?.saturating_sub(before);
+    let echoes = [
+        echoed((&echo, &address), echo::STREAM, &request, [warm_up, load], args.streams).await?,
+        echoed((&echo, &address), echo::BIDS, &request, [warm_up, load], args.streams).await?,
+    ];
     progress.finish_and_clear();
 
-    let report = Report::new(&args, [request_bytes, answer_bytes], (&bids, cpu), (&echoes, echo_cpu), no_bids.by_reason());
+    let report = Report::new(&args, sizes, &(bids, cpu), &echoes, no_bids.by_reason());
     report.print(args.json)?;
-    if bids.items == 0 { Err(Failure::new("no bid was made")) } else { Ok(()) }
+    if report.bids == 0 { Err(Failure::new("no bid was made")) } else { Ok(()) }
+}
+
+/// One of the echo's streams, after a warm-up, and the CPU time that it took.
+async fn echoed(
+    (echo, address): (&Server, &str),
+    path: &'static str,
+    request: &[u8],
+    [warm_up, load]: [Load; 2],
+    streams: u16,
+) -> Result<(Measured, Duration), Failure> {
+    let target = Target::new(address, streams, path, vec![request.to_vec().into()])?;
+    target.streams(warm_up).await?;
+    let before = machine::cpu_time(echo.pid())?;
+    let measured = target.streams(load).await?;
+    Ok((measured, machine::cpu_time(echo.pid())?.saturating_sub(before)))
 }
 
 /// How many opportunities were answered without a bid, by reason.

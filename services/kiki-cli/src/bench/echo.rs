@@ -1,12 +1,13 @@
 //! The yardstick: a tonic server that answers every call and every message with so many bytes and does nothing else; and,
-//! apart from that, what a stream of predictions costs where nothing is predicted: messages are read from protobuf and answers
-//! written to it.
+//! apart from that, what a stream of predictions costs where nothing is predicted, and one of bids where nothing is decided: messages
+//! are read from protobuf and answers written to it.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use kiki::leaf::PredictionStatus;
+use kiki::pb::syncflow::v1::{Bid, BidResponse, BidStreamRequest, BidStreamResponse, bid_response};
 use kiki::pb::syncvalue::v1::{PredictStreamRequest, PredictStreamResponse, Prediction};
 use kiki::runtime::Raw;
 use tokio::net::TcpListener;
@@ -26,6 +27,9 @@ pub(super) const STREAM: &str = "/kiki.bench.Echo/Stream";
 pub(super) const UNARY: &str = "/kiki.bench.Echo/Unary";
 /// Takes messages of PredictStream, and answers each question with the same prediction.
 pub(super) const PREDICTIONS: &str = "/kiki.bench.Echo/Predictions";
+/// Takes messages of BidStream, and answers each opportunity with the same bid. A message of 64 has about the length that the bare
+/// echo's has.
+pub(super) const BIDS: &str = "/kiki.bench.Echo/Bids";
 
 /// How the echo answers.
 #[derive(Debug, Clone, clap::Args)]
@@ -76,6 +80,7 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
             Ok(match request.uri().path() {
                 UNARY => tonic::server::Grpc::new(Raw::default()).unary(echo, request).await,
                 PREDICTIONS => tonic::server::Grpc::new(ProstCodec::default()).streaming(Predictions, request).await,
+                BIDS => tonic::server::Grpc::new(ProstCodec::default()).streaming(Bids, request).await,
                 _ => tonic::server::Grpc::new(Raw::default()).streaming(echo, request).await,
             })
         })
@@ -130,6 +135,39 @@ impl StreamingService<PredictStreamRequest> for Predictions {
         let answers = request.into_inner().map(|message| {
             let predictions = message?.requests.iter().map(|_| prediction()).collect();
             Ok(PredictStreamResponse { predictions })
+        });
+        std::future::ready(Ok(Response::new(Box::pin(answers))))
+    }
+}
+
+/// The bid of every answer: its texts are as many, and about as long, as those of a bid for one campaign.
+fn bid() -> BidResponse {
+    let bid = Bid {
+        bid_id: "4711-1234".to_owned(),
+        client: "bench".to_owned(),
+        campaign: "bench-campaign".to_owned(),
+        currency: "USD".to_owned(),
+        price_nanos: 1_000_000,
+        creative: "banner".to_owned(),
+        receipt: "x".repeat(224),
+        predicted_ltv_micros: 50_000_000,
+        prediction_status: PredictionStatus::Ok.into(),
+        markup: "x".repeat(352),
+    };
+    BidResponse { result: Some(bid_response::Result::Bid(bid)) }
+}
+
+struct Bids;
+
+impl StreamingService<BidStreamRequest> for Bids {
+    type Response = BidStreamResponse;
+    type ResponseStream = std::pin::Pin<Box<dyn Stream<Item = Result<BidStreamResponse, Status>> + Send>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<BidStreamRequest>>) -> Self::Future {
+        let answers = request.into_inner().map(|message| {
+            let responses = message?.opportunities.iter().map(|_| bid()).collect();
+            Ok(BidStreamResponse { responses, acknowledged: 0 })
         });
         std::future::ready(Ok(Response::new(Box::pin(answers))))
     }

@@ -8,23 +8,28 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::ids::{self, CustomerKey};
 use kiki::leaf;
 use kiki::money::Micros;
 use kiki::pb::syncvalue::v1 as pb;
-use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
+use kiki::runtime::Raw;
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::Backoff;
 use crate::domain::auction::Prediction;
 use crate::domain::breaker::{Breaker, Permit};
+use crate::domain::targeting::Campaign;
 use crate::metrics::Metrics;
+use crate::wire::Fields;
 
 /// Questions that may wait: 16 full messages.
 const MAX_WAITING: usize = 1_024;
@@ -32,6 +37,9 @@ const MAX_WAITING: usize = 1_024;
 const MAX_BATCH: usize = 64;
 /// Unanswered messages: while some are computed, others are on their way.
 const MAX_IN_FLIGHT: usize = 8;
+const PREDICT_STREAM: &str = "/kiki.syncvalue.v1.SyncValueService/PredictStream";
+/// A question's length, more or less: what room is made for.
+const USUAL: usize = 96;
 /// Longer than any bid waits.
 const STALL: Duration = Duration::from_secs(5);
 
@@ -39,6 +47,12 @@ const STALL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Predictor {
     questions: mpsc::Sender<Question>,
+    watched: Arc<Watched>,
+}
+
+/// What an answer is told to. One for all that are asked: handles are counted, and a question would count each of them.
+#[derive(Debug)]
+struct Watched {
     breaker: Arc<Breaker>,
     clock: Clock,
     metrics: Metrics,
@@ -47,16 +61,10 @@ pub struct Predictor {
 /// Whose value, in what, over how long, as of when.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// The advertiser.
-    pub client: String,
-    /// Its campaign: two may be answered by two models.
-    pub campaign: String,
-    /// Its customer.
+    /// The advertiser's campaign, with its currency and the horizon of its terms: two may be answered by two models.
+    pub campaign: Arc<Campaign>,
+    /// The advertiser's customer.
     pub customer: CustomerKey,
-    /// ISO 4217.
-    pub currency: String,
-    /// The horizon of the client's terms.
-    pub horizon_days: u16,
     /// "Now" of the question.
     pub at: UnixMicros,
 }
@@ -72,8 +80,7 @@ struct Question {
 pub struct Pending {
     answer: oneshot::Receiver<pb::Prediction>,
     permit: Permit<Arc<Breaker>>,
-    clock: Clock,
-    metrics: Metrics,
+    watched: Arc<Watched>,
 }
 
 impl Predictor {
@@ -86,22 +93,21 @@ impl Predictor {
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()>) {
         let (questions, waiting) = mpsc::channel(MAX_WAITING);
-        let predictor = Self { questions, breaker, clock, metrics };
+        let predictor = Self { questions, watched: Arc::new(Watched { breaker, clock, metrics }) };
         (predictor, async move {
-            let _ = stop.run_until_cancelled(serve(SyncValueServiceClient::new(channel), waiting)).await;
+            let _ = stop.run_until_cancelled(serve(channel, waiting)).await;
         })
     }
 
     /// Asks; nothing where the breaker refuses or too many wait already.
     #[must_use]
     pub fn ask(&self, subject: Subject) -> Option<Pending> {
-        let now = self.clock.now();
-        let permit = self.breaker.admit_owned(now);
-        let permit = permit.ok()?;
+        let Watched { breaker, clock, .. } = &*self.watched;
+        let now = clock.now();
+        let permit = breaker.admit_owned(now).ok()?;
         let (answer, pending) = oneshot::channel();
-        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         match self.questions.try_send(Question { subject, answer }) {
-            Ok(()) => Some(Pending { answer: pending, permit, clock, metrics }),
+            Ok(()) => Some(Pending { answer: pending, permit, watched: self.watched.clone() }),
             Err(_) => {
                 permit.failed(now);
                 None
@@ -114,12 +120,13 @@ impl Pending {
     /// The prediction, if it comes by `deadline` and says something of this customer.
     pub async fn answer(self, deadline: Instant) -> Option<Prediction> {
         let answer = tokio::time::timeout_at(deadline, self.answer).await;
-        let now = self.clock.now();
+        let Watched { clock, metrics, .. } = &*self.watched;
+        let now = clock.now();
         let answered = match answer {
             Ok(Ok(prediction)) if ids::check("model", &prediction.model).is_ok() => Some(prediction),
             Ok(_) => None,
             Err(_) => {
-                self.metrics.predictions_late.inc();
+                metrics.predictions_late.inc();
                 None
             }
         };
@@ -146,11 +153,11 @@ fn known(prediction: pb::Prediction) -> Option<Prediction> {
     Some(Prediction { ltv, q05: Some(q05), model: prediction.model, status })
 }
 
-async fn serve(mut client: SyncValueServiceClient<Channel>, mut waiting: mpsc::Receiver<Question>) {
+async fn serve(value: Channel, mut waiting: mpsc::Receiver<Question>) {
     let mut backoff = Backoff::new();
     // A stream is opened for the first question, and anew for the first one after it broke.
     while let Some(first) = waiting.recv().await {
-        match converse(&mut client, &mut waiting, first).await {
+        match converse(&value, &mut waiting, first).await {
             Ok(()) => backoff = Backoff::new(),
             Err(status) => {
                 tracing::warn!("syncvalue: {}", status.message());
@@ -166,17 +173,13 @@ async fn turn_away(waiting: &mut mpsc::Receiver<Question>) {
 }
 
 /// One stream's life. Questions that it leaves unanswered are dropped, which tells those who asked.
-async fn converse(
-    client: &mut SyncValueServiceClient<Channel>,
-    waiting: &mut mpsc::Receiver<Question>,
-    first: Question,
-) -> Result<(), Status> {
+async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Question>, first: Question) -> Result<(), Status> {
     // The channel is as deep as the window, so that sending never waits.
     let (requests, outgoing) = mpsc::channel(MAX_IN_FLIGHT);
     let mut in_flight = VecDeque::with_capacity(MAX_IN_FLIGHT);
     send(&requests, &mut in_flight, vec![first]);
-    let opened = tokio::time::timeout(STALL, client.predict_stream(ReceiverStream::new(outgoing))).await;
-    let mut answers = opened.map_err(|_| Status::deadline_exceeded("no stream for 5 s"))??.into_inner();
+    let opened = tokio::time::timeout(STALL, open(value, outgoing)).await;
+    let mut answers = opened.map_err(|_| Status::deadline_exceeded("no stream for 5 s"))??;
     loop {
         let mut batch = Vec::new();
         tokio::select! {
@@ -198,32 +201,39 @@ async fn converse(
     }
 }
 
+/// Opens SyncValue's PredictStream.
+async fn open(value: &Channel, requests: mpsc::Receiver<Vec<u8>>) -> Result<Streaming<Bytes>, Status> {
+    let mut client = tonic::client::Grpc::new(value.clone());
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let (path, requests) = (PathAndQuery::from_static(PREDICT_STREAM), ReceiverStream::new(requests));
+    client.streaming(tonic::Request::new(requests), path, Raw::<Vec<u8>>::default()).await.map(tonic::Response::into_inner)
+}
+
 /// The next answer; without a limit where none is owed.
-async fn next(answers: &mut Streaming<pb::PredictStreamResponse>, idle: bool) -> Result<Option<pb::PredictStreamResponse>, Status> {
-    if idle {
-        return answers.message().await;
-    }
+async fn next(answers: &mut Streaming<Bytes>, idle: bool) -> Result<Option<pb::PredictStreamResponse>, Status> {
     let late = |_| Status::deadline_exceeded("no answer for 5 s");
-    tokio::time::timeout(STALL, answers.message()).await.map_err(late)?
+    let answer = if idle { answers.message().await } else { tokio::time::timeout(STALL, answers.message()).await.map_err(late)? };
+    let read = |bytes: Bytes| pb::PredictStreamResponse::decode(bytes).map_err(|error| Status::internal(error.to_string()));
+    answer?.map(read).transpose()
 }
 
 type InFlight = VecDeque<Vec<oneshot::Sender<pb::Prediction>>>;
 
-fn send(requests: &mpsc::Sender<pb::PredictStreamRequest>, in_flight: &mut InFlight, batch: Vec<Question>) {
-    let (subjects, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.subject, one.answer)).unzip();
-    let requests_of = subjects.into_iter().map(request).collect();
-    if requests.try_send(pb::PredictStreamRequest { requests: requests_of }).is_ok() {
-        in_flight.push_back(answers);
+fn send(requests: &mpsc::Sender<Vec<u8>>, in_flight: &mut InFlight, batch: Vec<Question>) {
+    let mut message = Vec::with_capacity(batch.len() * USUAL);
+    let mut to = Fields(&mut message);
+    batch.iter().for_each(|question| to.message(1, |to| request(&question.subject, to)));
+    if requests.try_send(message).is_ok() {
+        in_flight.push_back(batch.into_iter().map(|question| question.answer).collect());
     }
 }
 
-fn request(subject: Subject) -> pb::PredictRequest {
-    pb::PredictRequest {
-        client: subject.client,
-        subject: Some(pb::predict_request::Subject::CustomerKey(subject.customer.0.to_vec().into())),
-        currency: subject.currency,
-        horizon_days: subject.horizon_days.into(),
-        at: Some(subject.at.into()),
-        campaign: subject.campaign,
-    }
+/// Writes a `PredictRequest`.
+fn request(Subject { campaign, customer, at }: &Subject, to: &mut Fields<'_>) {
+    to.text(1, &campaign.client);
+    to.entry(3, &customer.0);
+    to.text(5, campaign.currency.code());
+    to.number(6, campaign.horizon_days.into());
+    to.message(7, |to| to.timestamp(*at));
+    to.text(8, &campaign.id);
 }

@@ -8,14 +8,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiki::leaf;
-use kiki::pb::syncshield::v1 as pb;
+use bytes::Bytes;
+use kiki::runtime;
 use kiki::status::{self, Reason};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
 
-use super::{Backoff, Shield};
+use super::Backoff;
+use crate::domain::targeting::Campaign;
+use crate::wire::Fields;
 
 /// Decisions that may wait: at about 200 bytes each, 13 MB.
 pub const MAX_QUEUE: usize = 65_536;
@@ -28,22 +33,29 @@ const MAX_LEAF_BYTES: usize = 60_000;
 /// A batch is full enough to go at once at this many decisions; else it waits [`WAIT`] for company.
 const ENOUGH: usize = 256;
 const WAIT: Duration = Duration::from_millis(2);
+const RECORD: &str = "/kiki.syncshield.v1.SyncShieldService/Record";
 /// A call waits this long for its answer.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One decision and where it belongs.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The advertiser.
-    pub client: String,
-    /// Its campaign.
-    pub campaign: String,
-    /// The campaign's currency.
-    pub currency: String,
+    /// The campaign; a leaf is of one.
+    pub campaign: Arc<Campaign>,
     /// SHA-256 of the policy that was applied.
     pub policy_digest: [u8; 32],
-    /// The decision.
-    pub decision: leaf::Decision,
+    /// The bytes of `kiki.log.v1.Decision`.
+    pub decision: Vec<u8>,
+}
+
+/// The decisions of one leaf.
+#[derive(Debug)]
+struct Item {
+    client: String,
+    /// How many.
+    count: usize,
+    /// The bytes of `kiki.log.v1.DecisionBatch`.
+    batch: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +110,7 @@ impl Recorder {
     }
 
     /// Sends batches until `stop`, and then what still waits, for as long as `flush` allows.
-    pub async fn run(self: Arc<Self>, mut shield: Shield, source: String, stop: CancellationToken, flush: Duration) {
+    pub async fn run(self: Arc<Self>, shield: Channel, source: String, stop: CancellationToken, flush: Duration) {
         let mut source_seq = 0;
         let mut give_up = None;
         loop {
@@ -113,18 +125,19 @@ impl Recorder {
             if due < ENOUGH && !stop.is_cancelled() {
                 tokio::time::sleep(WAIT).await;
             }
-            let (batch, items) = self.batch();
+            let (batch, mut items) = self.batch();
             source_seq += 1;
-            let mut request = pb::RecordRequest { source: source.clone(), source_seq, items };
+            let mut request = request(&source, source_seq, &items);
             let mut backoff = Backoff::new();
             loop {
-                let failed = match tokio::time::timeout(RPC_TIMEOUT, shield.record(request.clone())).await {
-                    Ok(Ok(_)) => break,
-                    Ok(Err(status)) if leave_out_moved(&mut request.items, &status) => {
-                        if request.items.is_empty() {
+                let failed = match tokio::time::timeout(RPC_TIMEOUT, record(shield.clone(), request.clone())).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(status)) if leave_out_moved(&mut items, &status) => {
+                        if items.is_empty() {
                             source_seq -= 1; // nothing was recorded under it
                             break;
                         }
+                        request = self::request(&source, source_seq, &items);
                         continue;
                     }
                     Ok(Err(status)) => status.message().to_owned(),
@@ -145,18 +158,18 @@ impl Recorder {
     }
 
     /// The decisions of the next call: how many, and by campaign.
-    fn batch(&self) -> (u64, Vec<pb::RecordItem>) {
+    fn batch(&self) -> (u64, Vec<Item>) {
         let mut queue = self.queue.lock();
         let count = queue.waiting.len().min(MAX_BATCH);
         let entries: Vec<Entry> = queue.waiting.drain(..count).collect();
         drop(queue);
-        (count as u64, items(entries))
+        (count as u64, items(&entries))
     }
 }
 
 /// Leaves out the decisions of a client that went to another log since: they cost nothing, and here nobody takes them. The
 /// others must not wait for them. Says whether there were any.
-fn leave_out_moved(items: &mut Vec<pb::RecordItem>, refused: &tonic::Status) -> bool {
+fn leave_out_moved(items: &mut Vec<Item>, refused: &Status) -> bool {
     let Some(client) = status::fact(refused, "client").filter(|_| Reason::ClientMoved.is(refused)) else { return false };
     let before = items.len();
     items.retain(|item| item.client != client);
@@ -165,47 +178,69 @@ fn leave_out_moved(items: &mut Vec<pb::RecordItem>, refused: &tonic::Status) -> 
 }
 
 /// One item for each client, campaign and policy, in the order of their names, and more where a leaf would be too long.
-fn items(entries: Vec<Entry>) -> Vec<pb::RecordItem> {
-    type Sized = (leaf::DecisionBatch, usize);
-    let mut groups: BTreeMap<(String, String, [u8; 32]), Vec<Sized>> = BTreeMap::new();
-    for entry in entries {
-        let size = prost::Message::encoded_len(&entry.decision) + 4; // with its tag and length
-        let group = groups.entry((entry.client, entry.campaign.clone(), entry.policy_digest)).or_default();
-        let full = |(batch, bytes): &Sized| batch.decisions.len() >= MAX_PER_LEAF || bytes + size > MAX_LEAF_BYTES;
+fn items(entries: &[Entry]) -> Vec<Item> {
+    let mut groups: BTreeMap<(&str, &str, [u8; 32]), Vec<Item>> = BTreeMap::new();
+    for Entry { campaign, policy_digest, decision } in entries {
+        let group = groups.entry((&campaign.client, &campaign.id, *policy_digest)).or_default();
+        // With its tag and length, and the head of the batch.
+        let full = |item: &Item| item.count >= MAX_PER_LEAF || item.batch.len() + decision.len() + 4 > MAX_LEAF_BYTES;
         if group.last().is_none_or(full) {
-            let policy_digest = entry.policy_digest.to_vec().into();
-            let batch = leaf::DecisionBatch { campaign: entry.campaign, currency: entry.currency, policy_digest, decisions: vec![] };
-            group.push((batch, 0));
+            let mut batch = Vec::with_capacity(MAX_PER_LEAF * decision.len());
+            let mut head = Fields(&mut batch);
+            head.text(1, &campaign.id);
+            head.text(2, campaign.currency.code());
+            head.bytes(3, policy_digest);
+            group.push(Item { client: campaign.client.clone(), count: 0, batch });
         }
-        if let Some((batch, bytes)) = group.last_mut() {
-            batch.decisions.push(entry.decision);
-            *bytes += size;
+        if let Some(item) = group.last_mut() {
+            Fields(&mut item.batch).entry(4, decision);
+            item.count += 1;
         }
     }
-    let item = |client: &String, batch| pb::RecordItem { client: client.clone(), body: Some(pb::record_item::Body::Decisions(batch)) };
-    groups
-        .iter_mut()
-        .flat_map(|((client, _, _), batches)| batches.drain(..).map(|(batch, _)| item(client, batch)).collect::<Vec<_>>())
-        .collect()
+    groups.into_values().flatten().collect()
+}
+
+/// The bytes of `kiki.syncshield.v1.RecordRequest`.
+fn request(source: &str, source_seq: u64, items: &[Item]) -> Bytes {
+    let mut out = Vec::with_capacity(items.iter().map(|item| item.batch.len() + 128).sum());
+    let mut to = Fields(&mut out);
+    to.text(1, source);
+    to.number(2, source_seq);
+    for item in items {
+        to.message(3, |to| {
+            to.text(1, &item.client);
+            to.entry(2, &item.batch);
+        });
+    }
+    out.into()
+}
+
+/// Calls SyncShield's Record; what it answers is of no use here.
+async fn record(shield: Channel, request: Bytes) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(shield);
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    client.unary(tonic::Request::new(request), PathAndQuery::from_static(RECORD), runtime::Raw::<Bytes>::default()).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    #![allow(clippy::unwrap_used)]
 
-    fn entry(campaign: &str, sequence: u32) -> Entry {
-        Entry {
-            client: "acme".into(),
-            campaign: campaign.into(),
-            currency: "USD".into(),
-            policy_digest: [1; 32],
-            decision: leaf::Decision { sequence, model: "m".repeat(63), ..Default::default() },
-        }
+    use super::*;
+    use kiki::leaf;
+    use kiki::pb::syncshield::v1 as pb;
+    use prost::Message as _;
+
+    fn entry(client: &str, campaign: &str, sequence: u32) -> Entry {
+        let leaf = leaf::Campaign { campaign: campaign.into(), currency: "USD".into(), ..Default::default() };
+        let decision = leaf::Decision { sequence, model: "m".repeat(63), ..Default::default() };
+        let campaign = Arc::new(Campaign::compile(client, &leaf, 90).unwrap());
+        Entry { campaign, policy_digest: [1; 32], decision: decision.encode_to_vec() }
     }
 
     #[test]
     fn decisions_of_a_client_that_moved_hold_up_no_others() {
-        let mut items = items(vec![entry("a", 0), Entry { client: "other".into(), ..entry("a", 1) }]);
+        let mut items = items(&[entry("acme", "a", 0), entry("other", "a", 1)]);
         let moved = Reason::ClientMoved.status_with("acme went", &[("client", "acme")]);
         assert!(!leave_out_moved(&mut items, &Reason::LogUnavailable.status_with("full", &[("client", "acme")])));
         assert!(leave_out_moved(&mut items, &moved));
@@ -215,9 +250,13 @@ mod tests {
 
     #[test]
     fn groups_by_campaign_keeps_order_and_splits_long_leaves() {
-        let entries = (0..600).map(|n| entry(if n % 3 == 0 { "b" } else { "a" }, n)).collect();
-        let items = items(entries);
-        let batches: Vec<_> = items
+        let entries: Vec<Entry> = (0..600).map(|n| entry("acme", if n % 3 == 0 { "b" } else { "a" }, n)).collect();
+        let bytes = request("flow-1", 7, &items(&entries));
+        let request = pb::RecordRequest::decode(bytes.clone()).unwrap();
+        assert_eq!((request.source.as_str(), request.source_seq), ("flow-1", 7));
+        assert_eq!(request.encode_to_vec(), bytes, "as prost writes it");
+        let batches: Vec<_> = request
+            .items
             .iter()
             .map(|item| match &item.body {
                 Some(pb::record_item::Body::Decisions(batch)) => batch,
@@ -226,6 +265,9 @@ mod tests {
             .collect();
         let shape: Vec<_> = batches.iter().map(|batch| (batch.campaign.as_str(), batch.decisions.len())).collect();
         assert_eq!(shape, [("a", 256), ("a", 144), ("b", 200)]);
+        let head = |batch: &&leaf::DecisionBatch| batch.currency == "USD" && batch.policy_digest.as_ref() == [1; 32];
+        assert!(batches.iter().all(head));
         assert!(batches.iter().all(|batch| batch.decisions.is_sorted_by_key(|decision| decision.sequence)));
+        assert!(request.items.iter().all(|item| item.client == "acme"));
     }
 }

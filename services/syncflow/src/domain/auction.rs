@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kiki::clock::UnixMicros;
 use kiki::guardrail::{self, Refusals, Verdict};
+use kiki::ids::CustomerKey;
 use kiki::leaf;
 use kiki::money::{Micros, Nanos};
 
@@ -65,6 +66,8 @@ pub struct Candidate {
     pub campaign: Arc<Campaign>,
     /// What it would show.
     pub creative: Arc<Creative>,
+    /// The customer as the client knows them, if the request named one.
+    pub customer: Option<CustomerKey>,
     /// What it was priced on.
     pub prediction: Prediction,
     /// What of the predicted value was priced.
@@ -93,7 +96,8 @@ impl Candidate {
     }
 }
 
-/// Prices a campaign that fits, and holds it against the floor and the guardrails.
+/// Prices a campaign that fits, and holds it against the floor and the guardrails. None of this depends on who the customer is,
+/// whom the caller adds.
 #[must_use]
 pub fn candidate(
     opportunity: &Opportunity,
@@ -121,7 +125,20 @@ pub fn candidate(
     if price == Nanos::ZERO || price < opportunity.floor {
         refusals = refusals.with(leaf::Refusal::BelowFloor);
     }
-    Candidate { campaign, creative, prediction, priced_ltv, p_conversion_ppb, value, lambda_ppm, market, price, refusals, rules }
+    Candidate {
+        campaign,
+        creative,
+        customer: None,
+        prediction,
+        priced_ltv,
+        p_conversion_ppb,
+        value,
+        lambda_ppm,
+        market,
+        price,
+        refusals,
+        rules,
+    }
 }
 
 /// The guardrails.
@@ -152,8 +169,9 @@ fn check(
 pub fn rank(candidates: Vec<Candidate>) -> (Vec<Candidate>, Vec<Candidate>) {
     let (mut may, may_not): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| one.refusals.is_empty());
     may.sort_by(|one, other| {
-        let name = |candidate: &Candidate| (candidate.campaign.client.clone(), candidate.campaign.id.clone());
-        other.price.cmp(&one.price).then_with(|| name(one).cmp(&name(other)))
+        let (first, second) = (&one.campaign, &other.campaign);
+        let by_name = || (&first.client, &first.id).cmp(&(&second.client, &second.id));
+        other.price.cmp(&one.price).then_with(by_name)
     });
     (may, may_not)
 }

@@ -1,9 +1,9 @@
 //! Click addresses: where an ad leads, and where a click on it is sent on to.
 
-/// The address that a click opens.
+/// The address that a click opens. `to`: the landing page, as [`encode`] writes it.
 #[must_use]
-pub fn address(public_url: &str, receipt: &str, click_url: &str) -> String {
-    format!("{public_url}/click?r={receipt}&to={}", encode(click_url))
+pub fn address(public_url: &str, receipt: &str, to: &str) -> String {
+    [public_url, "/click?r=", receipt, "&to=", to].concat()
 }
 
 /// The landing page with the receipt among its parameters.
@@ -16,7 +16,8 @@ pub fn with_receipt(page: &str, receipt: &str) -> String {
 }
 
 /// Percent-encoding of a query value (RFC 3986): all but the unreserved characters.
-fn encode(text: &str) -> String {
+#[must_use]
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 3 / 2);
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -40,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_landing_page_is_one_parameter_of_the_click() {
-        let address = address("http://flow", "R", "https://a.example/?x=1&y=ü");
+        let address = address("http://flow", "R", &encode("https://a.example/?x=1&y=ü"));
         assert_eq!(address, "http://flow/click?r=R&to=https%3A%2F%2Fa.example%2F%3Fx%3D1%26y%3D%C3%BC");
     }
 }

@@ -2,6 +2,7 @@
 
 use kiki::leaf;
 
+use super::click;
 use super::openrtb::{AssetKind, MarkupType, Size};
 
 /// Replaced in markup by the address that a click opens.
@@ -28,6 +29,8 @@ pub struct Creative {
     pub markup: String,
     /// The advertiser's landing page.
     pub click_url: String,
+    /// The same as a parameter of the click's address.
+    pub click_to: String,
     /// Nothing in it is fetched without TLS.
     pub secure: bool,
     /// Content types that the markup names; none where it is a wrapper around another.
@@ -53,6 +56,7 @@ impl Creative {
             assets: assets(&creative.markup),
             markup: creative.markup.clone(),
             click_url: creative.click_url.clone(),
+            click_to: click::encode(&creative.click_url),
         }
     }
 

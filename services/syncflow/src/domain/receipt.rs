@@ -44,8 +44,19 @@ pub const MAX_CHARS: usize = 512;
 const VERSION: u8 = 2;
 const IDS_AT: usize = 104;
 const MAC_BYTES: usize = 16;
+/// Five ids of at most 63 characters, each in 43 bytes, and a market.
+const MAX_BYTES: usize = IDS_AT + 5 * 43 + 8 + 1 + MAC_BYTES;
 /// The characters of an id; three of them are a number below 39^3 = 59,319, which fits 16 bits.
 const ALPHABET: &[u8; 39] = b"abcdefghijklmnopqrstuvwxyz0123456789._-";
+/// The place of each character in it; 0 for those that no id has.
+const DIGITS: [u8; 256] = {
+    let (mut digits, mut at) = ([0; 256], 0);
+    while at < ALPHABET.len() {
+        digits[ALPHABET[at] as usize] = at as u8;
+        at += 1;
+    }
+    digits
+};
 
 /// What a receipt is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +119,10 @@ pub struct Receipt {
     pub market: Option<Market>,
 }
 
+/// A receipt's bytes before it has a purpose: what is kept of a bid that may be asked for again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content(Box<[u8]>);
+
 /// A receipt that is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptError {
@@ -153,10 +168,17 @@ impl ReceiptKeys {
         Self { current: key_id(current), keys }
     }
 
+    /// What every receipt of the bid has under the current key, whatever it is for.
+    #[must_use]
+    pub fn content(&self, receipt: &Receipt) -> Content {
+        Content(receipt.encode(self.current).into())
+    }
+
     /// The receipt as text, for that purpose alone.
     #[must_use]
-    pub fn seal(&self, receipt: &Receipt, purpose: Purpose) -> String {
-        let mut bytes = receipt.encode(self.current);
+    pub fn seal(&self, content: &Content, purpose: Purpose) -> String {
+        let mut bytes = Vec::with_capacity(MAX_BYTES);
+        bytes.extend_from_slice(&content.0);
         bytes.push(purpose.byte());
         if let Some(mac) = self.mac(self.current, &bytes) {
             bytes.extend_from_slice(&mac);
@@ -218,7 +240,7 @@ impl Receipt {
     }
 
     fn encode(&self, key_id: u8) -> Vec<u8> {
-        let mut out = Vec::with_capacity(IDS_AT + 5 * 43 + 8 + 1 + MAC_BYTES);
+        let mut out = Vec::with_capacity(MAX_BYTES);
         out.extend_from_slice(&[VERSION, key_id]);
         out.extend_from_slice(&self.lease_id.to_be_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
@@ -276,7 +298,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 fn pack(out: &mut Vec<u8>, id: &str) {
-    let digit = |byte: &u8| ALPHABET.iter().position(|letter| letter == byte).unwrap_or(0);
+    let digit = |byte: &u8| usize::from(DIGITS[usize::from(*byte)]);
     // Ids were checked when they came in; a longer one would be cut here rather than break the layout.
     let id = &id.as_bytes()[..id.len().min(ids::MAX_ID)];
     out.push(id.len() as u8);
@@ -346,14 +368,15 @@ mod tests {
         for customer in [None, Some(CustomerKey([7; 16]))] {
             let receipt = Receipt { customer, ..receipt() };
             for purpose in [Purpose::Notice, Purpose::Click] {
-                assert_eq!(keys.open(&keys.seal(&receipt, purpose), purpose).as_ref(), Ok(&receipt));
+                assert_eq!(keys.open(&keys.seal(&keys.content(&receipt), purpose), purpose).as_ref(), Ok(&receipt));
             }
         }
     }
 
     #[test]
     fn the_predicted_value_stands_where_the_layout_says() {
-        let text = ReceiptKeys::new(&key(1), &[]).seal(&receipt(), Purpose::Notice);
+        let keys = ReceiptKeys::new(&key(1), &[]);
+        let text = keys.seal(&keys.content(&receipt()), Purpose::Notice);
         let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
         assert_eq!(bytes[30..38], (-5_i64).to_be_bytes());
         assert_eq!(&bytes[84..87], b"USD");
@@ -372,7 +395,7 @@ mod tests {
             ..receipt()
         };
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let text = keys.seal(&longest, Purpose::Click);
+        let text = keys.seal(&keys.content(&longest), Purpose::Click);
         assert_eq!(text.len(), 459);
         assert_eq!(keys.open(&text, Purpose::Click), Ok(longest));
     }
@@ -380,7 +403,7 @@ mod tests {
     #[test]
     fn one_changed_bit_anywhere_is_refused() {
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let bytes = URL_SAFE_NO_PAD.decode(keys.seal(&receipt(), Purpose::Notice)).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(keys.seal(&keys.content(&receipt()), Purpose::Notice)).unwrap();
         for at in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[at / 8] ^= 1 << (at % 8);
@@ -393,7 +416,8 @@ mod tests {
 
     #[test]
     fn takes_what_an_old_key_made_and_nobody_elses() {
-        let text = ReceiptKeys::new(&key(1), &[]).seal(&receipt(), Purpose::Notice);
+        let keys = ReceiptKeys::new(&key(1), &[]);
+        let text = keys.seal(&keys.content(&receipt()), Purpose::Notice);
         assert!(ReceiptKeys::new(&key(2), &[key(1)]).open(&text, Purpose::Notice).is_ok());
         let other = ReceiptKeys::new(&key(2), &[]).open(&text, Purpose::Notice).unwrap_err();
         assert_eq!(other, ReceiptError::UnknownKey(key_id(&key(1))));
@@ -408,7 +432,7 @@ mod tests {
     fn is_taken_for_its_own_purpose_alone_and_cannot_be_turned_into_the_other() {
         let keys = ReceiptKeys::new(&key(1), &[]);
         for (made, other) in [(Purpose::Click, Purpose::Notice), (Purpose::Notice, Purpose::Click)] {
-            let text = keys.seal(&receipt(), made);
+            let text = keys.seal(&keys.content(&receipt()), made);
             assert_eq!(keys.open(&text, other), Err(ReceiptError::WrongPurpose(other)));
             let mut bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
             let at = bytes.len() - MAC_BYTES - 1;

@@ -12,6 +12,7 @@ use super::{Web, malformed};
 use crate::domain::click;
 use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
+use crate::domain::receipt::Purpose;
 use crate::engine::{Answer, Bid, Reason};
 
 /// Seconds that we wait between the auction and the impression: an hour holds the slowest of formats, audio.
@@ -55,8 +56,8 @@ async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format)
         match &*engine.decide(engine.prepare(opportunity, deadline)).await.answer {
             Answer::NoBid(reason, detail) => why = why.or_else(|| Some((*reason, detail.clone()))),
             Answer::Bid(bid) => {
-                currency.get_or_insert_with(|| bid.candidate.campaign.currency.code().to_owned());
-                add(&mut seats, &bid.candidate.campaign.client, render(web, &imp.id, bid));
+                currency.get_or_insert_with(|| bid.campaign.currency.code().to_owned());
+                add(&mut seats, &bid.campaign.client, render(web, &imp.id, bid));
             }
         }
     }
@@ -79,16 +80,17 @@ fn add(seats: &mut Vec<SeatBid>, client: &str, bid: openrtb::Bid) {
 }
 
 fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {
-    let (campaign, creative) = (&bid.candidate.campaign, &bid.candidate.creative);
+    let Bid { campaign, creative, .. } = bid;
     let sized = |pixels: u32| Some(pixels).filter(|pixels| *pixels > 0);
+    let [receipt, click] = [Purpose::Notice, Purpose::Click].map(|purpose| web.engine.receipt(bid, purpose));
     // Who shades wants to know; for others the address stays short.
-    let min = if bid.candidate.market.is_some() { "&min=${AUCTION_MIN_TO_WIN}" } else { "" };
-    let notice = |kind: &str, rest: &str| format!("{}/notice/{kind}?r={}{rest}{min}", web.public_url, bid.receipt);
+    let min = if bid.market.is_some() { "&min=${AUCTION_MIN_TO_WIN}" } else { "" };
+    let notice = |kind: &str, rest: &str| format!("{}/notice/{kind}?r={receipt}{rest}{min}", web.public_url);
     openrtb::Bid {
         id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
         impid: imp_id.to_owned(),
-        price_nanos: bid.candidate.price.get(),
-        adm: creative.render(&click::address(&web.public_url, &bid.click, &creative.click_url)),
+        price_nanos: bid.price.get(),
+        adm: creative.render(&click::address(&web.public_url, &click, &creative.click_to)),
         crid: creative.crid.clone(),
         cid: campaign.id.clone(),
         adomain: creative.adomain.clone(),

@@ -1,20 +1,24 @@
 //! Between messages and domain values; every refusal names its field.
 
+use bytes::Bytes;
 use kiki::clock::UnixMicros;
 use kiki::ids;
 use kiki::leaf::CreativeFormat;
 use kiki::money::{Currency, Nanos};
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncshield::v1 as shield;
+use tonic::Status;
 
 use crate::config::Exchanges;
 use crate::domain::click;
 use crate::domain::notice::Word;
 use crate::domain::openrtb::{Media, Native, Size};
 use crate::domain::opportunity::{Opportunity, Shape, key};
-use crate::engine::{Answer, Bid, Reason};
+use crate::domain::receipt::Purpose;
+use crate::engine::{Answer, Bid, Engine, Reason};
 use crate::error::Error;
 use crate::notices::{Outcome, Purchase};
+use crate::wire::Fields;
 
 /// Bytes of a request's or impression's id.
 const MAX_KEY_BYTES: usize = 128;
@@ -94,29 +98,36 @@ fn shape(message: &pb::Opportunity) -> Option<Shape> {
     }
 }
 
-pub(super) fn answer(answer: &Answer, public_url: &str) -> pb::BidResponse {
-    use pb::bid_response::Result as Either;
-    let result = match answer {
-        Answer::Bid(bid) => Either::Bid(self::bid(bid, public_url)),
-        Answer::NoBid(reason, detail) => Either::NoBid(pb::NoBid { reason: no_bid_reason(*reason).into(), detail: detail.clone() }),
-    };
-    pb::BidResponse { result: Some(result) }
+/// A message that prost reads.
+pub(super) fn read<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|error| Status::internal(error.to_string())) // as tonic's own decoder has it
 }
 
-fn bid(bid: &Bid, public_url: &str) -> pb::Bid {
-    let candidate = &bid.candidate;
-    pb::Bid {
-        bid_id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
-        client: candidate.campaign.client.clone(),
-        campaign: candidate.campaign.id.clone(),
-        currency: candidate.campaign.currency.code().to_owned(),
-        price_nanos: candidate.price.get(),
-        creative: candidate.creative.id.clone(),
-        receipt: bid.receipt.clone(),
-        predicted_ltv_micros: candidate.prediction.ltv.get(),
-        prediction_status: candidate.prediction.status.into(),
-        markup: candidate.creative.render(&click::address(public_url, &bid.click, &candidate.creative.click_url)),
+/// Writes a `BidResponse`.
+pub(super) fn answer(answer: &Answer, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
+    match answer {
+        Answer::Bid(bid) => to.message(1, |to| self::bid(bid, engine, public_url, to)),
+        Answer::NoBid(reason, detail) => to.message(2, |to| {
+            to.signed(1, i32::from(no_bid_reason(*reason)));
+            to.text(2, detail);
+        }),
     }
+}
+
+/// Writes a `Bid`.
+fn bid(bid: &Bid, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
+    let Bid { campaign, creative, slot, .. } = bid;
+    to.text(1, &format!("{}-{}", slot.lease_id, slot.sequence));
+    to.text(2, &campaign.client);
+    to.text(3, &campaign.id);
+    to.text(4, campaign.currency.code());
+    to.signed(5, bid.price.get());
+    to.text(6, &creative.id);
+    to.text(7, &engine.receipt(bid, Purpose::Notice));
+    to.signed(8, bid.predicted_ltv.get());
+    to.signed(9, i32::from(bid.prediction_status));
+    let click = click::address(public_url, &engine.receipt(bid, Purpose::Click), &creative.click_to);
+    to.text(10, &creative.render(&click));
 }
 
 fn no_bid_reason(reason: Reason) -> pb::NoBidReason {

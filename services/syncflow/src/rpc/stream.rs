@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kiki::pb::syncflow::v1 as pb;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -11,6 +12,7 @@ use tonic::{Status, Streaming};
 use super::convert;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::wire::Fields;
 
 /// Opportunities of one message.
 const MAX_OPPORTUNITIES: usize = 256;
@@ -19,14 +21,17 @@ const MAX_UNREAD: usize = 16;
 /// Messages whose decisions are not durable yet. At this many no further one is read.
 const MAX_UNACKNOWLEDGED: usize = 256;
 
-type Answers = mpsc::Sender<Result<pb::BidStreamResponse, Status>>;
+/// The fields of `BidStreamResponse`.
+const RESPONSES: u32 = 1;
+const ACKNOWLEDGED: u32 = 2;
+/// An answer's length, more or less: what room is made for.
+const USUAL: usize = 1_024;
+
+/// Bytes of `BidStreamResponse`.
+type Answers = mpsc::Sender<Result<Vec<u8>, Status>>;
 
 /// Answers a stream until it ends or its reader goes.
-pub(super) fn answer(
-    engine: Arc<Engine>,
-    public_url: Arc<str>,
-    messages: Streaming<pb::BidStreamRequest>,
-) -> ReceiverStream<Result<pb::BidStreamResponse, Status>> {
+pub(super) fn answer(engine: Arc<Engine>, public_url: Arc<str>, messages: Streaming<Bytes>) -> ReceiverStream<Result<Vec<u8>, Status>> {
     let (answers, reader) = mpsc::channel(MAX_UNREAD);
     tokio::spawn(async move {
         let durable = engine.recorder.durable();
@@ -49,7 +54,7 @@ struct Conversation {
 }
 
 impl Conversation {
-    async fn run(&mut self, mut messages: Streaming<pb::BidStreamRequest>, answers: &Answers) -> Result<(), Status> {
+    async fn run(&mut self, mut messages: Streaming<Bytes>, answers: &Answers) -> Result<(), Status> {
         let gone = |_| Status::cancelled("the reader is gone");
         let mut open = true;
         while open || !self.waiting.is_empty() {
@@ -58,8 +63,8 @@ impl Conversation {
                 message = messages.message(), if open && self.waiting.len() < MAX_UNACKNOWLEDGED => match message? {
                     None => open = false,
                     Some(message) => {
-                        let responses = self.answer(message).await?;
-                        let response = pb::BidStreamResponse { responses, acknowledged: self.acknowledge() };
+                        let mut response = self.answer(convert::read(message)?).await?;
+                        Fields(&mut response).number(ACKNOWLEDGED, self.acknowledge());
                         answers.send(Ok(response)).await.map_err(gone)?;
                     }
                 },
@@ -67,7 +72,8 @@ impl Conversation {
                     changed.map_err(|_| Status::unavailable("the service is stopping"))?;
                     let before = self.acknowledged;
                     if self.acknowledge() > before {
-                        let response = pb::BidStreamResponse { responses: vec![], acknowledged: self.acknowledged };
+                        let mut response = Vec::new();
+                        Fields(&mut response).number(ACKNOWLEDGED, self.acknowledged);
                         answers.send(Ok(response)).await.map_err(gone)?;
                     }
                 }
@@ -77,7 +83,8 @@ impl Conversation {
         Ok(())
     }
 
-    async fn answer(&mut self, message: pb::BidStreamRequest) -> Result<Vec<pb::BidResponse>, Error> {
+    /// The bytes of the answers to a message.
+    async fn answer(&mut self, message: pb::BidStreamRequest) -> Result<Vec<u8>, Error> {
         let count = message.opportunities.len();
         if count > MAX_OPPORTUNITIES {
             return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES });
@@ -88,12 +95,13 @@ impl Conversation {
             let deadline = self.engine.deadline(tmax, None);
             prepared.push(self.engine.prepare(opportunity, deadline));
         }
-        let mut responses = Vec::with_capacity(count);
+        let mut responses = Vec::with_capacity(count * USUAL);
         let mut ticket = 0;
         for prepared in prepared {
             let answered = self.engine.decide(prepared).await;
             ticket = ticket.max(answered.ticket);
-            responses.push(convert::answer(&answered.answer, &self.public_url));
+            let one = |to: &mut Fields<'_>| convert::answer(&answered.answer, &self.engine, &self.public_url, to);
+            Fields(&mut responses).message(RESPONSES, one);
         }
         self.answered += count as u64;
         self.waiting.push_back((self.answered, ticket));

@@ -61,7 +61,8 @@ pub(super) fn tail(
                     Err(error) => return sender.send(Err(error.into())).await.ok(),
                 };
                 next += leaves.len() as u64;
-                let wanted = |bytes: &[u8]| client.is_empty() || leaf::decode(bytes).is_ok_and(|(head, _)| head.client == client);
+                let wanted =
+                    |bytes: &[u8]| client.is_empty() || leaf::decode_all_but_decisions(bytes).is_ok_and(|(head, _)| head.client == client);
                 let entries =
                     leaves.into_iter().filter(|(_, bytes)| wanted(bytes)).map(|(index, leaf)| pb::TailEntry { index, leaf }).collect();
                 send(&sender, pb::TailResponse { entries, next_index: next, checkpoint: newer(&log, next, &mut sent_checkpoint) }).await?;

@@ -21,6 +21,9 @@ pub(super) struct Report {
     echo_server_cpu_s_per_million: f64,
     /// How many times the CPU time of a bare echo a bid takes at the servers.
     cpu_ratio: f64,
+    /// The same of an echo that reads the opportunities and writes bids, with prost, and how many times that.
+    messages_echo_server_cpu_s_per_million: f64,
+    messages_cpu_ratio: f64,
     /// From a batch's request to its answer.
     latency_us_p50: u64,
     latency_us_p99: u64,
@@ -32,7 +35,7 @@ pub(super) struct Report {
     echo_latency_us_p50: u64,
     echo_latency_us_p99: u64,
     echo_latency_us_p999: u64,
-    bids: u64,
+    pub(super) bids: u64,
     no_bids: u64,
     no_bids_by_reason: BTreeMap<&'static str, u64>,
     elapsed_s: f64,
@@ -46,20 +49,22 @@ pub(super) struct Report {
     machine: String,
 }
 
-type Run<'a> = (&'a Measured, Duration);
+/// What was measured, and the CPU time of the servers meanwhile.
+type Run = (Measured, Duration);
 
 impl Report {
     pub(super) fn new(
         args: &Args,
         [request_bytes, answer_bytes]: [usize; 2],
-        (bids, cpu): Run<'_>,
-        (echo, echo_cpu): Run<'_>,
+        (bids, cpu): &Run,
+        [(echo, echo_cpu), (messages, messages_cpu)]: &[Run; 2],
         no_bids_by_reason: BTreeMap<&'static str, u64>,
     ) -> Self {
         let (machine, cores) = machine::describe();
-        let per_million = |cpu: Duration, items: u64| cpu.as_secs_f64() * 1e6 / (items.max(1) as f64);
+        let per_million = |cpu: &Duration, items: u64| cpu.as_secs_f64() * 1e6 / (items.max(1) as f64);
         let server = per_million(cpu, bids.items);
         let echo_server = per_million(echo_cpu, echo.items);
+        let messages_server = per_million(messages_cpu, messages.items);
         let [latency_us_p50, latency_us_p99, latency_us_p999] = percentiles(&bids.answer_us);
         let [durable_latency_us_p50, durable_latency_us_p99, durable_latency_us_p999] = percentiles(&bids.final_us);
         let [echo_latency_us_p50, echo_latency_us_p99, echo_latency_us_p999] = percentiles(&echo.answer_us);
@@ -69,6 +74,8 @@ impl Report {
             echo_items_per_second: rounded(echo.items_per_second()),
             echo_server_cpu_s_per_million: rounded(echo_server),
             cpu_ratio: rounded(server / echo_server.max(f64::MIN_POSITIVE)),
+            messages_echo_server_cpu_s_per_million: rounded(messages_server),
+            messages_cpu_ratio: rounded(server / messages_server.max(f64::MIN_POSITIVE)),
             latency_us_p50,
             latency_us_p99,
             latency_us_p999,
@@ -111,7 +118,8 @@ impl Report {
                 ("bare echo", rate(self.echo_items_per_second)),
                 ("  its CPU", format!("{:.2} s per million", self.echo_server_cpu_s_per_million)),
                 ("  latency", us([self.echo_latency_us_p50, self.echo_latency_us_p99, self.echo_latency_us_p999])),
-                ("CPU, bid : echo", format!("{:.1}", self.cpu_ratio)),
+                ("echo of messages", format!("{:.2} s per million", self.messages_echo_server_cpu_s_per_million)),
+                ("CPU, bid : echo", format!("{:.1}, of messages {:.1}", self.cpu_ratio, self.messages_cpu_ratio)),
                 ("load", format!("{} streams, {} batches of {} in flight on each", self.streams, self.window_batches, self.batch_items)),
                 (
                     "messages",
