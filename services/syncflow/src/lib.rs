@@ -112,15 +112,8 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
         tokio::spawn(recorder.clone().run(runtime::channel(&config.shield)?, source, stop.clone(), FLUSH)),
     ];
-    let mut shared: Option<Box<dyn store::Counter>> = None;
-    if let Some(url) = &config.frequency {
-        let window = Duration::from_secs(config.notice_window_secs);
-        let (counter, counting) =
-            store::redis::Redis::new(url, window, metrics.frequency_unshared.clone(), stop.clone()).map_err(Error::Config)?;
-        tasks.push(tokio::spawn(counting));
-        shared = Some(Box::new(counter));
-    }
-    let frequency = Frequency::new(shared, Duration::from_millis(config.frequency_budget_ms), replicas.clone(), metrics.clone());
+    let (frequency, counting) = frequency(config, &replicas, &metrics, stop)?;
+    tasks.extend(counting.map(tokio::spawn));
     // On virtual time what happens depends on the order of bids alone, and a task ticks in real time.
     if matches!(clock, Clock::System) {
         tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));
@@ -160,6 +153,21 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         memo: engine::memo(),
     });
     Ok(Parts { engine, notices, tasks })
+}
+
+/// Frequency caps, and the task that keeps them in Redis, where the configuration names one.
+fn frequency(
+    config: &Config,
+    replicas: &Arc<Replicas>,
+    metrics: &metrics::Metrics,
+    stop: &CancellationToken,
+) -> Result<(Arc<Frequency>, Option<impl Future<Output = ()> + Send + 'static>), Error> {
+    let window = Duration::from_secs(config.notice_window_secs);
+    let redis = |url: &String| store::redis::Redis::new(url, window, metrics.frequency_unshared.clone(), stop.clone());
+    let (counter, counting) = config.frequency.as_ref().map(redis).transpose().map_err(Error::Config)?.unzip();
+    let shared = counter.map(|counter| Box::new(counter) as Box<dyn store::Counter>);
+    let budget = Duration::from_millis(config.frequency_budget_ms);
+    Ok((Frequency::new(shared, budget, replicas.clone(), metrics.clone()), counting))
 }
 
 /// What draws the jitter of this process's pauses, so that several do not come back at once.
