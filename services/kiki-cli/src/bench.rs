@@ -6,13 +6,14 @@
 
 mod bids;
 mod child;
-mod customers;
+pub(crate) mod customers;
 mod drive;
 mod echo;
 mod machine;
 mod postgres;
 mod predict;
 mod raw;
+pub(crate) mod scene;
 mod shield;
 mod target;
 mod value;

@@ -29,6 +29,17 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// How a body is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content {
+    pub(crate) kind: &'static str,
+    pub(crate) gzip: bool,
+}
+
+impl Content {
+    const JSON: Self = Self { kind: "application/json", gzip: false };
+}
+
 impl Http {
     pub(crate) fn new() -> Self {
         let mut connector = HttpConnector::new();
@@ -36,17 +47,31 @@ impl Http {
         Self(Client::builder(TokioExecutor::new()).build(connector))
     }
 
+    /// One that speaks HTTP/2 from the first byte, over one connection.
+    pub(crate) fn http2() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self(Client::builder(TokioExecutor::new()).http2_only(true).build(connector))
+    }
+
     pub(crate) async fn get(&self, url: &str) -> Result<Answer, Failure> {
-        self.send(Method::GET, url, Bytes::new()).await
+        self.send(Method::GET, url, Content::JSON, Bytes::new()).await
     }
 
     pub(crate) async fn post_json(&self, url: &str, body: Vec<u8>) -> Result<Answer, Failure> {
-        self.send(Method::POST, url, body.into()).await
+        self.post(url, Content::JSON, body).await
     }
 
-    async fn send(&self, method: Method, url: &str, body: Bytes) -> Result<Answer, Failure> {
-        let request =
-            Request::builder().method(method).uri(url).header("content-type", "application/json").header("x-openrtb-version", "2.6");
+    pub(crate) async fn post(&self, url: &str, content: Content, body: Vec<u8>) -> Result<Answer, Failure> {
+        self.send(Method::POST, url, content, body.into()).await
+    }
+
+    async fn send(&self, method: Method, url: &str, content: Content, body: Bytes) -> Result<Answer, Failure> {
+        let mut request =
+            Request::builder().method(method).uri(url).header("content-type", content.kind).header("x-openrtb-version", "2.6");
+        if content.gzip {
+            request = request.header("content-encoding", "gzip");
+        }
         let request = request.body(Full::new(body)).doing(url)?;
         let exchange = async {
             let answer = self.0.request(request).await.doing(url)?;

@@ -1,4 +1,4 @@
-//! The command `kiki`: up, replay, bench, audit, budget, invoice, models, policy, subject, train, evaluate, predict.
+//! The command `kiki`: up, replay, exchange, bench, audit, budget, invoice, models, policy, subject, train, evaluate, predict.
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
@@ -7,6 +7,7 @@ pub mod bench;
 pub mod budget;
 pub mod close;
 pub mod error;
+pub mod exchange;
 mod http;
 pub mod invoice;
 pub mod keys;
@@ -18,6 +19,7 @@ pub mod platform;
 pub mod policy;
 pub mod purchases;
 pub mod put;
+mod random;
 pub mod replay;
 pub mod subject;
 pub mod up;

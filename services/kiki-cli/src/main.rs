@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, budget, invoice, model, models, policy, put, replay, subject, up};
+use kiki_cli::{bench, budget, exchange, invoice, model, models, policy, put, replay, subject, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,6 +23,8 @@ enum Command {
     Up(up::Args),
     /// Plays a month, from bid requests to invoices that verify.
     Replay(replay::Args),
+    /// Plays an exchange to a bidder: auctions, notices with the faults of the field, and what it would hold against the bidder.
+    Exchange(exchange::Args),
     /// Measures the platform.
     Bench(bench::Args),
     /// Closes a month of a running platform; `verify` checks invoices offline.
@@ -53,6 +55,7 @@ async fn main() -> ExitCode {
     let result: Result<(), Failure> = match Cli::parse().command {
         Command::Up(args) => up::run(args).await,
         Command::Replay(args) => replay::run(args).await,
+        Command::Exchange(args) => exchange::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
         Command::Budget(args) => budget::run(args).await,

@@ -130,6 +130,24 @@ impl Endpoints {
             ("billing", &self.billing, &self.billing_http),
         ]
     }
+
+    /// From the table of them that `kiki up` prints.
+    ///
+    /// # Errors
+    /// A service that is not in it.
+    pub fn of_table(lines: &[String]) -> Result<Self, Failure> {
+        let row = |name: &str| {
+            let mut words = lines.iter().map(|line| line.split_whitespace()).find_map(|mut words| (words.next()? == name).then_some(words));
+            let mut word = || words.as_mut()?.next();
+            match (word(), word()) {
+                (Some(grpc), Some(http)) => Ok((format!("http://{grpc}"), http.to_owned())),
+                _ => Err(Failure::new(format!("kiki up named no addresses of {name}"))),
+            }
+        };
+        let [(value, value_http), (flow, flow_http), (shield, shield_http), (billing, billing_http)] =
+            [row("syncvalue")?, row("syncflow")?, row("syncshield")?, row("billing")?];
+        Ok(Self { value, value_http, flow, flow_http, shield, shield_http, billing, billing_http })
+    }
 }
 
 /// A running platform.

@@ -7,17 +7,16 @@
 //! Not here: any shortcut into a service. Everything goes over gRPC and HTTP.
 
 mod account;
-mod auction;
+pub(crate) mod auction;
 mod clients;
 mod drive;
 pub(crate) mod events;
 mod exchange;
-mod generate;
+pub(crate) mod generate;
 mod journal;
 mod plan;
-mod random;
 mod report;
-mod requests;
+pub(crate) mod requests;
 mod setup;
 mod terms;
 

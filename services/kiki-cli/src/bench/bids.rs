@@ -1,7 +1,6 @@
 //! `kiki bench bids`: BidStream from this process against a platform in another.
 
 mod report;
-mod scene;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,12 +15,13 @@ use prost::Message as _;
 
 use super::child::Server;
 use super::drive::{self, Heard, Load, Measured};
+use super::scene::Scene;
 use super::target::Target;
 use super::{Folder, echo, machine};
 use crate::error::{Doing as _, Failure};
 use crate::out;
+use crate::platform::Endpoints;
 use report::Report;
-use scene::Scene;
 
 /// How the bids are driven.
 #[derive(Debug, Clone, clap::Args)]
@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let progress = out::bar("bench bids", 4);
 
     let (servers, lines) = Server::start(&["up", "--ports", "auto", "--data", &folder.0.display().to_string()])?;
-    let scene = Scene::set(&lines, args.customers).await?;
+    let scene = Scene::set(&Endpoints::of_table(&lines)?, args.customers).await?;
     progress.inc(1);
     bids(&scene, args.streams, warm_up, &NoBids::default()).await?;
     progress.inc(1);

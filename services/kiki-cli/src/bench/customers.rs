@@ -10,14 +10,14 @@ use tonic::transport::Channel;
 
 use crate::error::{Failure, rpc};
 
-pub(super) const CLIENT: &str = "bench";
+pub(crate) const CLIENT: &str = "bench";
 pub(super) const CURRENCY: &str = "USD";
 /// Events in one message of Observe; 4,096 are allowed.
 const OBSERVED: usize = 2_048;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The own id of a customer.
-pub(super) fn customer(number: u64) -> String {
+pub(crate) fn customer(number: u64) -> String {
     format!("customer-{number:07}")
 }
 

@@ -6,7 +6,7 @@
 
 use kiki::clock::UnixMicros;
 
-use super::random::Draws;
+use crate::random::Draws;
 
 /// Notices go out twice an hour: 1,500 rounds a month, whatever the number of bids.
 pub(crate) const ROUND: i64 = 1_800_000_000;

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use super::auction::{Auction, Kind, Notice, exchange};
 use super::journal::{Answer, Bid, Charge};
 use super::plan::Plan;
-use super::random::Draws;
 use crate::error::{Doing as _, Failure};
 use crate::http::Http;
+use crate::random::Draws;
 
 /// Notices in flight at a time: enough that the disk's flush is shared by many.
 const IN_FLIGHT: usize = 64;

@@ -13,8 +13,8 @@ use jiff::ToSpan as _;
 use jiff::civil::Date;
 use serde_json::{Value, json};
 
-use super::random::Draws;
 use crate::error::{Doing as _, Failure};
+use crate::random::Draws;
 
 /// The first day of the generated purchases.
 const FIRST_DAY: Date = Date::constant(2025, 7, 1);
@@ -22,6 +22,8 @@ const FIRST_DAY: Date = Date::constant(2025, 7, 1);
 const DAYS: usize = 549;
 const CUSTOMERS: u64 = 6_000;
 const REQUESTS: u64 = 20_000;
+/// Median floor: the customers whom a replay bids for are known, and worth more than an impression on the open web.
+const FLOOR_CPM: f64 = 60.0;
 
 /// Writes a purchase file.
 ///
@@ -65,7 +67,7 @@ fn purchase(text: &mut String, draws: &mut Draws, customer: u64, day: usize, mea
 pub(crate) fn requests(path: &Path, seed: u64) -> Result<(), Failure> {
     let mut text = String::new();
     for line in 0..REQUESTS {
-        let body = request(&mut Draws::of(seed, "request", &[line]), line);
+        let body = request(&mut Draws::of(seed, "request", &[line]), line, FLOOR_CPM);
         writeln!(text, "{body}").doing("writing a line")?;
     }
     fs::write(path, text).doing(format_args!("writing {}", path.display()))
@@ -75,9 +77,10 @@ const SIZES: [(u32, u32); 9] = [(300, 250), (300, 250), (300, 250), (728, 90), (
 const COUNTRIES: [&str; 12] = ["USA", "USA", "USA", "USA", "DEU", "DEU", "DEU", "GBR", "FRA", "ITA", "ESP", "CAN"];
 const CATEGORIES: [&str; 9] = ["IAB1", "IAB2-3", "IAB3-4", "IAB9-30", "IAB12", "IAB15-10", "IAB17", "IAB19-6", "IAB20"];
 
-fn request(draws: &mut Draws, line: u64) -> Value {
+/// One request, its floors log-normal around `floor_cpm`.
+pub(crate) fn request(draws: &mut Draws, line: u64, floor_cpm: f64) -> Value {
     let imps = if draws.chance(0.07) { 2 + draws.below(2) } else { 1 };
-    let imps: Vec<Value> = (1..=imps).map(|n| imp(draws, n)).collect();
+    let imps: Vec<Value> = (1..=imps).map(|n| imp(draws, n, floor_cpm)).collect();
     let mut body = json!({
         "id": format!("request-{line}"),
         "imp": imps,
@@ -116,8 +119,8 @@ fn request(draws: &mut Draws, line: u64) -> Value {
     body
 }
 
-fn imp(draws: &mut Draws, number: usize) -> Value {
-    let floor_cpm = (draws.lognormal(60.0, 1.5) * 100.0).round() / 100.0;
+fn imp(draws: &mut Draws, number: usize, floor_cpm: f64) -> Value {
+    let floor_cpm = (draws.lognormal(floor_cpm, 1.5) * 100.0).round() / 100.0;
     let mut imp = json!({ "id": number.to_string(), "secure": 1, "bidfloor": floor_cpm, "bidfloorcur": "USD" });
     let (w, h) = *draws.pick(&SIZES);
     match draws.below(20) {

@@ -1,4 +1,4 @@
-//! Replay's randomness: ChaCha8, seeded by what a draw is for, so that a draw depends on nothing drawn before it. A run
+//! The randomness of what is simulated: ChaCha8, seeded by what a draw is for, so that a draw depends on nothing drawn before it. A run
 //! that was cut off therefore goes on exactly as it would have.
 //!
 //! Floats are fine here: nothing drawn is money of ours, only the behaviour of customers and competitors.

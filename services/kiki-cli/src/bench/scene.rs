@@ -12,45 +12,44 @@ use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
-use crate::bench::customers::{CLIENT, CURRENCY, customer, observe};
+use super::customers::{CLIENT, CURRENCY, customer, observe};
 use crate::error::{Doing as _, Failure, rpc};
+use crate::platform::Endpoints;
 
+/// The one campaign.
+pub(crate) const CAMPAIGN: &str = "bench-campaign";
 /// How long the campaign may take to reach SyncFlow.
 const READY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
-pub(super) struct Scene {
+pub(crate) struct Scene {
     /// SyncFlow's address.
-    pub(super) flow: String,
+    pub(crate) flow: String,
     customers: u32,
     /// What makes request ids of one run differ from those of another.
     run: u64,
 }
 
 impl Scene {
-    /// Sets up a platform whose table of addresses is `lines`, and waits until it bids.
-    pub(super) async fn set(lines: &[String], customers: u32) -> Result<Self, Failure> {
-        let address = |name: &str| {
-            let row = lines.iter().map(|line| line.split_whitespace()).find_map(|mut row| (row.next()? == name).then(|| row.next())?);
-            row.map(|at| format!("http://{at}")).ok_or_else(|| Failure::new(format!("kiki up named no address of {name}")))
-        };
-        let channel = |at: String| kiki::runtime::channel(&at).doing(at);
+    /// Sets up a platform, and waits until it bids.
+    pub(crate) async fn set(platform: &Endpoints, customers: u32) -> Result<Self, Failure> {
+        let channel = |at: &str| kiki::runtime::channel(at).doing(at);
         // The events are observed first: the first bids are made on predictions already.
-        observe(SyncValueServiceClient::new(channel(address("syncvalue")?)?), customers).await?;
-        put(SyncShieldServiceClient::new(channel(address("syncshield")?)?)).await?;
-        let scene = Self { flow: address("syncflow")?, customers, run: 0 };
+        observe(SyncValueServiceClient::new(channel(&platform.value)?), customers).await?;
+        put(SyncShieldServiceClient::new(channel(&platform.shield)?)).await?;
+        let scene = Self { flow: platform.flow.clone(), customers, run: 0 };
         scene.until_it_bids().await?;
         Ok(scene.next_run())
     }
 
     /// The same scene, with request ids that were not used yet.
-    pub(super) fn next_run(&self) -> Self {
+    pub(crate) fn next_run(&self) -> Self {
         // Four bytes of the clock would do: runs are seconds apart.
         Self { run: Clock::System.now().0 as u64, ..self.clone() }
     }
 
     /// The opportunities `number` to `number + count`.
-    pub(super) fn request(&self, number: u64, count: usize) -> BidStreamRequest {
+    pub(crate) fn request(&self, number: u64, count: usize) -> BidStreamRequest {
         BidStreamRequest { opportunities: (number..).take(count).map(|n| self.opportunity(n)).collect() }
     }
 
@@ -142,7 +141,7 @@ fn campaign() -> leaf::Campaign {
         ..leaf::Creative::default()
     };
     leaf::Campaign {
-        campaign: "bench-campaign".to_owned(),
+        campaign: CAMPAIGN.to_owned(),
         name: "Bench".to_owned(),
         currency: CURRENCY.to_owned(),
         limit_total_micros: 1_000_000_000_000_000,
