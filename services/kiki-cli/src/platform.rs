@@ -267,6 +267,7 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         notice_window_secs: NOTICE_WINDOW_SECS,
         frequency: None, // one process counts for itself
         frequency_budget_ms: 5,
+        fallback_multipliers: Vec::new(),
         clock_skew_ms: 1_000,
         network_allowance_ms: 5,
         deadline_max_ms: 1_000,

@@ -45,6 +45,10 @@ pub struct Config {
     /// What of an exchange's deadline the network takes, milliseconds.
     #[arg(long, env = "KIKI_NETWORK_ALLOWANCE_MS", default_value_t = 5)]
     pub network_allowance_ms: u64,
+    /// What platforms pay of the median that stands in for a prediction, as platform=factor, 0 to 10. Those not named: google_ads,
+    /// meta, tradedesk, amazon and others 1, x 0.75, linkedin 1.2, tiktok 1.5.
+    #[arg(long, env = "KIKI_FALLBACK_MULTIPLIERS", value_delimiter = ',')]
+    pub fallback_multipliers: Vec<String>,
     /// The longest that a bid may take whatever the exchange allows, milliseconds.
     #[arg(long, env = "KIKI_DEADLINE_MAX_MS", default_value_t = 1_000)]
     pub deadline_max_ms: u64,

@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod burn;
 pub mod click;
 pub mod creative;
+pub mod fallback;
 pub mod frequency;
 pub mod lease;
 pub mod notice;

@@ -28,9 +28,10 @@ use crate::clients::predictor::{Pending, Predictor, Subject};
 use crate::clients::recorder::{Entry, Recorder};
 use crate::clients::replicas::{Replicas, View};
 use crate::config::Exchanges;
-use crate::domain::auction::{self, Candidate, Counts, Prediction, Standing};
+use crate::domain::auction::{self, Candidate, Counts, Standing};
 use crate::domain::breaker::{Breaker, Permit, Refused};
 use crate::domain::creative::Creative;
+use crate::domain::fallback::{self, Multipliers, Predicted};
 use crate::domain::frequency::Fate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
@@ -182,6 +183,8 @@ pub struct Engine {
     pub markets: Arc<Markets>,
     /// Predictions.
     pub predictor: Predictor,
+    /// What platforms pay of a value that stood in for a prediction.
+    pub multipliers: Multipliers,
     /// The way to the log.
     pub recorder: Arc<Recorder>,
     /// The receipts' keys.
@@ -321,12 +324,13 @@ impl Engine {
     fn value(
         &self,
         opportunity: &Opportunity,
-        predicted: Vec<(Match, Option<Prediction>)>,
+        predicted: Vec<(Match, Predicted)>,
         policy: &Policy,
         now: UnixMicros,
     ) -> Vec<Candidate> {
-        let candidate = |(one, predicted): (Match, Option<Prediction>)| {
-            let prediction = predicted.unwrap_or_else(|| Prediction::prior(&one.campaign));
+        let multiplier_ppm = self.multipliers.of(&opportunity.platform);
+        let candidate = |(one, predicted): (Match, Predicted)| {
+            let prediction = fallback::settled(predicted, &one.campaign, multiplier_ppm);
             self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
             let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
             let standing = Standing { counts, lambda_ppm: self.pacing.lambda_ppm(&one.campaign, now), markets: &self.markets };
@@ -358,12 +362,13 @@ impl Engine {
 }
 
 /// Waits for the predictions.
-async fn predicted(matches: Vec<Match>, deadline: Deadline) -> Vec<(Match, Option<Prediction>)> {
+async fn predicted(matches: Vec<Match>, deadline: Deadline) -> Vec<(Match, Predicted)> {
     let mut predicted = Vec::with_capacity(matches.len());
     for mut one in matches {
         let prediction = match one.pending.take() {
             Some(pending) => pending.answer(deadline.prediction).await,
-            None => None,
+            None if one.customer.is_some() => Predicted::Missing, // its breaker is open, or too many wait
+            None => Predicted::Unknown,
         };
         predicted.push((one, prediction));
     }
@@ -388,6 +393,7 @@ fn status(status: leaf::PredictionStatus) -> &'static str {
     match status {
         leaf::PredictionStatus::Ok => "ok",
         leaf::PredictionStatus::Fallback => "fallback",
+        leaf::PredictionStatus::Median => "median",
         leaf::PredictionStatus::Prior | leaf::PredictionStatus::Unspecified => "prior",
     }
 }

@@ -43,6 +43,7 @@ use clients::leases::Leases;
 use clients::predictor::Predictor;
 use clients::recorder::Recorder;
 use clients::replicas::Replicas;
+use domain::fallback::Multipliers;
 use domain::receipt::ReceiptKeys;
 use domain::shading::Markets;
 use engine::Engine;
@@ -142,6 +143,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         pacing,
         markets,
         predictor,
+        multipliers: Multipliers::parse(&config.fallback_multipliers).map_err(Error::Config)?,
         recorder,
         receipts,
         pseudonyms,

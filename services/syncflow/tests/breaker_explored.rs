@@ -1,7 +1,7 @@
 //! The breaker's atomics under the ways in which two or three threads can meet. All of them:
 //! `KIKI_EXPLORE=1 cargo test --release -p syncflow --test breaker_explored`; without that, some of each case.
 //!
-//! Shuttle runs the threads one at a time and chooses who goes on at each access to an atomic; `check_dfs` tries the
+//! Shuttle runs the threads one at a time and chooses who goes on at each access to an atomic; `DfsScheduler` tries the
 //! choices in order. It takes accesses for sequentially consistent: what weaker orderings would allow is not explored, and does not
 //! matter here, because each word is complete in itself and none is read to learn of another.
 
@@ -15,13 +15,15 @@ mod atomics {
 #[path = "../src/domain/breaker.rs"]
 mod breaker;
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use breaker::{Breaker, Settings, State, Window};
 use kiki::clock::UnixMicros;
-use shuttle::thread;
+use shuttle::scheduler::DfsScheduler;
+use shuttle::{Config, Runner, thread};
 
 const SETTINGS: Settings = Settings {
     window: Window::Calls(10),
@@ -44,7 +46,8 @@ type Shared = Arc<Breaker>;
 /// Tries all schedules of the case where `KIKI_EXPLORE` is set, which takes minutes; else some.
 fn explore(case: impl Fn() + Send + Sync + Copy + 'static) {
     let limit = std::env::var_os("KIKI_EXPLORE").is_none().then_some(IN_ORDER);
-    shuttle::check_dfs(case, limit);
+    let tried = Runner::new(DfsScheduler::new(limit, false), Config::default()).run(case);
+    drop(writeln!(std::io::stdout(), "{}: {tried} schedules", std::thread::current().name().unwrap_or_default()));
     if limit.is_some() {
         shuttle::check_pct(case, BY_CHANCE, 3);
     }

@@ -24,6 +24,7 @@ pub(crate) struct Account {
     /// Bids by how their prediction came about.
     pub(crate) fallback: u64,
     pub(crate) prior: u64,
+    pub(crate) median: u64,
     /// Customers acquired, and what they were predicted to be worth, micros.
     pub(crate) conversions: u64,
     pub(crate) predicted_ltv_micros: i128,
@@ -31,6 +32,11 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// Bids that a trained model priced.
+    pub(crate) fn by_model(&self) -> u64 {
+        self.bids - self.fallback - self.median - self.prior
+    }
+
     /// Reads the whole log.
     pub(crate) async fn read(channel: Channel) -> Result<Self, Failure> {
         let failed = |status: tonic::Status| rpc("reading the log", &status);
@@ -63,6 +69,7 @@ impl Account {
                     }
                     self.bids += 1;
                     self.fallback += u64::from(decision.prediction_status() == PredictionStatus::Fallback);
+                    self.median += u64::from(decision.prediction_status() == PredictionStatus::Median);
                     self.prior += u64::from(decision.prediction_status() == PredictionStatus::Prior);
                 }
             }

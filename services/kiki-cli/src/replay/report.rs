@@ -118,7 +118,8 @@ pub(super) fn write(plan: &Plan, played: &Played, checks: &Checks) -> Result<(),
         "conversions": played.account.conversions,
         "predicted_ltv_micros": played.account.predicted_ltv_micros.to_string(),
         "predictions_fallback": played.account.fallback,
-        "predictions_ok": played.account.bids - played.account.fallback - played.account.prior,
+        "predictions_median": played.account.median,
+        "predictions_ok": played.account.by_model(),
         "predictions_prior": played.account.prior,
         "breaker_changes": played.counters.breaker_changes,
         "leaves": played.account.leaves,
@@ -188,14 +189,18 @@ pub(super) fn text(plan: &Plan, played: &Played, checks: &Checks) -> String {
             format!("{:>18} of {:>18}  {share:>5.1} %  {campaign}", out::amount(*spent, currency), out::amount(*limit, currency)),
         ));
     }
+    let median = match account.median {
+        0 => String::new(), // as long as every prediction comes in time
+        some => format!("{} recent median, ", share(some, account.bids)),
+    };
     rows.extend([
         ("customers acquired", format!("{} of {} purchases", out::grouped(account.conversions), out::grouped(account.outcomes))),
         ("predicted LTV", out::amount(account.predicted_ltv_micros * 1_000, currency)),
         (
             "predictions",
             format!(
-                "{} by the model, {} fallback estimate, {} campaign prior, {} late",
-                share(account.bids - account.fallback - account.prior, account.bids),
+                "{} by the model, {} fallback estimate, {median}{} campaign prior, {} late",
+                share(account.by_model(), account.bids),
                 share(account.fallback, account.bids),
                 share(account.prior, account.bids),
                 played.counters.late

@@ -1,7 +1,7 @@
 //! Predictions from SyncValue: asked by many bids, sent in batches over one stream, behind a circuit breaker.
 //!
-//! Whoever asks gets a [`Pending`] at once and waits as long as it can afford; no answer in time is no answer, and the
-//! campaign's prior stands in. Bounds: `MAX_WAITING` questions wait to be sent, `MAX_IN_FLIGHT` messages of at most
+//! Whoever asks gets a [`Pending`] at once and waits as long as it can afford; no answer in time is no answer, and
+//! [`crate::domain::fallback`] stands in. Bounds: `MAX_WAITING` questions wait to be sent, `MAX_IN_FLIGHT` messages of at most
 //! `MAX_BATCH` are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::ids::{self, CustomerKey};
 use kiki::leaf;
-use kiki::money::Micros;
+use kiki::money::{Micros, PPM};
 use kiki::pb::syncvalue::v1 as pb;
 use kiki::runtime::Raw;
 use prost::Message as _;
@@ -27,6 +27,7 @@ use tonic::{Status, Streaming};
 use super::Backoff;
 use crate::domain::auction::Prediction;
 use crate::domain::breaker::{Breaker, Permit};
+use crate::domain::fallback::Predicted;
 use crate::domain::targeting::Campaign;
 use crate::metrics::Metrics;
 use crate::wire::Fields;
@@ -117,8 +118,8 @@ impl Predictor {
 }
 
 impl Pending {
-    /// The prediction, if it comes by `deadline` and says something of this customer.
-    pub async fn answer(self, deadline: Instant) -> Option<Prediction> {
+    /// The prediction, if it comes by `deadline`.
+    pub async fn answer(self, deadline: Instant) -> Predicted {
         let answer = tokio::time::timeout_at(deadline, self.answer).await;
         let Watched { clock, metrics, .. } = &*self.watched;
         let now = clock.now();
@@ -135,22 +136,24 @@ impl Pending {
         } else {
             self.permit.failed(now)
         }
-        answered.and_then(known)
+        answered.map_or(Predicted::Missing, known)
     }
 }
 
-/// Of a customer or a population that nobody has seen, the campaign's prior knows more.
-fn known(prediction: pb::Prediction) -> Option<Prediction> {
-    use pb::FallbackReason::{NoPopulation, StateUnavailable, UnknownCustomer};
-    if matches!(prediction.fallback_reason(), NoPopulation | StateUnavailable | UnknownCustomer) {
-        return None;
+/// Of a customer or a population that nobody has seen, the campaign's prior knows more; where SyncValue cannot get at what it
+/// knows of the customer, that is as good as no answer.
+fn known(prediction: pb::Prediction) -> Predicted {
+    match prediction.fallback_reason() {
+        pb::FallbackReason::NoPopulation | pb::FallbackReason::UnknownCustomer => return Predicted::Unknown,
+        pb::FallbackReason::StateUnavailable => return Predicted::Missing,
+        _ => {}
     }
     let status = match prediction.status() {
         leaf::PredictionStatus::Ok => leaf::PredictionStatus::Ok,
         _ => leaf::PredictionStatus::Fallback,
     };
     let [ltv, q05] = [prediction.mean_micros, prediction.q05_micros].map(Micros::new);
-    Some(Prediction { ltv, q05: Some(q05), model: prediction.model, status })
+    Predicted::Said(Prediction { ltv, q05: Some(q05), model: prediction.model, status, multiplier_ppm: PPM as u32 })
 }
 
 async fn serve(value: Channel, mut waiting: mpsc::Receiver<Question>) {

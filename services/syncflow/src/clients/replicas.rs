@@ -160,7 +160,10 @@ impl Replicas {
                         let counts = one.counts.unwrap_or_default();
                         let counts = Counts { billed: counts.billed_impressions, conversions: counts.conversions };
                         // Counts of later messages come at any moment; decisions would depend on when.
-                        let counts = before.get(&key).map_or(counts, |entry| entry.counts);
+                        let (campaign, counts) = match before.get(&key) {
+                            Some(entry) => (campaign.following(&entry.campaign), entry.counts),
+                            None => (campaign, counts),
+                        };
                         table.insert(key, Entry { campaign: Arc::new(campaign), counts });
                     }
                     Err(error) => {

@@ -6,9 +6,10 @@ use kiki::clock::UnixMicros;
 use kiki::guardrail::{self, Refusals, Verdict};
 use kiki::ids::CustomerKey;
 use kiki::leaf;
-use kiki::money::{Micros, Nanos};
+use kiki::money::{Micros, Nanos, PPM};
 
 use super::creative::Creative;
+use super::fallback;
 use super::opportunity::Opportunity;
 use super::pacing;
 use super::pricing;
@@ -27,15 +28,18 @@ pub struct Prediction {
     pub q05: Option<Micros>,
     /// The model that said so.
     pub model: String,
-    /// Whether it was a trained model, SyncValue's fallback or the campaign's prior.
+    /// Whether it was a trained model, SyncValue's fallback, the median of recent predictions or the campaign's prior.
     pub status: leaf::PredictionStatus,
+    /// How many times its value is priced, parts per million: a million but for a median.
+    pub multiplier_ppm: u32,
 }
 
 impl Prediction {
     /// The campaign's own prior.
     #[must_use]
     pub fn prior(campaign: &Campaign) -> Self {
-        Self { ltv: campaign.prior_ltv, q05: None, model: PRIOR_MODEL.to_owned(), status: leaf::PredictionStatus::Prior }
+        let (ltv, model, status) = (campaign.prior_ltv, PRIOR_MODEL.to_owned(), leaf::PredictionStatus::Prior);
+        Self { ltv, q05: None, model, status, multiplier_ppm: PPM as u32 }
     }
 }
 
@@ -110,7 +114,8 @@ pub fn candidate(
 ) -> Candidate {
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
     let target_roas_ppm = campaign.target_roas_ppm;
-    let priced_ltv = pricing::cautious(prediction.ltv, prediction.q05, campaign.caution_ppm);
+    let cautious = pricing::cautious(prediction.ltv, prediction.q05, campaign.caution_ppm);
+    let priced_ltv = fallback::times(cautious, prediction.multiplier_ppm);
     let value = pricing::worth(&pricing::Valuation { p_conversion_ppb, ltv: priced_ltv, target_roas_ppm });
     let paced = pacing::paced(value, lambda_ppm);
     let shaded = campaign.shading.zip(shading::market(opportunity, campaign.currency)).map(|(exploration_ppm, market)| {

@@ -11,6 +11,7 @@ use kiki::leaf;
 use kiki::money::{Currency, Micros, MoneyError, Nanos};
 
 use super::creative::Creative;
+use super::fallback::Recent;
 use super::opportunity::{Opportunity, Shape};
 use super::pacing::Plan;
 
@@ -45,6 +46,8 @@ pub struct Campaign {
     pub shading: Option<u32>,
     /// How far uncertain predictions are taken down, parts per million.
     pub caution_ppm: u32,
+    /// What its customers were predicted to be worth lately.
+    pub recent: Arc<Recent>,
     /// What it shows.
     pub creatives: Vec<Arc<Creative>>,
     paused: bool,
@@ -92,6 +95,7 @@ impl Campaign {
             caution_ppm: campaign.caution_ppm,
             pacing: Plan::of(campaign)?,
             shading: campaign.shading.then_some(campaign.exploration_ppm),
+            recent: Arc::default(),
             creatives: campaign.creatives.iter().map(|creative| Arc::new(Creative::compile(creative))).collect(),
             paused: campaign.paused,
             platforms: set(&campaign.platforms),
@@ -100,6 +104,13 @@ impl Campaign {
             blocked_countries: set(&targeting.blocked_countries),
             known_customers_only: targeting.known_customers_only,
         })
+    }
+
+    /// The same, with the recent predictions of an earlier version of it, if they were of the same money and horizon.
+    #[must_use]
+    pub fn following(self, earlier: &Self) -> Self {
+        let same = (self.currency, self.horizon_days) == (earlier.currency, earlier.horizon_days);
+        if same { Self { recent: earlier.recent.clone(), ..self } } else { self }
     }
 
     /// The first creative that may be shown, if the campaign wants the opportunity at all.

@@ -97,7 +97,8 @@ mod tests {
         let leaf = leaf::Campaign { campaign: "spring".into(), currency: "USD".into(), creatives, ..Default::default() };
         let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
         let creative = campaign.creatives[0].clone();
-        let prediction = Prediction { ltv: Micros::new(-7), q05: None, model: "drnn-1".into(), status: leaf::PredictionStatus::Ok };
+        let (ltv, status) = (Micros::new(-7), leaf::PredictionStatus::Ok);
+        let prediction = Prediction { ltv, q05: None, model: "drnn-1".into(), status, multiplier_ppm: 1_000_000 };
         Candidate {
             campaign,
             creative,

@@ -79,6 +79,27 @@ async fn a_late_prediction_is_counted_and_the_prior_stands_in_until_the_breaker_
 }
 
 #[tokio::test]
+async fn without_a_prediction_the_median_of_recent_ones_stands_in_times_the_platforms_multiplier() {
+    let world = world(Manner::Answers(prediction())).await;
+    for (n, mean) in [90_000_000, 30_000_000, 20_000_000].into_iter().enumerate() {
+        *world.value.manner.lock() = Manner::Answers(value::Prediction { mean_micros: mean, ..prediction() });
+        world.won(&format!("before{n}")).await;
+    }
+    *world.value.manner.lock() = Manner::Fails;
+    assert_eq!(price(&world, "after").await, PREDICTED_PRICE * 6 / 5, "1.2 for tradedesk");
+    let mut anonymous = request("anonymous");
+    anonymous["user"] = json!({});
+    let bid = world.post("/openrtb2/x1", &anonymous).await.json();
+    assert_eq!(bid["seatbid"][0]["bid"][0]["price"], 10, "a stranger is priced by the prior");
+    assert_eq!(world.metric(r#"syncflow_predictions_total{status="median"}"#).await, 1.0);
+    let shield = world.stop().await;
+    let decisions = shield.state.lock().decisions.clone();
+    let decision = &decisions.iter().find(|(_, one)| one.prediction_status() == PredictionStatus::Median).unwrap().1;
+    assert_eq!(decision.model, "recent-median");
+    assert_eq!((decision.predicted_ltv_micros, decision.priced_ltv_micros), (30_000_000, 36_000_000), "the fee never sees a multiplier");
+}
+
+#[tokio::test]
 async fn a_syncvalue_that_comes_back_is_asked_again() {
     let world = world(Manner::Fails).await;
     for n in 0..25 {

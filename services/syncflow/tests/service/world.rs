@@ -136,6 +136,7 @@ impl World {
             notice_window_secs: 3_600,
             frequency,
             frequency_budget_ms: 1_500, // a busy machine is no Redis that is gone
+            fallback_multipliers: vec!["tradedesk=1.2".into()],
             clock_skew_ms: 1_000,
             network_allowance_ms: 5,
             deadline_max_ms: 2_000,
