@@ -269,7 +269,7 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         frequency_budget_ms: 5,
         fallback_multipliers: Vec::new(),
         clock_skew_ms: 1_000,
-        network_allowance_ms: 5,
+        network_allowance_ms: 2,
         deadline_max_ms: 1_000,
     }
 }

@@ -42,8 +42,8 @@ pub struct Config {
     /// By how much the clocks here and at SyncShield may differ, milliseconds.
     #[arg(long, env = "KIKI_CLOCK_SKEW_MS", default_value_t = 1_000)]
     pub clock_skew_ms: u64,
-    /// What of an exchange's deadline the network takes, milliseconds.
-    #[arg(long, env = "KIKI_NETWORK_ALLOWANCE_MS", default_value_t = 5)]
+    /// What of an exchange's deadline the network takes, milliseconds: a round trip within a region.
+    #[arg(long, env = "KIKI_NETWORK_ALLOWANCE_MS", default_value_t = 2)]
     pub network_allowance_ms: u64,
     /// What platforms pay of the median that stands in for a prediction, as platform=factor, 0 to 10. Those not named: google_ads,
     /// meta, tradedesk, amazon and others 1, x 0.75, linkedin 1.2, tiktok 1.5.

@@ -28,6 +28,7 @@ use crate::clients::predictor::{Pending, Predictor, Subject};
 use crate::clients::recorder::{Entry, Recorder};
 use crate::clients::replicas::{Replicas, View};
 use crate::config::Exchanges;
+use crate::deadline::Deadline;
 use crate::domain::auction::{self, Candidate, Counts, Standing};
 use crate::domain::breaker::{Breaker, Permit, Refused};
 use crate::domain::creative::Creative;
@@ -131,18 +132,12 @@ impl Answered {
     }
 }
 
-/// Until when.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadline {
-    prediction: Instant,
-    all: Instant,
-}
-
 /// An opportunity with what it waits for.
 #[derive(Debug)]
 pub struct Prepared {
     opportunity: Opportunity,
     deadline: Deadline,
+    asked: Instant,
     found: Result<Found, (Reason, String)>,
 }
 
@@ -212,26 +207,29 @@ pub fn memo() -> Memo {
 }
 
 impl Engine {
-    /// The deadline of a bid that came just now, by the exchange's limit and the caller's. Predictions get half of it.
+    /// The deadline of a bid that came then, by the exchange's limit and the caller's.
     #[must_use]
-    pub fn deadline(&self, tmax_ms: Option<u32>, call: Option<Duration>) -> Deadline {
+    pub fn deadline(&self, began: Instant, tmax_ms: Option<u32>, call: Option<Duration>) -> Deadline {
         let tmax = tmax_ms.map(|tmax| Duration::from_millis(tmax.into()));
-        let whole = [tmax, call].into_iter().flatten().fold(self.deadline_max, Duration::min);
-        let whole = whole.saturating_sub(self.network_allowance);
-        let now = Instant::now();
-        Deadline { prediction: now + whole / 2, all: now + whole }
+        Deadline::of(began, tmax.into_iter().chain(call), self.deadline_max, self.network_allowance)
     }
 
     /// Finds campaigns and asks for predictions; waits for nothing.
     #[must_use]
     pub fn prepare(&self, opportunity: Opportunity, deadline: Deadline) -> Prepared {
-        let now = self.clock.now();
+        let (now, asked) = (self.clock.now(), Instant::now());
         let known = self.memo.known(&opportunity.key);
-        let found = if known { Err((Reason::NotReady, String::new())) } else { self.find(&opportunity, now) };
-        Prepared { opportunity, deadline, found }
+        let found = if known {
+            Err((Reason::NotReady, String::new()))
+        } else if deadline.too_late_to_bid(asked) {
+            Err(late("anything was asked"))
+        } else {
+            self.find(&opportunity, now, !deadline.too_late_to_ask(asked))
+        };
+        Prepared { opportunity, deadline, asked, found }
     }
 
-    fn find(&self, opportunity: &Opportunity, now: UnixMicros) -> Result<Found, (Reason, String)> {
+    fn find(&self, opportunity: &Opportunity, now: UnixMicros, ask: bool) -> Result<Found, (Reason, String)> {
         let View { campaigns, policy } = self.replicas.view().map_err(|why| (Reason::NotReady, why.to_owned()))?;
         if !self.recorder.has_room() {
             return Err((Reason::NotReady, "too many decisions wait for the log".to_owned()));
@@ -246,7 +244,8 @@ impl Engine {
             let Some(creative) = entry.campaign.fits(opportunity).cloned() else { continue };
             let campaign = entry.campaign.clone();
             let customer = opportunity.customer.as_ref().map(|customer| self.pseudonyms.of(&campaign.client, customer));
-            let pending = customer.and_then(|customer| self.predictor.ask(Subject { campaign: campaign.clone(), customer, at: now }));
+            let pending =
+                customer.filter(|_| ask).and_then(|customer| self.predictor.ask(Subject { campaign: campaign.clone(), customer, at: now }));
             matches.push(Match { campaign, creative, counts: entry.counts, customer, pending });
         }
         if matches.is_empty() {
@@ -268,13 +267,13 @@ impl Engine {
     }
 
     async fn decide_once(&self, prepared: Prepared) -> Answered {
-        let Prepared { opportunity, deadline, found } = prepared;
+        let Prepared { opportunity, deadline, asked, found } = prepared;
         let mut found = match found {
             Ok(found) => found,
             Err((reason, detail)) => return Answered::no_bid(reason, detail, 0),
         };
         let permit = found.permit.take();
-        let answered = self.decide_found(&opportunity, deadline, found).await;
+        let answered = self.decide_found(&opportunity, deadline, asked, found).await;
         match (&*answered.answer, permit) {
             (Answer::Bid(_), Some(permit)) => permit.succeeded(self.clock.now()),
             (Answer::NoBid(Reason::Deadline, _), Some(permit)) => permit.failed(self.clock.now()),
@@ -283,21 +282,49 @@ impl Engine {
         answered
     }
 
-    async fn decide_found(&self, opportunity: &Opportunity, deadline: Deadline, found: Found) -> Answered {
+    async fn decide_found(&self, opportunity: &Opportunity, deadline: Deadline, asked: Instant, found: Found) -> Answered {
         let Found { policy, matches, .. } = found;
         let predicted = predicted(matches, deadline).await;
+        let had = Instant::now();
+        if deadline.timed {
+            self.metrics.stages.predict.observe((had - asked).as_secs_f64());
+        }
+        if deadline.too_late_to_bid(had) {
+            let (reason, detail) = late("the campaigns were priced");
+            return Answered::no_bid(reason, detail, 0);
+        }
+        let answered = self.guard(opportunity, deadline, &policy, predicted).await;
+        if deadline.timed {
+            self.metrics.stages.guard.observe(had.elapsed().as_secs_f64());
+        }
+        answered
+    }
+
+    /// Prices, holds against the guardrails and takes a slot.
+    async fn guard(
+        &self,
+        opportunity: &Opportunity,
+        deadline: Deadline,
+        policy: &Arc<Policy>,
+        predicted: Vec<(Match, Predicted)>,
+    ) -> Answered {
         let now = self.clock.now(); // predictions may have taken a while, and leases end on time
-        let (may, mut may_not) = auction::rank(self.value(opportunity, predicted, &policy, now));
-        let (may, over) = self.frequency.hold(may, &policy, now, deadline.all).await;
+        let (may, mut may_not) = auction::rank(self.value(opportunity, predicted, policy, now));
+        let (may, over) = self.frequency.hold(may, policy, now, deadline.guard).await;
         may_not.extend(over);
-        let mut decided = Decided { opportunity, policy: &policy, now, entries: vec![] };
+        let mut decided = Decided { opportunity, policy, now, entries: vec![] };
         for candidate in &may_not {
             decided.refused(candidate, candidate.refusals);
         }
         let mut stopped = None;
         for candidate in may {
+            if deadline.too_late_to_bid(Instant::now()) {
+                decided.refused(&candidate, Refusals::NONE.with(leaf::Refusal::Deadline));
+                stopped = Some(late("a slot was taken"));
+                break;
+            }
             let slot = self.leases.take(&candidate.campaign, opportunity.platform.as_str(), candidate.price, now);
-            match tokio::time::timeout_at(deadline.all, slot).await {
+            match tokio::time::timeout_at(deadline.guard, slot).await {
                 // Nothing is awaited from here to the push.
                 Ok(Ok(slot)) => return self.bid(decided, candidate, slot),
                 Ok(Err(NoSlot::Budget)) => {
@@ -310,7 +337,7 @@ impl Engine {
                 }
                 Err(_) => {
                     decided.refused(&candidate, Refusals::NONE.with(leaf::Refusal::Deadline));
-                    stopped = Some((Reason::Deadline, "the deadline passed before a slot was had".to_owned()));
+                    stopped = Some(late("a slot was had"));
                     break;
                 }
             }
@@ -321,13 +348,7 @@ impl Engine {
     }
 
     /// Prices every campaign that fits.
-    fn value(
-        &self,
-        opportunity: &Opportunity,
-        predicted: Vec<(Match, Predicted)>,
-        policy: &Policy,
-        now: UnixMicros,
-    ) -> Vec<Candidate> {
+    fn value(&self, opportunity: &Opportunity, predicted: Vec<(Match, Predicted)>, policy: &Policy, now: UnixMicros) -> Vec<Candidate> {
         let multiplier_ppm = self.multipliers.of(&opportunity.platform);
         let candidate = |(one, predicted): (Match, Predicted)| {
             let prediction = fallback::settled(predicted, &one.campaign, multiplier_ppm);
@@ -361,12 +382,17 @@ impl Engine {
     }
 }
 
+/// The deadline passed before that.
+fn late(what: &str) -> (Reason, String) {
+    (Reason::Deadline, format!("the deadline passed before {what}"))
+}
+
 /// Waits for the predictions.
 async fn predicted(matches: Vec<Match>, deadline: Deadline) -> Vec<(Match, Predicted)> {
     let mut predicted = Vec::with_capacity(matches.len());
     for mut one in matches {
         let prediction = match one.pending.take() {
-            Some(pending) => pending.answer(deadline.prediction).await,
+            Some(pending) => pending.answer(deadline.predict).await,
             None if one.customer.is_some() => Predicted::Missing, // its breaker is open, or too many wait
             None => Predicted::Unknown,
         };

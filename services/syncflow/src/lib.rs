@@ -14,6 +14,7 @@
 pub mod breakers;
 pub mod clients;
 pub mod config;
+pub mod deadline;
 pub mod domain;
 pub mod engine;
 pub mod error;

@@ -9,9 +9,11 @@ use kiki::runtime;
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use tokio::time::Instant;
 
 use crate::breakers::Breakers;
+use crate::deadline::Deadline;
 use crate::domain::breaker::State;
 
 /// The metrics; a clone counts into the same.
@@ -27,6 +29,8 @@ pub struct Metrics {
     pub predictions: IntCounterVec,
     /// Predictions that came too late for their bid.
     pub predictions_late: IntCounter,
+    /// How long bids take.
+    pub stages: Stages,
     /// Notices by kind and what became of them.
     pub notices: IntCounterVec,
     /// Receipts that came with purchases and were not taken.
@@ -62,6 +66,7 @@ impl Metrics {
             malformed: counter("syncflow_malformed_requests_total", "OpenRTB requests answered with 400"),
             predictions: counters("syncflow_predictions_total", "predictions that prices were made of, by status", &["status"]),
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
+            stages: Stages::register(registry),
             notices: counters("syncflow_notices_total", "notices by kind and result", &["kind", "status"]),
             receipts_refused: counter("syncflow_receipts_refused_total", "receipts of purchases that were not taken"),
             frequency_forgotten: counter(
@@ -102,6 +107,40 @@ impl Metrics {
     /// A settlement that was applied.
     pub fn settled(&self, platform: &str, currency: &str, nanos: i64) {
         self.spend.with_label_values(&[platform, currency]).inc_by(nanos as f64 / 1e9);
+    }
+}
+
+/// How long the stages of a bid take (`crate::deadline`), and the whole of it. Of a stream's message one opportunity is timed.
+#[derive(Debug, Clone)]
+pub struct Stages {
+    /// From the question until the predictions are had, or no longer waited for.
+    pub predict: Histogram,
+    /// From then until it is decided.
+    pub guard: Histogram,
+    encode: Histogram,
+    service: Histogram,
+}
+
+/// From 10 us, below which a clock's own cost shows, to the longest deadlines.
+const BUCKETS: [f64; 20] = [
+    10e-6, 20e-6, 30e-6, 50e-6, 75e-6, 100e-6, 150e-6, 200e-6, 300e-6, 500e-6, 750e-6, 1e-3, 2e-3, 3e-3, 5e-3, 8e-3, 10e-3, 30e-3, 0.1, 1.0,
+];
+
+impl Stages {
+    fn register(registry: &runtime::Metrics) -> Self {
+        let options = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        let stages = options("syncflow_stage_seconds", "time that bids spend in a stage");
+        let stages = registry.add(HistogramVec::new(stages, &["stage"]));
+        let [predict, guard, encode] = ["predict", "guard", "encode"].map(|stage| stages.with_label_values(&[stage]));
+        let service = options("syncflow_service_seconds", "time from a bid request's head, or a stream's message, to the answer's bytes");
+        Self { predict, guard, encode, service: registry.add(Histogram::with_opts(service)) }
+    }
+
+    /// The answer was encoded, from `encoding` until now.
+    pub fn encoded(&self, deadline: &Deadline, encoding: Instant) {
+        let now = Instant::now();
+        self.encode.observe((now - encoding).as_secs_f64());
+        self.service.observe((now - deadline.began).as_secs_f64());
     }
 }
 

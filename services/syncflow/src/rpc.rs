@@ -19,6 +19,7 @@ use kiki::caller::Caller;
 use kiki::money::Nanos;
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncshield::v1::GetBudgetRequest;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -44,17 +45,18 @@ pub(crate) struct Service {
 impl server::SyncFlowService for Service {
     async fn bid(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         Caller::of(&request).act_for_all()?;
-        let call = grpc_timeout(&request);
+        let (began, call) = (Instant::now(), grpc_timeout(&request));
         let pb::BidRequest { opportunity, await_durable } = convert::read(request.into_inner())?;
         let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
         let (opportunity, tmax) = convert::opportunity("opportunity", opportunity, &self.engine.exchanges)?;
-        let deadline = self.engine.deadline(tmax, call);
+        let deadline = self.engine.deadline(began, tmax, call);
         let answered = self.engine.decide(self.engine.prepare(opportunity, deadline)).await;
         if await_durable {
             self.engine.recorder.wait(answered.ticket).await;
         }
-        let mut response = Vec::new();
+        let (mut response, encoding) = (Vec::new(), Instant::now());
         convert::answer(&answered.answer, &self.engine, &self.public_url, &mut Fields(&mut response));
+        self.engine.metrics.stages.encoded(&deadline, encoding);
         Ok(Response::new(response))
     }
 

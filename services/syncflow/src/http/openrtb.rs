@@ -1,14 +1,20 @@
 //! `POST /openrtb2/{exchange}`.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kiki::ids;
+use tokio::time::Instant;
 
 use super::format::Format;
 use super::{Web, malformed};
+use crate::deadline::Deadline;
 use crate::domain::click;
 use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
@@ -20,7 +26,19 @@ const EXPIRES_S: u32 = 3_600;
 /// The longest header value that says why: proxies take 8 kB of headers.
 const MAX_DETAIL: usize = 200;
 
+/// When the request's head was read, before its body was waited for: what has arrived late has less time.
+pub(super) struct Began(Instant);
+
+impl<S: Sync> FromRequestParts<S> for Began {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(Instant::now()))
+    }
+}
+
 pub(super) async fn bid(
+    Began(began): Began,
     State(web): State<Web>,
     Path(exchange): Path<String>,
     headers: HeaderMap,
@@ -32,7 +50,10 @@ pub(super) async fn bid(
         .and_then(|()| body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() }))
         .and_then(|body| format.parse(&body));
     match parsed {
-        Ok(request) => answer(&web, &exchange, &request, format).await,
+        Ok(request) => {
+            let deadline = web.engine.deadline(began, request.tmax_ms, None);
+            answer(&web, &exchange, &request, format, deadline).await
+        }
         Err(error) => {
             web.engine.metrics.malformed.inc();
             malformed(error)
@@ -41,42 +62,52 @@ pub(super) async fn bid(
 }
 
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format) -> Response {
+async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format, deadline: Deadline) -> Response {
     let engine = &web.engine;
     let platform = engine.exchanges.platform(exchange).to_owned();
-    let deadline = engine.deadline(request.tmax_ms, None);
     let mut currency: Option<String> = None;
-    let mut seats: Vec<SeatBid> = Vec::new();
+    let mut bids: Vec<(&str, Arc<Answer>)> = Vec::new();
     let mut why = request.set_aside.first().map(|fault| (Reason::NoMatch, fault.to_string()));
     for imp in &request.imps {
         let mut opportunity = Opportunity::of(request, imp, exchange, &platform);
         if let Some(currency) = &currency {
             opportunity.currencies.retain(|one| one == currency);
         }
-        match &*engine.decide(engine.prepare(opportunity, deadline)).await.answer {
+        let answer = engine.decide(engine.prepare(opportunity, deadline)).await.answer;
+        match &*answer {
             Answer::NoBid(reason, detail) => why = why.or_else(|| Some((*reason, detail.clone()))),
             Answer::Bid(bid) => {
                 currency.get_or_insert_with(|| bid.campaign.currency.code().to_owned());
-                add(&mut seats, &bid.campaign.client, render(web, &imp.id, bid));
+                bids.push((&imp.id, answer));
             }
         }
     }
-    match currency {
-        Some(cur) => format.write(BidResponse { id: request.id.clone(), cur, seatbid: seats }),
+    let encoding = Instant::now();
+    let response = match currency {
+        Some(cur) => format.write(BidResponse { id: request.id.clone(), cur, seatbid: seats(web, &bids) }),
         None => {
             if request.imps.is_empty() {
                 engine.metrics.no_bids.with_label_values(&[Reason::NoMatch.as_str()]).inc(); // nobody else saw it
             }
             no_bid(why.unwrap_or((Reason::NoMatch, String::new())))
         }
-    }
+    };
+    engine.metrics.stages.encoded(&deadline, encoding);
+    response
 }
 
-fn add(seats: &mut Vec<SeatBid>, client: &str, bid: openrtb::Bid) {
-    match seats.iter_mut().find(|seat| seat.seat == client) {
-        Some(seat) => seat.bid.push(bid),
-        None => seats.push(SeatBid { seat: client.to_owned(), bid: vec![bid] }),
+/// The bids by client.
+fn seats(web: &Web, bids: &[(&str, Arc<Answer>)]) -> Vec<SeatBid> {
+    let mut seats: Vec<SeatBid> = Vec::new();
+    for (imp_id, answer) in bids {
+        let Answer::Bid(bid) = &**answer else { continue };
+        let (client, bid) = (&bid.campaign.client, render(web, imp_id, bid));
+        match seats.iter_mut().find(|seat| seat.seat == *client) {
+            Some(seat) => seat.bid.push(bid),
+            None => seats.push(SeatBid { seat: client.clone(), bid: vec![bid] }),
+        }
     }
+    seats
 }
 
 fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {

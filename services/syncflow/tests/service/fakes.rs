@@ -14,7 +14,7 @@ use kiki::pb::syncvalue::v1::sync_value_service_server::{SyncValueService, SyncV
 use kiki::status::Reason;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -85,6 +85,8 @@ pub struct Shield {
     pub state: Arc<Mutex<State>>,
     pub policy: watch::Sender<Option<leaf::Policy>>,
     pub campaigns: watch::Sender<Vec<shield::ClientCampaign>>,
+    /// Whoever holds it keeps leases, marks and renewals unanswered.
+    pub leases_wait: Arc<Semaphore>,
     clock: Clock,
     ttl: Duration,
 }
@@ -92,7 +94,14 @@ pub struct Shield {
 impl Shield {
     pub async fn start(clock: Clock, ttl: Duration, budget_nanos: i64) -> (Self, String) {
         let state = Arc::new(Mutex::new(State { budget_nanos, ..Default::default() }));
-        let shield = Self { state, policy: watch::Sender::new(None), campaigns: watch::Sender::new(vec![]), clock, ttl };
+        let shield = Self {
+            state,
+            policy: watch::Sender::new(None),
+            campaigns: watch::Sender::new(vec![]),
+            leases_wait: Arc::new(Semaphore::new(1)),
+            clock,
+            ttl,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = tonic::transport::Server::builder().add_service(SyncShieldServiceServer::new(shield.clone()));
@@ -172,6 +181,7 @@ fn result(status: shield::SlotStatus) -> shield::SlotResult {
 impl SyncShieldService for Shield {
     async fn lease(&self, request: Request<shield::LeaseRequest>) -> Answer<shield::LeaseResponse> {
         let ask = request.into_inner();
+        drop(self.leases_wait.acquire().await.unwrap());
         let now = self.clock.now();
         let mut state = self.state.lock();
         if state.paused {
@@ -204,6 +214,7 @@ impl SyncShieldService for Shield {
     }
 
     async fn renew(&self, request: Request<shield::RenewRequest>) -> Answer<shield::RenewResponse> {
+        drop(self.leases_wait.acquire().await.unwrap());
         let ask = request.into_inner();
         let mut state = self.state.lock();
         if state.paused {
@@ -221,6 +232,7 @@ impl SyncShieldService for Shield {
     }
 
     async fn mark(&self, request: Request<shield::MarkRequest>) -> Answer<shield::MarkResponse> {
+        drop(self.leases_wait.acquire().await.unwrap());
         let ask = request.into_inner();
         let mut state = self.state.lock();
         state.marks += 1;

@@ -4,6 +4,7 @@
 mod bids;
 mod breakers;
 mod budgets;
+mod deadlines;
 mod fakes;
 mod formats;
 mod frequency;
