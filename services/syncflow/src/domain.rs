@@ -17,10 +17,12 @@ pub mod receipt;
 pub mod shading;
 pub mod targeting;
 
-/// The atomics of the breaker. Its exploration puts its own in their place.
+/// The atomics of the breaker and the lease. Their explorations put their own in their place.
 mod atomics {
-    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(super) use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 }
 
 #[cfg(test)]
 mod breaker_tests;
+#[cfg(test)]
+mod lease_tests;

@@ -1,6 +1,6 @@
 //! The budget leases that this instance holds, one a campaign and platform, so that limits by platform hold.
 //!
-//! A slot is taken in memory; only where the lease must grow, move its mark, live longer or be replaced does a bid wait
+//! A slot is taken in memory, and without a lock where a [window](crate::domain::lease::Window) of the lease is open; only where the lease must grow, move its mark, live longer or be replaced does a bid wait
 //! for SyncShield. Such a step runs to its end even if the bid that wanted it gives up, so that what is held here and
 //! what the log says cannot drift apart. Steps depend on the order of bids and on the clock given, not on real time.
 //!
@@ -8,7 +8,8 @@
 //! From the moment that a lease's return is sent no slot of it is taken, and an unanswered return is sent again in the same
 //! words. A lease is forgotten only where the log has ended it or does not know it: what is not returned stays held.
 
-use std::collections::HashMap;
+mod books;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,25 +18,23 @@ use kiki::clock::{Clock, UnixMicros};
 use kiki::money::{Micros, NANOS_PER_MICRO, Nanos};
 use kiki::pb::syncshield::v1 as pb;
 use kiki::status::Reason;
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::Shield;
 use crate::domain::auction::Counts;
 use crate::domain::burn::Burn;
-use crate::domain::lease::{Grant, Lease, Mark, Refused, Slot, amount_to_ask, least_to_ask, opening_mark};
+use crate::domain::lease::{Grant, Lease, Mark, Refused, Slot, least_to_ask, opening_mark};
 use crate::domain::targeting::Campaign;
 use crate::error::unreachable;
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
+use books::{Account, Books, Exhausted, Held};
 
 /// A step waits this long for SyncShield; bids give up earlier by their own deadline.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// Steps of one bid: return, lease, mark, and each once more where another bid came between.
 const MAX_STEPS: usize = 8;
-/// How long an exhausted budget is not asked about again, unless money came back or the campaign changed.
-const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
 /// How long a paused budget is not asked about again.
 const PAUSED_FOR: Duration = Duration::from_secs(5);
 
@@ -66,45 +65,7 @@ pub struct Leases {
     /// Hears what the log says was spent.
     pacing: Arc<Pacing>,
     metrics: Metrics,
-    accounts: Mutex<HashMap<(String, String, String), Arc<Account>>>,
-    /// What is one for all platforms, by client and campaign.
-    shared: Mutex<HashMap<(String, String), Arc<Shared>>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    counts: Mutex<Option<Counts>>,
-    /// What a lease's life costs at the last window's rate.
-    burn: Mutex<Micros>,
-    /// How often money came back, by settlements and voids.
-    freed: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Account {
-    shared: Arc<Shared>,
-    held: Arc<tokio::sync::Mutex<Held>>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    lease: Option<Lease>,
-    /// The lease's return, from before it was sent until it is answered.
-    returning: Option<pb::ReturnRequest>,
-    asked: Option<pb::LeaseRequest>,
-    /// How fast bids use leases up here.
-    burn: Burn,
-    exhausted: Option<Exhausted>,
-    /// Since when the budget is paused, and how that was said.
-    paused: Option<(UnixMicros, String)>,
-}
-
-#[derive(Debug)]
-struct Exhausted {
-    least: Nanos,
-    at: UnixMicros,
-    freed: u64,
-    version: u64,
+    books: Books,
 }
 
 /// What a bid needs a step for.
@@ -127,28 +88,18 @@ impl Leases {
     #[must_use]
     pub fn new(shield: Shield, holder: String, boot: String, skew: Duration, pacing: Arc<Pacing>, metrics: Metrics) -> Arc<Self> {
         let next_key = AtomicU64::new(0);
-        Arc::new(Self { shield, holder, boot, next_key, skew, pacing, metrics, accounts: Mutex::default(), shared: Mutex::default() })
-    }
-
-    fn account(&self, client: &str, campaign: &str, platform: &str) -> Arc<Account> {
-        let key = (client.to_owned(), campaign.to_owned(), platform.to_owned());
-        let new = || Arc::new(Account { shared: self.shared(client, campaign), held: Arc::default() });
-        self.accounts.lock().entry(key).or_insert_with(new).clone()
-    }
-
-    fn shared(&self, client: &str, campaign: &str) -> Arc<Shared> {
-        self.shared.lock().entry((client.to_owned(), campaign.to_owned())).or_default().clone()
+        Arc::new(Self { shield, holder, boot, next_key, skew, pacing, metrics, books: Books::default() })
     }
 
     /// What the log had counted for the campaign when its lease was last granted or renewed.
     #[must_use]
     pub fn counts(&self, campaign: &Campaign) -> Option<Counts> {
-        *self.shared(&campaign.client, &campaign.id).counts.lock()
+        self.books.read(&campaign.client, &campaign.id, |book| *book.shared.counts.lock()).flatten()
     }
 
     /// Money of the campaign came back: an exhausted budget may be asked again.
     pub fn freed(&self, client: &str, campaign: &str) {
-        self.shared(client, campaign).freed.fetch_add(1, Ordering::AcqRel);
+        self.books.read(client, campaign, |book| book.shared.freed.fetch_add(1, Ordering::AcqRel));
     }
 
     /// Takes a slot for a bid on a platform that may cost `price`.
@@ -156,9 +107,16 @@ impl Leases {
     /// # Errors
     /// [`NoSlot`], and then no slot was taken. Given up while waiting, none was taken either.
     pub async fn take(self: &Arc<Self>, campaign: &Arc<Campaign>, platform: &str, price: Nanos, now: UnixMicros) -> Result<Slot, NoSlot> {
-        let account = self.account(&campaign.client, &campaign.id, platform);
+        let account = self.books.account(&campaign.client, &campaign.id, platform);
         for _ in 0..MAX_STEPS {
+            if let Some(slot) = account.take(price, now) {
+                return Ok(slot);
+            }
             let mut held = account.held.clone().lock_owned().await;
+            // Who held it before may have opened a window with room for this one.
+            if let Some(slot) = account.take(price, now) {
+                return Ok(slot);
+            }
             let exhausted = account.is_exhausted(&held, campaign, price, now);
             if let (None, Some((since, why))) = (&held.lease, &held.paused)
                 && now.since(*since) < PAUSED_FOR
@@ -176,7 +134,10 @@ impl Leases {
                     if lease.oversized(account.amount(campaign, price, burn)) { Step::Return } else { Step::Renew }
                 }
                 Some(lease) => match lease.take(price, now) {
-                    Ok(slot) => return Ok(slot),
+                    Ok(slot) => {
+                        account.window.store(lease.open());
+                        return Ok(slot);
+                    }
                     Err(Refused::NeedsMark) => Step::Mark,
                     Err(Refused::NeedsLease | Refused::Expired) => Step::Return,
                 },
@@ -332,8 +293,7 @@ impl Leases {
     /// Gives back what no bid uses: leases that stand idle or have ended, and those whose return went unanswered. What was
     /// marked of them and not used would stay held otherwise.
     pub async fn tend(&self, now: UnixMicros) {
-        let accounts: Vec<_> = self.accounts.lock().iter().map(|(key, account)| (key.clone(), account.clone())).collect();
-        for ((client, campaign, _), account) in accounts {
+        for (client, campaign, account) in self.books.accounts() {
             let mut held = account.held.lock().await;
             if held.returning.is_none() {
                 let Some(lease) = held.lease.as_ref().filter(|lease| lease.idle(now)) else { continue };
@@ -356,8 +316,7 @@ impl Leases {
 
     /// Gives every lease back; for the end of the process.
     pub async fn give_all_back(&self) {
-        let accounts: Vec<_> = self.accounts.lock().iter().map(|(key, account)| (key.clone(), account.clone())).collect();
-        for ((client, campaign, _), account) in accounts {
+        for (client, campaign, account) in self.books.accounts() {
             let mut held = account.held.lock().await;
             for _ in 0..MAX_STEPS {
                 if let Err(why) = self.give_back(&client, &campaign, &mut held).await {
@@ -385,23 +344,6 @@ impl Leases {
     }
 }
 
-impl Account {
-    /// How large a lease should be: by what this holder burns, or before that is known, by what others do.
-    fn amount(&self, campaign: &Campaign, price: Nanos, burn: Burn) -> Micros {
-        let burn = burn.in_a_life().unwrap_or_else(|| *self.shared.burn.lock());
-        amount_to_ask(campaign.limit_total, campaign.limit_daily, price, burn)
-    }
-
-    fn is_exhausted(&self, held: &Held, campaign: &Campaign, price: Nanos, now: UnixMicros) -> bool {
-        held.exhausted.as_ref().is_some_and(|exhausted| {
-            price >= exhausted.least
-                && now.since(exhausted.at) < EXHAUSTED_FOR
-                && self.shared.freed.load(Ordering::Acquire) == exhausted.freed
-                && campaign.version == exhausted.version
-        })
-    }
-}
-
 impl Held {
     /// A mark or renewal that is not made. Unanswered, or refused for the moment, the lease stays as it is; where the log will
     /// have none of it any more it is returned, so that what is held of it comes free.
@@ -419,7 +361,9 @@ impl Held {
     }
 }
 
-fn return_of(lease: &Lease, client: &str, campaign: &str) -> pb::ReturnRequest {
+/// The lease's return. From here on no slot of it is taken.
+fn return_of(lease: &mut Lease, client: &str, campaign: &str) -> pb::ReturnRequest {
+    lease.shut();
     pb::ReturnRequest {
         client: client.to_owned(),
         lease_id: lease.grant().lease_id,

@@ -3,13 +3,22 @@
 //! Invariants: slots are numbered without a gap; the prices of the slots handed out never add up to more
 //! than the mark, nor the mark to more than the lease; nothing is handed out at or after the end less the clock skew.
 //! What happens depends on the order of calls and on the instants given, and on nothing else.
+//!
+//! Most slots are taken without a lock, through the [`Window`] that is open: [`Lease::open`]. Whoever changes the lease
+//! shuts it first, and knows by that what was taken.
 
+// Written out, because the exploration includes this file from its own place.
+#[path = "lease/window.rs"]
+mod window;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
 use kiki::money::{Micros, NANOS_PER_MICRO, Nanos};
 
 use super::burn::Taken;
+pub use window::Window;
 
 /// A mark is moved by an eighth of the lease, or by room for 32 bids where that is more: a crash then leaves at most that
 /// much held for nothing, and a lease costs at most nine writes to the log, a small one two or three.
@@ -79,10 +88,12 @@ pub enum Refused {
 }
 
 /// A lease and what was taken of it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Lease {
     grant: Grant,
+    /// What was taken before the window that is open.
     used: Mark,
+    window: Option<Arc<Window>>,
     skew: Duration,
     renewed_at: UnixMicros,
     taken_at: UnixMicros,
@@ -97,7 +108,7 @@ impl Lease {
     #[must_use]
     pub fn new(grant: Grant, skew: Duration) -> Self {
         let at = grant.granted_at;
-        Self { grant, used: Mark::default(), skew, renewed_at: at, taken_at: at, used_before: 0, maybe_renewed: false }
+        Self { grant, used: Mark::default(), window: None, skew, renewed_at: at, taken_at: at, used_before: 0, maybe_renewed: false }
     }
 
     /// What was granted.
@@ -109,7 +120,7 @@ impl Lease {
     /// What was taken.
     #[must_use]
     pub fn used(&self) -> Mark {
-        self.used
+        self.window.as_ref().map_or(self.used, |window| window.used())
     }
 
     /// Whether it has ended, by a clock that may be off by the skew.
@@ -119,11 +130,34 @@ impl Lease {
         now.plus(self.skew) >= ends
     }
 
+    /// What bids may take without asking the lease, up to its mark and until it ages or ends. None where that is nothing.
+    pub fn open(&mut self) -> Option<Arc<Window>> {
+        self.shut();
+        let Grant { lease_id, epoch, granted_at, expires_at, day_end, mark, .. } = self.grant;
+        let of = window::Of { lease_id, epoch, granted_at, taken_at: self.taken_at };
+        let stops = UnixMicros(expires_at.min(day_end).0.saturating_sub(self.skew.as_micros() as i64));
+        // From the first instant on at which less than a third of its life is left.
+        let ages = UnixMicros(expires_at.0 - self.life().as_micros().div_ceil(3) as i64 + 1);
+        let until = if expires_at < day_end { stops.min(ages) } else { stops };
+        let slots = mark.sequence.min(self.grant.slots);
+        let nanos = i64::try_from(self.grant.amount.nanos()).unwrap_or(i64::MAX).min(mark.nanos);
+        self.window = Window::new(of, until, self.used, Mark { sequence: slots, nanos }).map(Arc::new);
+        self.window.clone()
+    }
+
+    /// Closes the window, where one is open, and takes in what was taken through it.
+    pub fn shut(&mut self) {
+        if let Some(window) = self.window.take() {
+            (self.used, self.taken_at) = (window.close(), self.taken_at.max(window.taken_at()));
+        }
+    }
+
     /// Takes the next slot for a bid that may cost `max`.
     ///
     /// # Errors
     /// [`Refused`], and then nothing was taken.
     pub fn take(&mut self, max: Nanos, now: UnixMicros) -> Result<Slot, Refused> {
+        self.shut();
         if self.expired(now) {
             return Err(Refused::Expired);
         }
@@ -154,6 +188,7 @@ impl Lease {
 
     /// The log has renewed it.
     pub fn renewed(&mut self, epoch: u64, expires_at: UnixMicros, now: UnixMicros) {
+        self.shut();
         self.grant.epoch = epoch;
         self.grant.expires_at = expires_at;
         (self.renewed_at, self.used_before) = (now, self.used.nanos);
@@ -163,7 +198,7 @@ impl Lease {
     /// What was taken since the last renewal.
     #[must_use]
     pub fn taken(&self) -> Taken {
-        Taken { nanos: self.used.nanos - self.used_before, since: self.renewed_at, life: self.life() }
+        Taken { nanos: self.used().nanos - self.used_before, since: self.renewed_at, life: self.life() }
     }
 
     fn life(&self) -> Duration {
@@ -173,13 +208,14 @@ impl Lease {
     /// Whether it has ended, or no slot was taken for half of its life: the budget has a better use for it.
     #[must_use]
     pub fn idle(&self, now: UnixMicros) -> bool {
-        self.expired(now) || now.since(self.taken_at) * 2 >= self.life()
+        let taken_at = self.window.as_ref().map_or(self.taken_at, |window| window.taken_at());
+        self.expired(now) || now.since(taken_at) * 2 >= self.life()
     }
 
     /// Whether more than twice of it is left than one would ask for anew: a smaller one does.
     #[must_use]
     pub fn oversized(&self, ask: Micros) -> bool {
-        self.grant.amount.nanos() - i128::from(self.used.nanos) > 2 * ask.nanos()
+        self.grant.amount.nanos() - i128::from(self.used().nanos) > 2 * ask.nanos()
     }
 
     /// Whether its end came while a renewal went unanswered: the log may have been down, and keep it for us.
@@ -204,7 +240,7 @@ impl Lease {
     /// Where the mark should go so that a slot of `max` fits: a step further, within the lease.
     #[must_use]
     pub fn next_mark(&self, max: Nanos) -> Mark {
-        let (grant, used) = (&self.grant, self.used);
+        let (grant, used) = (&self.grant, self.used());
         let chunk = (grant.amount.nanos() / MARKS).max(max.wide() * BIDS_A_MARK);
         let nanos = (i128::from(used.nanos) + chunk).min(grant.amount.nanos()).max(i128::from(grant.mark.nanos));
         let slots = grant.slots.div_ceil(MARKS as u32);
@@ -242,130 +278,4 @@ pub fn least_to_ask(price: Nanos) -> Micros {
 pub fn opening_mark(amount: Micros, price: Nanos) -> Mark {
     let nanos = (amount.nanos() / MARKS).max(price.wide() * BIDS_A_MARK).min(amount.nanos());
     Mark { sequence: OPENING_SLOTS, nanos: i64::try_from(nanos).unwrap_or(i64::MAX) }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use proptest::prelude::*;
-
-    const SKEW: Duration = Duration::from_secs(1);
-    const NOW: UnixMicros = UnixMicros(1_000_000_000);
-
-    fn lease(amount_micros: i64, slots: u32, mark: Mark) -> Lease {
-        Lease::new(
-            Grant {
-                lease_id: 7,
-                epoch: 1,
-                amount: Micros::new(amount_micros),
-                granted_at: NOW,
-                expires_at: NOW.plus(Duration::from_secs(60)),
-                day_end: NOW.plus(Duration::from_secs(3_600)),
-                slots,
-                mark,
-            },
-            SKEW,
-        )
-    }
-
-    #[test]
-    fn hands_out_slots_below_the_mark_alone() {
-        let mut lease = lease(10, 100, Mark { sequence: 3, nanos: 2_000 });
-        assert_eq!(lease.take(Nanos::new(900), NOW).unwrap().sequence, 0);
-        assert_eq!(lease.take(Nanos::new(1_100), NOW).unwrap().sequence, 1);
-        assert_eq!(lease.take(Nanos::new(1), NOW), Err(Refused::NeedsMark));
-        assert_eq!(lease.next_mark(Nanos::new(100)), Mark { sequence: 15, nanos: 5_200 }, "room for 32 bids");
-        assert_eq!(lease.next_mark(Nanos::new(1)), Mark { sequence: 15, nanos: 3_250 }, "an eighth of the lease");
-        let next = lease.next_mark(Nanos::new(5_000));
-        assert_eq!(next, Mark { sequence: 15, nanos: 10_000 }, "not above the lease");
-        lease.marked(next);
-        assert_eq!(lease.take(Nanos::new(5_000), NOW).unwrap().sequence, 2);
-        assert_eq!(lease.used(), Mark { sequence: 3, nanos: 7_000 });
-    }
-
-    #[test]
-    fn a_price_above_what_is_left_needs_another_lease() {
-        let mut lease = lease(10, 2, Mark { sequence: 2, nanos: 10_000 });
-        assert_eq!(lease.take(Nanos::new(10_001), NOW), Err(Refused::NeedsLease));
-        lease.take(Nanos::new(10_000), NOW).unwrap();
-        assert_eq!(lease.take(Nanos::new(1), NOW), Err(Refused::NeedsLease));
-        assert_eq!(lease.take(Nanos::ZERO, NOW).unwrap().sequence, 1);
-        assert_eq!(lease.take(Nanos::ZERO, NOW), Err(Refused::NeedsLease), "no slot left");
-    }
-
-    #[test]
-    fn stops_before_its_end_by_the_clock_skew() {
-        let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
-        let last = NOW.plus(Duration::from_secs(60) - SKEW);
-        assert!(lease.take(Nanos::ZERO, UnixMicros(last.0 - 1)).is_ok());
-        assert_eq!(lease.take(Nanos::ZERO, last), Err(Refused::Expired));
-    }
-
-    #[test]
-    fn stops_at_the_end_of_the_clients_day() {
-        let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
-        lease.grant.day_end = NOW.plus(Duration::from_secs(5));
-        assert_eq!(lease.take(Nanos::ZERO, NOW.plus(Duration::from_secs(5))), Err(Refused::Expired));
-    }
-
-    #[test]
-    fn a_stale_epoch_is_explained_by_an_unanswered_renewal_and_by_that_alone() {
-        let mut lease = lease(10, 10, Mark { sequence: 10, nanos: 10_000 });
-        assert!(!lease.learn_epoch());
-        lease.renewal_sent();
-        assert!(lease.learn_epoch());
-        assert_eq!(lease.grant().epoch, 2);
-        assert!(!lease.learn_epoch(), "one renewal raises it once");
-        lease.renewal_sent();
-        lease.renewed(3, NOW.plus(Duration::from_secs(90)), NOW);
-        assert!(!lease.learn_epoch(), "an answered one says the epoch itself");
-        assert_eq!(lease.grant().epoch, 3);
-    }
-
-    #[test]
-    fn asks_for_a_share_of_the_budget_and_room_for_some_bids() {
-        let burning =
-            |burn, total, daily, price| amount_to_ask(Micros::new(total), Micros::new(daily), Nanos::new(price), Micros::new(burn)).get();
-        let ask = |total, daily, price| burning(0, total, daily, price);
-        assert_eq!(burning(40, 6_400, 0, 1_000), 80, "twice what is burnt");
-        assert_eq!(burning(10, 6_400, 0, 1_000), 65, "room for 64 bids and what rounding takes");
-        assert_eq!(burning(i64::MAX, 6_400, 0, 1_000), 400, "a 16th at the most");
-        assert_eq!(ask(6_400, 640, 1_000), 40, "of the limit that binds");
-        assert_eq!(ask(6_400, 0, 1_000_000), 1_000, "or what one bid takes");
-        assert_eq!(ask(6_400, 0, 0), 1);
-        assert_eq!(burning(i64::MAX, i64::MAX, 0, i64::MAX), i64::MAX / 1_000 + 1);
-        assert_eq!(burning(i64::MAX, i64::MAX, 0, 1), MAX_LEASE_MICROS);
-        assert_eq!(least_to_ask(Nanos::new(1)), Micros::new(1));
-        assert_eq!(least_to_ask(Nanos::new(1_001)), Micros::new(2));
-        assert_eq!(opening_mark(Micros::new(80), Nanos::new(1)).nanos, 10_000);
-    }
-
-    proptest! {
-        #[test]
-        fn never_spends_above_its_mark_or_amount(
-            amount in 1..1_000_i64, slots in 1..50_u32, prices in prop::collection::vec(0..300_000_i64, 1..200),
-        ) {
-            let mut lease = lease(amount, slots, Mark::default());
-            let mut sum = 0_i128;
-            let mut taken = 0;
-            for price in prices {
-                let price = Nanos::new(price);
-                if lease.take(price, NOW) == Err(Refused::NeedsMark) {
-                    let next = lease.next_mark(price);
-                    lease.marked(next);
-                    let slot = lease.take(price, NOW);
-                    prop_assert!(slot.is_ok(), "the next mark has room");
-                } else if lease.used().sequence == taken {
-                    continue;
-                }
-                sum += price.wide();
-                taken += 1;
-                prop_assert_eq!(lease.used().sequence, taken);
-                prop_assert!(sum <= i128::from(lease.grant().mark.nanos) && sum <= lease.grant().amount.nanos());
-                prop_assert!(taken <= lease.grant().mark.sequence && taken <= slots);
-            }
-        }
-    }
 }
