@@ -27,12 +27,8 @@ pub(super) async fn bid(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let Some(format) = Format::of(&headers) else { return Format::unknown() };
-    let parsed = ids::check("exchange", &exchange)
-        .map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })
-        .and_then(|()| body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() }))
-        .and_then(|body| format.parse(&body));
-    match parsed {
-        Ok(request) => answer(&web, &exchange, &request, format).await,
+    match answer(&web, &exchange, body, format).await {
+        Ok(answer) => answer,
         Err(error) => {
             web.engine.metrics.malformed.inc();
             malformed(error)
@@ -40,16 +36,26 @@ pub(super) async fn bid(
     }
 }
 
+async fn answer(web: &Web, exchange: &str, body: Result<Bytes, BytesRejection>, format: Format) -> Result<Response, Malformed> {
+    ids::check("exchange", exchange).map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })?;
+    let body = body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() })?;
+    let document = format.read(&body)?;
+    Ok(decide(web, exchange, BidRequest::of(&document)?, format).await)
+}
+
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format) -> Response {
+async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: Format) -> Response {
     let engine = &web.engine;
     let platform = engine.exchanges.platform(exchange).to_owned();
     let deadline = engine.deadline(request.tmax_ms, None);
     let mut currency: Option<String> = None;
     let mut seats: Vec<SeatBid> = Vec::new();
     let mut why = request.set_aside.first().map(|fault| (Reason::NoMatch, fault.to_string()));
-    for imp in &request.imps {
-        let mut opportunity = Opportunity::of(request, imp, exchange, &platform);
+    let imps = std::mem::take(&mut request.imps);
+    let none = imps.is_empty();
+    for imp in imps {
+        let imp_id = imp.id;
+        let mut opportunity = Opportunity::of(&request, imp, exchange, &platform);
         if let Some(currency) = &currency {
             opportunity.currencies.retain(|one| one == currency);
         }
@@ -57,14 +63,14 @@ async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format)
             Answer::NoBid(reason, detail) => why = why.or_else(|| Some((*reason, detail.clone()))),
             Answer::Bid(bid) => {
                 currency.get_or_insert_with(|| bid.campaign.currency.code().to_owned());
-                add(&mut seats, &bid.campaign.client, render(web, &imp.id, bid));
+                add(&mut seats, &bid.campaign.client, render(web, imp_id, bid));
             }
         }
     }
     match currency {
-        Some(cur) => format.write(BidResponse { id: request.id.clone(), cur, seatbid: seats }),
+        Some(cur) => format.write(BidResponse { id: request.id.to_owned(), cur, seatbid: seats }),
         None => {
-            if request.imps.is_empty() {
+            if none {
                 engine.metrics.no_bids.with_label_values(&[Reason::NoMatch.as_str()]).inc(); // nobody else saw it
             }
             no_bid(why.unwrap_or((Reason::NoMatch, String::new())))

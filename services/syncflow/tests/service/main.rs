@@ -7,6 +7,7 @@ mod budgets;
 mod fakes;
 mod formats;
 mod frequency;
+mod fuzz;
 mod leases;
 mod notices;
 mod pacing;
