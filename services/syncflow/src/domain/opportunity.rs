@@ -82,41 +82,46 @@ pub fn key(exchange: &str, request_id: &str, imp_id: &str) -> [u8; 16] {
 }
 
 impl Opportunity {
-    /// An impression of an OpenRTB request.
+    /// An impression of an OpenRTB request. What a bid is decided by outlives the request, so it is copied here.
     #[must_use]
-    pub fn of(request: &BidRequest, imp: &Imp, exchange: &str, platform: &str) -> Self {
+    pub fn of(request: &BidRequest<'_>, imp: Imp<'_>, exchange: &str, platform: &str) -> Self {
         let shapes = [
-            imp.banner.as_ref().map(|banner| Shape::Banner(banner.sizes.clone())),
-            imp.video.clone().map(Shape::Video),
-            imp.audio.clone().map(Shape::Audio),
-            imp.native.clone().map(Shape::Native),
+            imp.banner.map(|banner| Shape::Banner(banner.sizes)),
+            imp.video.map(Shape::Video),
+            imp.audio.map(Shape::Audio),
+            imp.native.map(Shape::Native),
         ];
-        let places = [&request.channel.bundle, &request.channel.domain];
+        let places = [request.channel.bundle, request.channel.domain.as_deref()];
+        let floor_currency = imp.floor_currency.into_owned();
         Self {
-            key: key(exchange, &request.id, &imp.id),
+            key: key(exchange, request.id, imp.id),
             exchange: exchange.to_owned(),
             platform: platform.to_owned(),
-            customer: request.customer.clone(),
+            customer: request.customer.map(str::to_owned),
             country: request.device.country.clone().unwrap_or_default(),
-            places: places.into_iter().flatten().cloned().collect(),
-            categories: request.channel.cat.clone(),
+            places: owned(places.iter().flatten()),
+            categories: owned(&request.channel.cat),
             shapes: shapes.into_iter().flatten().collect(),
             floor: Nanos::new(imp.floor_nanos),
-            floor_currency: imp.floor_currency.clone(),
             // Without a list, what the floor is in is what the exchange reckons in.
-            currencies: if request.cur.is_empty() { vec![imp.floor_currency.clone()] } else { request.cur.clone() },
-            blocked_categories: request.bcat.clone(),
-            blocked_advertisers: request.badv.clone(),
-            seats: request.wseat.clone(),
-            blocked_seats: request.bseat.clone(),
+            currencies: if request.cur.is_empty() { vec![floor_currency.clone()] } else { owned(&request.cur) },
+            floor_currency,
+            blocked_categories: owned(&request.bcat),
+            blocked_advertisers: owned(&request.badv),
+            seats: owned(&request.wseat),
+            blocked_seats: owned(&request.bseat),
             secure: imp.secure,
             deals_only: imp.private_auction,
             first_price: request.at == 1,
-            placement: imp.placement.clone(),
+            placement: imp.placement.to_owned(),
             test: request.test,
             signals: guardrail::signals(&request.regs.regulations()),
         }
     }
+}
+
+fn owned(texts: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
+    texts.into_iter().map(|text| text.as_ref().to_owned()).collect()
 }
 
 #[cfg(test)]

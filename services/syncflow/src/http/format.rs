@@ -1,18 +1,14 @@
 //! The two ways to write a bid request and its response: JSON, and protobuf of `proto/openrtb/v2/openrtb.proto`.
 //!
-//! A request in protobuf becomes the JSON that means the same, by the names of its fields, and is read by the one reader: so that
-//! a request is decided alike in either format, and a refusal names the same field.
-
-use std::sync::LazyLock;
+//! A request is read by one reader, whichever way it is written: it is decided alike, and a refusal names the same field.
 
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kiki::pb::openrtb::v2 as pb;
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
-use crate::domain::openrtb::{self, BidRequest, BidResponse, MAX_BODY_BYTES, Malformed, from_micros};
+use crate::domain::openrtb::{self, BidResponse, Document, Malformed, from_micros};
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +18,6 @@ pub(super) enum Format {
 }
 
 const PROTOBUF: &str = "application/x-protobuf";
-
-/// None only if the descriptors that were built in are damaged.
-static REQUEST: LazyLock<Option<MessageDescriptor>> =
-    LazyLock::new(|| DescriptorPool::decode(kiki::pb::DESCRIPTORS).ok()?.get_message_by_name("openrtb.v2.BidRequest"));
 
 impl Format {
     /// By the content type; exchanges that send none mean JSON.
@@ -46,10 +38,10 @@ impl Format {
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, Json(serde_json::json!({ "field": "content-type", "message": message }))).into_response()
     }
 
-    pub(super) fn parse(self, body: &[u8]) -> Result<BidRequest, Malformed> {
+    pub(super) fn read(self, body: &[u8]) -> Result<Document<'_>, Malformed> {
         match self {
-            Self::Json => BidRequest::parse(body),
-            Self::Protobuf => protobuf(body),
+            Self::Json => Document::json(body),
+            Self::Protobuf => Document::protobuf(body),
         }
     }
 
@@ -59,18 +51,6 @@ impl Format {
             Self::Protobuf => ([(header::CONTENT_TYPE, PROTOBUF)], message(response).encode_to_vec()).into_response(),
         }
     }
-}
-
-fn protobuf(body: &[u8]) -> Result<BidRequest, Malformed> {
-    let refuse = |message: String| Malformed { field: "body".to_owned(), message };
-    if body.len() > MAX_BODY_BYTES {
-        return Err(refuse(format!("has {} bytes, at most {MAX_BODY_BYTES} are accepted", body.len())));
-    }
-    let request = REQUEST.clone().ok_or_else(|| refuse("cannot be read as protobuf here".to_owned()))?;
-    let message = DynamicMessage::decode(request, body).map_err(|error| refuse(format!("is not openrtb.v2.BidRequest: {error}")))?;
-    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
-    let value = message.serialize_with_options(serde_json::value::Serializer, &options);
-    BidRequest::of(&value.map_err(|error| refuse(error.to_string()))?)
 }
 
 fn message(response: BidResponse) -> pb::BidResponse {

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::format::Format;
 use super::{Web, malformed};
-use crate::deadline::Deadline;
 use crate::domain::click;
 use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
@@ -45,15 +44,8 @@ pub(super) async fn bid(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let Some(format) = Format::of(&headers) else { return Format::unknown() };
-    let parsed = ids::check("exchange", &exchange)
-        .map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })
-        .and_then(|()| body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() }))
-        .and_then(|body| format.parse(&body));
-    match parsed {
-        Ok(request) => {
-            let deadline = web.engine.deadline(began, request.tmax_ms, None);
-            answer(&web, &exchange, &request, format, deadline).await
-        }
+    match answer(&web, &exchange, body, format, began).await {
+        Ok(answer) => answer,
         Err(error) => {
             web.engine.metrics.malformed.inc();
             malformed(error)
@@ -61,15 +53,32 @@ pub(super) async fn bid(
     }
 }
 
+async fn answer(
+    web: &Web,
+    exchange: &str,
+    body: Result<Bytes, BytesRejection>,
+    format: Format,
+    began: Instant,
+) -> Result<Response, Malformed> {
+    ids::check("exchange", exchange).map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })?;
+    let body = body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() })?;
+    let document = format.read(&body)?;
+    Ok(decide(web, exchange, BidRequest::of(&document)?, format, began).await)
+}
+
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format, deadline: Deadline) -> Response {
+async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: Format, began: Instant) -> Response {
     let engine = &web.engine;
+    let deadline = engine.deadline(began, request.tmax_ms, None);
     let platform = engine.exchanges.platform(exchange).to_owned();
     let mut currency: Option<String> = None;
     let mut bids: Vec<(&str, Arc<Answer>)> = Vec::new();
     let mut why = request.set_aside.first().map(|fault| (Reason::NoMatch, fault.to_string()));
-    for imp in &request.imps {
-        let mut opportunity = Opportunity::of(request, imp, exchange, &platform);
+    let imps = std::mem::take(&mut request.imps);
+    let none = imps.is_empty();
+    for imp in imps {
+        let imp_id = imp.id;
+        let mut opportunity = Opportunity::of(&request, imp, exchange, &platform);
         if let Some(currency) = &currency {
             opportunity.currencies.retain(|one| one == currency);
         }
@@ -78,15 +87,15 @@ async fn answer(web: &Web, exchange: &str, request: &BidRequest, format: Format,
             Answer::NoBid(reason, detail) => why = why.or_else(|| Some((*reason, detail.clone()))),
             Answer::Bid(bid) => {
                 currency.get_or_insert_with(|| bid.campaign.currency.code().to_owned());
-                bids.push((&imp.id, answer));
+                bids.push((imp_id, answer));
             }
         }
     }
     let encoding = Instant::now();
     let response = match currency {
-        Some(cur) => format.write(BidResponse { id: request.id.clone(), cur, seatbid: seats(web, &bids) }),
+        Some(cur) => format.write(BidResponse { id: request.id.to_owned(), cur, seatbid: seats(web, &bids) }),
         None => {
-            if request.imps.is_empty() {
+            if none {
                 engine.metrics.no_bids.with_label_values(&[Reason::NoMatch.as_str()]).inc(); // nobody else saw it
             }
             no_bid(why.unwrap_or((Reason::NoMatch, String::new())))

@@ -8,6 +8,7 @@ mod deadlines;
 mod fakes;
 mod formats;
 mod frequency;
+mod fuzz;
 mod leases;
 mod notices;
 mod pacing;

@@ -1,9 +1,11 @@
 //! Everything around the impressions: the site or app, the device, the user and the law.
 
+use std::borrow::Cow;
+
 use kiki::country::alpha3;
 
 use super::node::Node;
-use super::{MAX_CUSTOMER_BYTES, Malformed};
+use super::{MAX_CUSTOMER_BYTES, Malformed, small};
 
 /// What kind of place the ad would show in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,15 +25,15 @@ pub enum ChannelKind {
 
 /// Where the ad would show.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Channel {
+pub struct Channel<'t> {
     /// Which of the three it is.
     pub kind: ChannelKind,
     /// The domain in lower case; a site's is taken from its page where it names none.
-    pub domain: Option<String>,
+    pub domain: Option<Cow<'t, str>>,
     /// An application's bundle or store id.
-    pub bundle: Option<String>,
+    pub bundle: Option<&'t str>,
     /// Its content categories, in the taxonomy of the request.
-    pub cat: Vec<String>,
+    pub cat: Vec<&'t str>,
 }
 
 /// What the ad would show on.
@@ -43,34 +45,28 @@ pub struct Device {
 
 /// What the request says of the law, kept as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Regs {
+pub struct Regs<'t> {
     /// The user is a child in the sense of COPPA.
     pub coppa: bool,
     /// The GDPR applies; nothing if the request does not say.
     pub gdpr: Option<bool>,
     /// The IAB's US privacy string.
-    pub us_privacy: Option<String>,
+    pub us_privacy: Option<&'t str>,
     /// The IAB's global privacy string.
-    pub gpp: Option<String>,
+    pub gpp: Option<&'t str>,
     /// The user's TCF consent string.
-    pub consent: Option<String>,
+    pub consent: Option<&'t str>,
 }
 
-impl Regs {
+impl Regs<'_> {
     /// As the guardrails take it.
     #[must_use]
     pub fn regulations(&self) -> kiki::guardrail::Regulations<'_> {
-        kiki::guardrail::Regulations {
-            coppa: self.coppa,
-            gdpr: self.gdpr,
-            tcf: self.consent.as_deref(),
-            us_privacy: self.us_privacy.as_deref(),
-            gpp: self.gpp.as_deref(),
-        }
+        kiki::guardrail::Regulations { coppa: self.coppa, gdpr: self.gdpr, tcf: self.consent, us_privacy: self.us_privacy, gpp: self.gpp }
     }
 }
 
-pub(super) fn read(root: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Channel, Malformed> {
+pub(super) fn read<'t>(root: &Node<'_, 't>, set_aside: &mut Vec<Malformed>) -> Result<Channel<'t>, Malformed> {
     let kinds = [("site", ChannelKind::Site), ("app", ChannelKind::App), ("dooh", ChannelKind::Dooh)];
     let mut channel = Channel::default();
     for (name, kind) in kinds {
@@ -82,8 +78,8 @@ pub(super) fn read(root: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Resul
         }
         channel.kind = kind;
         let page = if kind == ChannelKind::Site { node.text("page")? } else { None };
-        channel.domain = node.text("domain")?.or(page.and_then(host)).map(str::to_ascii_lowercase);
-        channel.bundle = if kind == ChannelKind::App { node.text("bundle")?.map(str::to_owned) } else { None };
+        channel.domain = node.text("domain")?.or(page.and_then(host)).map(small);
+        channel.bundle = if kind == ChannelKind::App { node.text("bundle")? } else { None };
         channel.cat = node.texts("cat")?;
     }
     Ok(channel)
@@ -107,23 +103,19 @@ pub(super) fn device(root: &Node<'_, '_>) -> Result<Device, Malformed> {
 }
 
 /// `regs` of OpenRTB 2.6, else the same under `regs.ext`, where 2.5 had it.
-pub(super) fn regs(root: &Node<'_, '_>) -> Result<Regs, Malformed> {
+pub(super) fn regs<'t>(root: &Node<'_, 't>) -> Result<Regs<'t>, Malformed> {
     let mut found = Regs::default();
     if let Some(regs) = root.object("regs")? {
-        let mut places = vec![regs];
-        places.extend(regs.ext());
-        for place in places {
+        for place in [Some(regs), regs.ext()].into_iter().flatten() {
             found.coppa |= place.flag("coppa")?.unwrap_or(false);
             found.gdpr = found.gdpr.or(place.flag("gdpr")?);
-            found.us_privacy = found.us_privacy.or(place.text("us_privacy")?.map(str::to_owned));
-            found.gpp = found.gpp.or(place.text("gpp")?.map(str::to_owned));
+            found.us_privacy = found.us_privacy.or(place.text("us_privacy")?);
+            found.gpp = found.gpp.or(place.text("gpp")?);
         }
     }
     if let Some(user) = root.object("user")? {
-        let mut places = vec![user];
-        places.extend(user.ext());
-        for place in places {
-            found.consent = found.consent.or(place.text("consent")?.map(str::to_owned));
+        for place in [Some(user), user.ext()].into_iter().flatten() {
+            found.consent = found.consent.or(place.text("consent")?);
         }
     }
     Ok(found)
@@ -133,17 +125,16 @@ pub(super) fn regs(root: &Node<'_, '_>) -> Result<Regs, Malformed> {
 ///
 /// A child's ids are not used at all, and a device's not where its owner limits tracking: an
 /// impression without a customer is priced by the campaign's prior.
-pub(super) fn customer(root: &Node<'_, '_>, regs: &Regs) -> Result<Option<String>, Malformed> {
-    let mut ids = Vec::new();
+pub(super) fn customer<'t>(root: &Node<'_, 't>, regs: &Regs<'_>) -> Result<Option<&'t str>, Malformed> {
+    let mut ids = [None; 3];
     if let Some(user) = root.object("user")? {
-        ids.extend([user.text("buyeruid")?, user.text("id")?]);
+        ids[0] = user.text("buyeruid")?;
+        ids[1] = user.text("id")?;
     }
     if let Some(device) = root.object("device")? {
         let limited = device.int("lmt")? == Some(1) || device.int("dnt")? == Some(1); // 2 occurs, for "unknown"
-        let ifa = device.text("ifa")?.filter(|ifa| !limited && ifa.bytes().any(|byte| byte != b'0' && byte != b'-'));
-        ids.push(ifa);
+        ids[2] = device.text("ifa")?.filter(|ifa| !limited && ifa.bytes().any(|byte| byte != b'0' && byte != b'-'));
     }
     let usable = |id: &&str| id.len() <= MAX_CUSTOMER_BYTES && !id.chars().any(char::is_control);
-    let first = ids.into_iter().flatten().find(usable).map(str::to_owned);
-    Ok(first.filter(|_| !regs.coppa))
+    Ok(ids.into_iter().flatten().find(usable).filter(|_| !regs.coppa))
 }

@@ -1,9 +1,9 @@
 //! Impressions: what may be shown, how large or long, and from which price.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 
 use super::node::Node;
-use super::{MAX_ID_BYTES, MAX_IMPS, MAX_SIZES, Malformed, Native, native};
+use super::{MAX_ID_BYTES, MAX_IMPS, MAX_SIZES, Malformed, Native, capitals, native};
 
 /// A creative's size in device-independent pixels, both above zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,20 +36,20 @@ pub struct Media {
 
 /// A private deal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deal {
+pub struct Deal<'t> {
     /// The exchange's id for it.
-    pub id: String,
+    pub id: &'t str,
     /// Lowest price, nanos per impression.
     pub floor_nanos: i64,
     /// Its currency, capitals.
-    pub floor_currency: String,
+    pub floor_currency: Cow<'t, str>,
 }
 
 /// One impression.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Imp {
+pub struct Imp<'t> {
     /// Its id within the request.
-    pub id: String,
+    pub id: &'t str,
     /// It may be a banner.
     pub banner: Option<Banner>,
     /// It may be a video.
@@ -61,43 +61,44 @@ pub struct Imp {
     /// Lowest price, nanos per impression (a CPM in micros).
     pub floor_nanos: i64,
     /// The floor's currency, capitals.
-    pub floor_currency: String,
+    pub floor_currency: Cow<'t, str>,
     /// The exchange's name of the placement, `tagid`; empty where it is none, or too long to be one.
-    pub placement: String,
+    pub placement: &'t str,
     /// The creative must be HTTPS throughout.
     pub secure: bool,
     /// Only its deals may be bid on.
     pub private_auction: bool,
     /// Its deals.
-    pub deals: Vec<Deal>,
+    pub deals: Vec<Deal<'t>>,
 }
 
 /// All impressions; those that cannot be bid on are set aside.
-pub(super) fn read_all(root: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Vec<Imp>, Malformed> {
-    if root.len("imp", MAX_IMPS)? == 0 {
-        return Err(root.refuse_child("imp", "must have at least one element"));
-    }
-    let mut seen: HashSet<String> = HashSet::new();
-    let mut twice: HashSet<String> = HashSet::new();
-    let imps = root.each("imp", MAX_IMPS, |node| {
+pub(super) fn read_all<'t>(root: &Node<'_, 't>, set_aside: &mut Vec<Malformed>) -> Result<Vec<Imp<'t>>, Malformed> {
+    let mut ids: Vec<&str> = Vec::new();
+    let mut twice: Vec<&str> = Vec::new();
+    let mut imps = root.each("imp", MAX_IMPS, |node| {
         let mut faults = Vec::new();
         let imp = read(node, &mut faults)?;
-        if !seen.insert(imp.id.clone()) {
+        if ids.contains(&imp.id) {
             faults.push(node.refuse_child("id", format!("{:?} stands twice in the request", imp.id)));
-            twice.insert(imp.id.clone());
+            twice.push(imp.id);
         }
+        ids.push(imp.id);
         set_aside.append(&mut faults);
         Ok(imp)
     })?;
-    let usable = |imp: &Imp| {
+    if imps.is_empty() {
+        return Err(root.refuse_child("imp", "must have at least one element"));
+    }
+    imps.retain(|imp| {
         let formats = imp.banner.is_some() || imp.video.is_some() || imp.audio.is_some() || imp.native.is_some();
         formats && !twice.contains(&imp.id)
-    };
-    Ok(imps.into_iter().filter(usable).collect())
+    });
+    Ok(imps)
 }
 
-fn read(node: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Imp, Malformed> {
-    if !node.value().is_object() {
+fn read<'t>(node: &Node<'_, 't>, set_aside: &mut Vec<Malformed>) -> Result<Imp<'t>, Malformed> {
+    if !node.is_object() {
         return Err(node.refuse("must be an object"));
     }
     let id = node.required_text("id", MAX_ID_BYTES)?;
@@ -129,18 +130,18 @@ fn read(node: &Node<'_, '_>, set_aside: &mut Vec<Malformed>) -> Result<Imp, Malf
 }
 
 /// It tells markets apart and nothing else, so nothing is refused for it.
-fn placement(node: &Node<'_, '_>) -> String {
-    let tagid = node.value().get("tagid").and_then(serde_json::Value::as_str);
-    tagid.filter(|tagid| tagid.len() <= MAX_ID_BYTES).unwrap_or_default().to_owned()
+fn placement<'t>(node: &Node<'_, 't>) -> &'t str {
+    let tagid = node.get("tagid").and_then(|tagid| tagid.text_here());
+    tagid.filter(|tagid| tagid.len() <= MAX_ID_BYTES).unwrap_or_default()
 }
 
-fn read_deal(node: &Node<'_, '_>) -> Result<Deal, Malformed> {
+fn read_deal<'t>(node: &Node<'_, 't>) -> Result<Deal<'t>, Malformed> {
     Ok(Deal { id: node.required_text("id", MAX_ID_BYTES)?, floor_nanos: node.cpm_micros("bidfloor")?, floor_currency: currency(node)? })
 }
 
 /// `bidfloorcur`; the specification's default is USD.
-fn currency(node: &Node<'_, '_>) -> Result<String, Malformed> {
-    Ok(node.text("bidfloorcur")?.unwrap_or("USD").to_ascii_uppercase())
+fn currency<'t>(node: &Node<'_, 't>) -> Result<Cow<'t, str>, Malformed> {
+    Ok(capitals(node.text("bidfloorcur")?.unwrap_or("USD")))
 }
 
 fn read_banner(node: &Node<'_, '_>) -> Result<Banner, Malformed> {
@@ -171,7 +172,7 @@ fn size(w: Option<u32>, h: Option<u32>) -> Option<Size> {
 }
 
 fn read_media(node: &Node<'_, '_>) -> Result<Media, Malformed> {
-    let mimes = node.texts("mimes")?;
+    let mimes = node.texts("mimes")?.into_iter().map(str::to_owned).collect::<Vec<_>>();
     if mimes.is_empty() && node.get("mimes").is_some() {
         return Err(node.refuse_child("mimes", "must have at least one content type"));
     }

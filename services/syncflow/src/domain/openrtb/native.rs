@@ -4,10 +4,9 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use serde_json::Value;
-
-use super::Malformed;
 use super::node::Node;
+use super::tape::Tape;
+use super::{Malformed, shape};
 
 /// Lists of the specification leave numbers from here on to the exchange.
 const EXCHANGE_SPECIFIC: i64 = 500;
@@ -44,18 +43,18 @@ pub(super) fn read(native: &Node<'_, '_>) -> Result<Result<Native, Malformed>, M
         return Ok(Err(native.refuse_child("request", "is required")));
     };
     let parsed;
-    let markup = match request.value() {
-        Value::String(text) => match serde_json::from_str::<Value>(text) {
-            Ok(value) if value.is_object() => {
-                parsed = value;
-                request.inside(&parsed)
+    let markup = match request.text_here() {
+        Some(text) => match Tape::json(text, &shape::MARKUP) {
+            Ok(tape) => {
+                parsed = tape;
+                request.document(&parsed).filter(Node::is_object)
             }
-            Ok(_) => return Ok(Err(request.refuse("must be a JSON object inside a string"))),
             Err(error) => return Ok(Err(request.refuse(format!("is not JSON: {error}")))),
         },
-        Value::Object(_) => request, // some exchanges send the object itself
-        _ => return Err(request.refuse("must be a string")),
+        None if request.is_object() => Some(request), // some exchanges send the object itself
+        None => return Err(request.refuse("must be a string")),
     };
+    let Some(markup) = markup else { return Ok(Err(request.refuse("must be a JSON object inside a string"))) };
     // Native 1.0 wrapped everything in one more object.
     match markup.object("native")? {
         Some(wrapped) => read_markup(&wrapped),

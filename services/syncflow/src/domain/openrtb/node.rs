@@ -1,12 +1,12 @@
-//! A JSON value that knows where it stands, so that every refusal names its field (`imp[0].banner.w`).
+//! A value that knows where it stands, so that every refusal names its field (`imp[0].banner.w`).
 //!
 //! Tolerance lives here and nowhere else: `null` and the empty string are "absent", a whole number may
 //! come as `600.0`, `"600"` or a boolean. All of it occurs in real traffic. A field of another type is refused.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
+use super::tape::{Entry, Tape, Value};
 use super::{Malformed, decimal};
 
 /// One step of a path.
@@ -21,51 +21,88 @@ enum Step {
 
 /// A value and the path to it. Paths are chained on the stack and printed only for an error.
 #[derive(Clone, Copy)]
-pub(super) struct Node<'p, 'v> {
-    parent: Option<&'p Node<'p, 'v>>,
+pub(super) struct Node<'p, 't> {
+    parent: Option<&'p Node<'p, 't>>,
     step: Step,
-    value: &'v Value,
+    tape: &'t Tape<'t>,
+    entry: &'t Entry<'t>,
+    /// Where what is inside of it begins on the tape.
+    inside: usize,
 }
 
-impl<'p, 'v> Node<'p, 'v> {
-    pub(super) fn root(value: &'v Value) -> Self {
-        Self { parent: None, step: Step::Root, value }
+impl<'p, 't> Node<'p, 't> {
+    /// The document; none where there is nothing at all.
+    pub(super) fn root(tape: &'t Tape<'t>) -> Option<Self> {
+        Some(Self { parent: None, step: Step::Root, tape, entry: tape.entries.first()?, inside: 1 })
     }
 
-    pub(super) fn inside(&'p self, value: &'v Value) -> Self {
-        Self { parent: Some(self), step: Step::Inside, value }
+    /// A document that stood inside this text.
+    pub(super) fn document(&'p self, tape: &'t Tape<'t>) -> Option<Self> {
+        Some(Self { parent: Some(self), step: Step::Inside, ..Self::root(tape)? })
     }
 
-    pub(super) fn value(&self) -> &'v Value {
-        self.value
+    pub(super) fn text_here(&self) -> Option<&'t str> {
+        match &self.entry.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
     }
 
-    /// The child of that name, unless it is absent or null.
-    pub(super) fn get<'s>(&'s self, name: &'static str) -> Option<Node<'s, 'v>> {
-        let value = self.value.get(name).filter(|value| !value.is_null())?;
-        Some(Node { parent: Some(self), step: Step::Name(name), value })
+    pub(super) fn is_object(&self) -> bool {
+        self.entry.value == Value::Object
     }
 
-    pub(super) fn object<'s>(&'s self, name: &'static str) -> Result<Option<Node<'s, 'v>>, Malformed> {
+    /// Calls `each` with what is inside of this object or array, in order, and where it stands on the tape.
+    fn walk(&self, mut each: impl FnMut(usize, &'t Entry<'t>)) {
+        let mut at = self.inside;
+        while at < self.entry.end {
+            let entry = &self.tape.entries[at];
+            each(at, entry);
+            at = entry.end;
+        }
+    }
+
+    /// The child of that name, unless it is absent or null. Of two, the last.
+    pub(super) fn get<'s>(&'s self, name: &'static str) -> Option<Node<'s, 't>> {
+        let mut found = None;
+        self.walk(|at, entry| {
+            if entry.name == name {
+                found = Some((at, entry));
+            }
+        });
+        let (at, entry) = found.filter(|(_, entry)| entry.value != Value::Null)?;
+        Some(Node { parent: Some(self), step: Step::Name(name), tape: self.tape, entry, inside: at + 1 })
+    }
+
+    pub(super) fn object<'s>(&'s self, name: &'static str) -> Result<Option<Node<'s, 't>>, Malformed> {
         match self.get(name) {
-            Some(node) if !node.value.is_object() => Err(node.wrong_type("an object")),
+            Some(node) if !node.is_object() => Err(node.wrong_type("an object")),
             other => Ok(other),
         }
     }
 
     /// An `ext`: where it is not an object (`""` and `1` occur) there is nothing in it for us.
-    pub(super) fn ext<'s>(&'s self) -> Option<Node<'s, 'v>> {
-        self.get("ext").filter(|ext| ext.value.is_object())
+    pub(super) fn ext<'s>(&'s self) -> Option<Node<'s, 't>> {
+        self.get("ext").filter(Node::is_object)
+    }
+
+    /// The array of that name and how many elements it has, at most `max`.
+    fn array<'s>(&'s self, name: &'static str, max: usize) -> Result<Option<(Node<'s, 't>, usize)>, Malformed> {
+        let Some(node) = self.get(name) else { return Ok(None) };
+        if node.entry.value != Value::Array {
+            return Err(node.wrong_type("an array"));
+        }
+        let mut count = 0;
+        node.walk(|_, _| count += 1);
+        if count > max {
+            return Err(node.refuse(format!("has {count} elements, at most {max} are accepted")));
+        }
+        Ok(Some((node, count)))
     }
 
     /// How many elements the array of that name has; 0 if it is absent.
     pub(super) fn len(&self, name: &'static str, max: usize) -> Result<usize, Malformed> {
-        let Some(node) = self.get(name) else { return Ok(0) };
-        match node.value.as_array() {
-            None => Err(node.wrong_type("an array")),
-            Some(list) if list.len() > max => Err(node.refuse(format!("has {} elements, at most {max} are accepted", list.len()))),
-            Some(list) => Ok(list.len()),
-        }
+        Ok(self.array(name, max)?.map_or(0, |(_, count)| count))
     }
 
     /// Calls `each` with every element of the array of that name.
@@ -73,52 +110,53 @@ impl<'p, 'v> Node<'p, 'v> {
         &self,
         name: &'static str,
         max: usize,
-        mut each: impl FnMut(&Node<'_, 'v>) -> Result<T, Malformed>,
+        mut each: impl FnMut(&Node<'_, 't>) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Malformed> {
-        if self.len(name, max)? == 0 {
-            return Ok(Vec::new());
+        let Some((array, count)) = self.array(name, max)? else { return Ok(Vec::new()) };
+        let mut found = Vec::with_capacity(count);
+        let mut at = array.inside;
+        while at < array.entry.end {
+            let entry = &self.tape.entries[at];
+            let step = Step::Index(found.len());
+            found.push(each(&Node { parent: Some(&array), step, tape: self.tape, entry, inside: at + 1 })?);
+            at = entry.end;
         }
-        let Some(list) = self.get(name) else { return Ok(Vec::new()) };
-        let elements = list.value.as_array().map(Vec::as_slice).unwrap_or_default();
-        let at = |(index, value)| Node { parent: Some(&list), step: Step::Index(index), value };
-        elements.iter().enumerate().map(at).map(|node| each(&node)).collect()
+        Ok(found)
     }
 
-    pub(super) fn text(&self, name: &'static str) -> Result<Option<&'v str>, Malformed> {
+    pub(super) fn text(&self, name: &'static str) -> Result<Option<&'t str>, Malformed> {
         let Some(node) = self.get(name) else { return Ok(None) };
-        let text = node.value.as_str().ok_or_else(|| node.wrong_type("a string"))?;
+        let text = node.text_here().ok_or_else(|| node.wrong_type("a string"))?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
     /// A string that must be there and not be empty, of at most `max` bytes.
-    pub(super) fn required_text(&self, name: &'static str, max: usize) -> Result<String, Malformed> {
+    pub(super) fn required_text(&self, name: &'static str, max: usize) -> Result<&'t str, Malformed> {
         let Some(text) = self.text(name)? else {
             return Err(self.refuse_child(name, "is required and must not be empty"));
         };
         if text.len() > max {
             return Err(self.refuse_child(name, format!("has {} bytes, at most {max} are accepted", text.len())));
         }
-        Ok(text.to_owned())
+        Ok(text)
     }
 
     /// Strings, bounded by the body's size.
-    pub(super) fn texts(&self, name: &'static str) -> Result<Vec<String>, Malformed> {
-        self.each(name, usize::MAX, |node| node.value.as_str().map(str::to_owned).ok_or_else(|| node.wrong_type("a string")))
+    pub(super) fn texts(&self, name: &'static str) -> Result<Vec<&'t str>, Malformed> {
+        self.each(name, usize::MAX, |node| node.text_here().ok_or_else(|| node.wrong_type("a string")))
     }
 
     /// This value as a whole number.
     pub(super) fn as_int(&self) -> Result<Option<i64>, Malformed> {
         let wrong = || self.wrong_type("a whole number");
-        match self.value {
+        match &self.entry.value {
             Value::Null => Ok(None),
-            Value::Bool(flag) => Ok(Some(i64::from(*flag))),
-            Value::String(text) if text.is_empty() => Ok(None),
-            Value::String(text) => text.parse().map(Some).map_err(|_| wrong()),
-            Value::Number(number) => match number.as_i64() {
-                Some(whole) => Ok(Some(whole)),
-                None => decimal::whole(&number.to_string()).map(Some).ok_or_else(wrong),
-            },
-            _ => Err(wrong()),
+            Value::Flag(flag) => Ok(Some(i64::from(*flag))),
+            Value::Text(text) if text.is_empty() => Ok(None),
+            Value::Text(text) => text.parse().map(Some).map_err(|_| wrong()),
+            Value::Whole(whole) => Ok(Some(*whole)),
+            Value::Double(number) => decimal::whole(&number.to_string()).map(Some).ok_or_else(wrong),
+            Value::Array | Value::Object => Err(wrong()),
         }
     }
 
@@ -145,10 +183,12 @@ impl<'p, 'v> Node<'p, 'v> {
     /// A CPM in millionths, rounded up: a bid at what it says is never below what was written.
     pub(super) fn cpm_micros(&self, name: &'static str) -> Result<i64, Malformed> {
         let Some(node) = self.get(name) else { return Ok(0) };
-        let text = match node.value {
-            Value::Number(number) => number.to_string(),
-            Value::String(text) if text.is_empty() => return Ok(0),
-            Value::String(text) => text.clone(),
+        let text = match &node.entry.value {
+            Value::Whole(number) => Cow::Owned(number.to_string()),
+            // The shortest decimal that means this double, which is what was written.
+            Value::Double(number) => Cow::Owned(number.to_string()),
+            Value::Text(text) if text.is_empty() => return Ok(0),
+            Value::Text(text) => Cow::Borrowed(&**text),
             _ => return Err(node.wrong_type("a number")),
         };
         match decimal::micros_rounded_up(&text) {
@@ -165,17 +205,17 @@ impl<'p, 'v> Node<'p, 'v> {
     }
 
     pub(super) fn refuse_child(&self, name: &'static str, message: impl Into<String>) -> Malformed {
-        Node { parent: Some(self), step: Step::Name(name), value: self.value }.refuse(message)
+        Node { parent: Some(self), step: Step::Name(name), ..*self }.refuse(message)
     }
 
     fn wrong_type(&self, wanted: &str) -> Malformed {
-        let found = match self.value {
+        let found = match self.entry.value {
             Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number",
-            Value::String(_) => "a string",
-            Value::Array(_) => "an array",
-            Value::Object(_) => "an object",
+            Value::Flag(_) => "a boolean",
+            Value::Whole(_) | Value::Double(_) => "a number",
+            Value::Text(_) => "a string",
+            Value::Array => "an array",
+            Value::Object => "an object",
         };
         self.refuse(format!("must be {wanted}, got {found}"))
     }

@@ -1,10 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
-fn parse(value: &Value) -> Result<BidRequest, Malformed> {
-    BidRequest::parse(&serde_json::to_vec(value).unwrap())
+/// What a test reads lives as long as the test's process.
+fn read(body: Vec<u8>) -> Result<BidRequest<'static>, Malformed> {
+    BidRequest::of(Box::leak(Box::new(Document::json(body.leak())?)))
+}
+
+fn parse(value: &Value) -> Result<BidRequest<'static>, Malformed> {
+    read(serde_json::to_vec(value).unwrap())
 }
 
 fn with_imp(imp: Value) -> Value {
@@ -32,23 +37,23 @@ fn reads_what_a_bid_needs() {
         "regs": {"ext": {"gdpr": 1, "us_privacy": "1YNN"}}
     }))
     .unwrap();
-    assert_eq!((request.id.as_str(), request.tmax_ms, request.at, request.test), ("auction-1", Some(120), 1, true));
+    assert_eq!((request.id, request.tmax_ms, request.at, request.test), ("auction-1", Some(120), 1, true));
     let imp = &request.imps[0];
     let sizes = vec![Size { w: 300, h: 250 }, Size { w: 728, h: 90 }];
     assert_eq!(imp.banner, Some(Banner { sizes }));
-    assert_eq!((imp.floor_nanos, imp.floor_currency.as_str(), imp.secure), (290_000, "EUR", true));
+    assert_eq!((imp.floor_nanos, &*imp.floor_currency, imp.secure), (290_000, "EUR", true));
     let video = imp.video.as_ref().unwrap();
     assert_eq!((video.min_duration_s, video.max_duration_s), (5, Some(30)));
     assert!(imp.private_auction);
     assert_eq!(imp.deals[0].floor_nanos, 5_000_000);
     assert_eq!(request.channel.kind, ChannelKind::App);
     assert_eq!(request.channel.domain.as_deref(), Some("news.example"));
-    assert_eq!(request.channel.bundle.as_deref(), Some("com.example.news"));
+    assert_eq!(request.channel.bundle, Some("com.example.news"));
     assert_eq!(request.device.country.as_deref(), Some("DEU"));
-    assert_eq!(request.customer.as_deref(), Some("exchange-7"));
+    assert_eq!(request.customer, Some("exchange-7"));
     assert_eq!(request.cur, ["USD"]);
     assert_eq!(request.badv, ["rival.example"]);
-    assert_eq!((request.regs.gdpr, request.regs.us_privacy.as_deref()), (Some(true), Some("1YNN")));
+    assert_eq!((request.regs.gdpr, request.regs.us_privacy), (Some(true), Some("1YNN")));
     assert!(request.set_aside.is_empty());
 }
 
@@ -82,11 +87,11 @@ fn a_sites_domain_is_taken_from_its_page() {
 #[test]
 fn a_childs_id_and_a_limited_devices_id_are_not_used() {
     let mut request = json!({"id": "r", "imp": [{"id": "1", "banner": {}}], "device": {"ifa": "abc"}});
-    assert_eq!(parse(&request).unwrap().customer.as_deref(), Some("abc"));
+    assert_eq!(parse(&request).unwrap().customer, Some("abc"));
     request["device"]["lmt"] = json!(1);
     assert_eq!(parse(&request).unwrap().customer, None);
     request["user"] = json!({"buyeruid": "u"});
-    assert_eq!(parse(&request).unwrap().customer.as_deref(), Some("u"));
+    assert_eq!(parse(&request).unwrap().customer, Some("u"));
     request["regs"] = json!({"coppa": 1});
     assert_eq!(parse(&request).unwrap().customer, None);
     let zeros = json!({"id": "r", "imp": [{"id": "1", "banner": {}}], "device": {"ifa": "00000000-0000"}});
@@ -126,7 +131,8 @@ fn refusals_name_their_field() {
     let error = parse(&json!({"id": "r", "imp": imps})).unwrap_err();
     assert_eq!(error.to_string(), "imp: has 101 elements, at most 100 are accepted");
     let long = vec![b' '; MAX_BODY_BYTES + 1];
-    assert_eq!(BidRequest::parse(&long).unwrap_err().field, "body");
+    assert_eq!(Document::json(&long).unwrap_err().field, "body");
+    assert_eq!(Document::protobuf(&long).unwrap_err().field, "body");
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn sets_aside_only_the_part_that_is_at_fault() {
         {"id": "3", "banner": {"w": 2, "h": 2}},
     ]}))
     .unwrap();
-    let ids: Vec<&str> = request.imps.iter().map(|imp| imp.id.as_str()).collect();
+    let ids: Vec<&str> = request.imps.iter().map(|imp| imp.id).collect();
     assert_eq!(ids, ["1"]);
     assert_eq!(request.imps[0].native, None);
     let fields: Vec<&str> = request.set_aside.iter().map(|fault| fault.field.as_str()).collect();
@@ -151,7 +157,7 @@ fn sets_aside_only_the_part_that_is_at_fault() {
     assert_eq!(both.set_aside[0].field, "app");
 }
 
-fn native(markup: &Value) -> Result<BidRequest, Malformed> {
+fn native(markup: &Value) -> Result<BidRequest<'static>, Malformed> {
     parse(&with_imp(json!({"id": "1", "native": {"request": markup.to_string()}})))
 }
 
@@ -217,9 +223,49 @@ fn a_price_is_written_digit_for_digit() {
     assert!(text.contains(r#""mtype":1"#) && !text.contains("dur"), "{text}");
 }
 
+/// A request with this text as one of its values, or in its place.
+fn with(name: &str, value: &str) -> Vec<u8> {
+    format!(r#"{{"id":"r","imp":[{{"id":"1","banner":{{"w":1,"h":1}}}}],"{name}":{value}}}"#).into_bytes()
+}
+
+#[test]
+fn what_is_not_read_may_be_any_json() {
+    let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+    for value in [r#""half a pair: \ud800""#, "1e999", &deep, "123456789012345678901234567890"] {
+        assert!(read(with("unheard", value)).is_ok(), "{}", &value[..10.min(value.len())]);
+        assert!(read(with("id", value)).is_err());
+    }
+    for value in ["[1,]", "nul", "01", r#""\x""#, "{1:2}", "\u{1}", ""] {
+        assert_eq!(read(with("unheard", value)).unwrap_err().field, "body", "{value}");
+    }
+    let mut latin = with("unheard", "\"x\"");
+    let place = latin.iter().position(|byte| *byte == b'x').unwrap();
+    latin[place] = 0xe9;
+    assert_eq!(read(latin).unwrap_err().field, "body");
+    let mut twice = with("tmax", "1");
+    twice.extend(with("tmax", "2"));
+    assert_eq!(read(twice).unwrap_err().field, "body", "one document, and nothing behind it");
+}
+
+#[test]
+fn of_a_name_that_stands_twice_the_last_counts() {
+    let request =
+        read(with("id", r#""s", "imp": [7], "imp": [{"id": "2", "banner": {"w": 1, "w": 3, "h": 3}}], "tmax": 5, "tmax": null"#)).unwrap();
+    assert_eq!((request.id, request.tmax_ms, request.imps[0].id), ("s", None, "2"));
+    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes, [Size { w: 3, h: 3 }]);
+}
+
+#[test]
+fn escapes_are_undone_in_names_and_texts() {
+    let request = read(br#"{"\u0069d":"\u00e9\n\ud83d\ude00","imp":[{"id":"1","banner":{}}]}"#.to_vec()).unwrap();
+    assert_eq!(request.id, "\u{e9}\n\u{1f600}");
+}
+
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
-        let _ = BidRequest::parse(&body);
+        for document in [Document::json(&body), Document::protobuf(&body)].into_iter().flatten() {
+            let _ = BidRequest::of(&document);
+        }
     }
 }

@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use prost_reflect::{FieldDescriptor, Kind, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::domain::openrtb::BidRequest;
 
 /// The number of a field and its wire type, then what stands there: written by hand, by the numbers of the IAB's file.
 fn field(number: u8, wire: u8, rest: &[u8]) -> Vec<u8> {
@@ -78,9 +79,49 @@ fn the_numbers_are_those_of_the_iab() {
             "pmp": {"private_auction": 1, "deals": [{"id": "d", "bidfloor": 0.1, "bidfloorcur": "GBP"}]},
         }],
     });
-    let found = Format::Protobuf.parse(&body.concat()).unwrap();
-    assert_eq!(found, BidRequest::of(&same).unwrap());
+    let (body, same) = (body.concat(), same.to_string());
+    let (of_protobuf, of_json) = (Format::Protobuf.read(&body).unwrap(), Format::Json.read(same.as_bytes()).unwrap());
+    let found = BidRequest::of(&of_protobuf).unwrap();
+    assert_eq!(found, BidRequest::of(&of_json).unwrap());
     assert!(found.imps[0].native.is_some() && found.set_aside.is_empty());
+}
+
+fn descriptor() -> MessageDescriptor {
+    DescriptorPool::decode(kiki::pb::DESCRIPTORS).unwrap().get_message_by_name("openrtb.v2.BidRequest").unwrap()
+}
+
+#[test]
+fn parts_of_a_message_may_be_scattered() {
+    let imp = within(2, &[text(1, "1"), within(2, &[number(1, 120)]), text(7, "top"), within(2, &[number(2, 60)])]);
+    let body = [text(12, "IAB7"), text(1, "first"), imp, text(12, "IAB8"), text(1, "r")].concat();
+    let document = Format::Protobuf.read(&body).unwrap();
+    let request = BidRequest::of(&document).unwrap();
+    assert_eq!((request.id, &request.bcat[..]), ("r", &["IAB7", "IAB8"][..]));
+    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes, [openrtb::Size { w: 120, h: 60 }]);
+}
+
+#[test]
+fn what_is_no_message_is_refused() {
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() - 1].to_vec();
+    for (body, why) in [
+        (number(1, 7), "id has the wire type Varint"),
+        (text(8, "x"), "tmax has the wire type LengthDelimited"),
+        (cut(text(1, "r")), "id is cut off"),
+        (cut(within(2, &[field(8, 1, &1.5_f64.to_le_bytes())])), "imp is cut off"),
+        (within(2, &[cut(field(8, 1, &1.5_f64.to_le_bytes()))]), "bidfloor is cut off"),
+        (field(1, 2, &[1, 0xff]), "invalid utf-8"),
+        (field(7, 0, &[0xff; 10]), "invalid varint"),
+        (vec![0], "invalid tag"),
+        (field(98, 3, &[]), "invalid varint"),
+    ] {
+        let error = Format::Protobuf.read(&body).unwrap_err();
+        assert!(error.field == "body" && error.message.contains(why), "{error}");
+    }
+    for amount in [f64::NAN, f64::INFINITY, -1.0] {
+        let imp = within(2, &[text(1, "1"), within(2, &[]), field(8, 1, &amount.to_le_bytes())]);
+        let body = [text(1, "r"), imp].concat();
+        assert_eq!(BidRequest::of(&Format::Protobuf.read(&body).unwrap()).unwrap_err().field, "imp[0].bidfloor");
+    }
 }
 
 /// A JSON request as the message that means the same; none where a value has no place in the message's fields and their types.
@@ -124,7 +165,7 @@ fn every_real_request_says_the_same_in_protobuf() {
         return;
     };
     let lines = std::fs::read_to_string(std::path::Path::new(&folder).join("openrtb/requests.jsonl")).unwrap();
-    let descriptor = REQUEST.clone().unwrap();
+    let descriptor = descriptor();
     let (mut same, mut cannot) = (0, 0);
     for line in lines.lines() {
         let line: Json = serde_json::from_str(line).unwrap();
@@ -132,8 +173,10 @@ fn every_real_request_says_the_same_in_protobuf() {
             cannot += 1;
             continue;
         };
-        let mut of_json = BidRequest::of(&line["request"]).unwrap();
-        let mut of_protobuf = Format::Protobuf.parse(&message.encode_to_vec()).unwrap();
+        let (json, protobuf) = (line["request"].to_string(), message.encode_to_vec());
+        let (json, protobuf) = (Format::Json.read(json.as_bytes()).unwrap(), Format::Protobuf.read(&protobuf).unwrap());
+        let mut of_json = BidRequest::of(&json).unwrap();
+        let mut of_protobuf = BidRequest::of(&protobuf).unwrap();
         // Why something was set aside may be told in other words; that it was, may not.
         assert_eq!(of_json.set_aside.len(), of_protobuf.set_aside.len(), "{}", of_json.id);
         of_json.set_aside.clear();
