@@ -57,7 +57,7 @@ pub fn settings() -> Settings {
 pub const FOLDS: usize = 4;
 
 /// Which weeks lend labels.
-pub const CUTS: Cuts = Cuts { every: 2, after: 8, shortest: 8, fade: 0.9, reach: 3 };
+pub const CUTS: Cuts = Cuts { every: 2, after: 8, shortest: 8, fade: 0.9, reach: 4 };
 
 /// Why no model was trained.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Prepared {
     pub fn model(&self, members: Vec<Member>) -> Model {
         let id = Model::id_of(&members, self.model.horizon_days);
         let mut model = Model { id, members, ..self.model.clone() };
-        model.slope = slope::slope(&self.held_out(&model));
+        model.slope = slope::kept(slope::slope(&self.held_out(&model)));
         // All customers together are expected to spend what the means alone say.
         let add = |sums: (f64, f64), answer: &Answer| (sums.0 + answer.mean, sums.1 + answer.spend().powf(model.slope));
         let sums = answers(&model, &self.known()).iter().fold((0.0, 0.0), add);

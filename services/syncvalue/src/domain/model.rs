@@ -85,7 +85,7 @@ pub const LEAST_SLOPE: f64 = 0.7;
 pub const MOST_SLOPE: f64 = 1.4;
 
 /// How much of what sets a customer's baskets apart is not believed of one who surely buys no more; of others it is their chance of that.
-const DOUBT: f64 = 0.33;
+const DOUBT: f64 = 0.42;
 
 impl Answer {
     /// The expected spend, up to [`Model::slope`] and [`Model::level`], which are the same for all.
