@@ -47,6 +47,81 @@ pub fn decode_all_but_decisions(bytes: &[u8]) -> Result<(Leaf, leaf::Body), Leaf
     }
 }
 
+/// Whether bytes are a [`DecisionBatch`]. What prost would build of it is not built, as long as there are only fields that are known.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_decisions(bytes: &[u8]) -> Result<(), prost::DecodeError> {
+    if known(bytes, BATCH).is_some() { Ok(()) } else { DecisionBatch::decode(bytes).map(drop) }
+}
+
+/// What a field holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    Number,
+    Fixed64,
+    Bytes,
+    Text,
+    Message(&'static [Holds]),
+}
+
+/// The fields of a [`DecisionBatch`], from the first.
+const BATCH: &[Holds] = &[Holds::Text, Holds::Text, Holds::Bytes, Holds::Message(DECISION)];
+/// Those of a [`Decision`].
+const DECISION: &[Holds] = {
+    use Holds::{Bytes, Fixed64, Message, Number, Text};
+    &[
+        Message(&[Number, Number]), // at
+        Text,
+        Text,
+        Bytes,
+        Bytes, // exchange, platform, opportunity, customer
+        Number,
+        Number,
+        Number, // price, chance, lifetime value
+        Text,
+        Number,
+        Number, // model, its status, refusals
+        Number,
+        Number,
+        Number, // lease, epoch, sequence
+        Text,
+        Text,
+        Text,
+        Text, // creative, country, categories, places
+        Number,
+        Text,
+        Number, // signals, rules, abridged
+        Number,
+        Number,
+        Fixed64,
+        Number, // value, pacing, market, priced value
+    ]
+};
+
+/// Whether all fields are among these, and hold what they should.
+fn known(mut rest: &[u8], fields: &[Holds]) -> Option<()> {
+    while !rest.is_empty() {
+        let key = prost::decode_length_delimiter(&mut rest).ok()?;
+        match (*fields.get((key >> 3).checked_sub(1)?)?, key & 7) {
+            (Holds::Number, 0) => drop(prost::encoding::decode_varint(&mut rest).ok()?),
+            (Holds::Fixed64, 1) => rest = rest.get(8..)?,
+            (holds @ (Holds::Bytes | Holds::Text | Holds::Message(_)), 2) => {
+                let length = prost::decode_length_delimiter(&mut rest).ok()?;
+                let (value, behind) = rest.split_at_checked(length)?;
+                match holds {
+                    Holds::Text => drop(std::str::from_utf8(value).ok()?),
+                    Holds::Message(fields) => known(value, fields)?,
+                    _ => {}
+                }
+                rest = behind;
+            }
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
 /// What stands before a batch of decisions that goes up to the leaf's end.
 fn before_decisions(bytes: &[u8]) -> Option<&[u8]> {
     const DECISIONS: usize = 16;
@@ -108,7 +183,53 @@ mod tests {
         assert_eq!((head.client.as_str(), body), ("late", decisions()));
     }
 
+    #[test]
+    fn every_field_of_a_decision_is_known() {
+        let text = || "x".to_owned();
+        let decision = Decision {
+            at: Some(prost_types::Timestamp { seconds: -1, nanos: 2 }),
+            exchange: text(),
+            platform: text(),
+            opportunity: vec![0xFF].into(),
+            customer: vec![0xFF].into(),
+            price_nanos: -1,
+            p_conversion_ppb: 1,
+            predicted_ltv_micros: 1,
+            model: text(),
+            prediction_status: 1,
+            refusals: 1,
+            lease_id: 1,
+            epoch: 1,
+            sequence: 1,
+            creative: text(),
+            country: text(),
+            categories: vec![text()],
+            places: vec![text()],
+            signals: 1,
+            rules: vec![text()],
+            abridged: true,
+            value_nanos: 1,
+            pacing_lambda_ppm: 1,
+            shading_market: 1,
+            priced_ltv_micros: 1,
+        };
+        let digest = vec![0xFF].into();
+        let batch = DecisionBatch { campaign: text(), currency: text(), policy_digest: digest, decisions: vec![decision] };
+        assert!(known(&batch.encode_to_vec(), BATCH).is_some());
+    }
+
     proptest! {
+        #[test]
+        fn a_batch_is_what_prost_reads_as_one(at in 0_usize..40, with: u8, cut in 0_usize..20) {
+            let leaf::Body::Decisions(batch) = decisions() else { unreachable!() };
+            let mut bytes = batch.encode_to_vec();
+            bytes.truncate(bytes.len() - cut.min(bytes.len()));
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = with;
+            }
+            prop_assert_eq!(check_decisions(&bytes).is_ok(), DecisionBatch::decode(bytes.as_slice()).is_ok());
+        }
+
         #[test]
         fn any_bytes_have_the_head_that_they_have_in_full(cut in 0_usize..80, at in 0_usize..80, with: u8) {
             let mut bytes = leaf(decisions()).encode_to_vec();

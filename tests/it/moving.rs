@@ -11,6 +11,7 @@ use kiki::runtime::{Listeners, channel};
 use kiki::status::{self, Reason};
 use kiki::tlog::note::VerifyingKey;
 use kiki_cli::operate::{MoveClient, move_client};
+use prost::Message as _;
 use syncshield::store::{Log, Paths};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -123,7 +124,7 @@ async fn a_client_spends_moves_and_spends_on_under_the_same_limit() {
     // A batch of decisions is refused for its sake, and taken without it under the same number.
     let item = |client: &str| RecordItem {
         client: client.into(),
-        body: Some(record_item::Body::Decisions(leaf::DecisionBatch { campaign: "c".into(), ..Default::default() })),
+        body: Some(record_item::Body::Decisions(leaf::DecisionBatch { campaign: "c".into(), ..Default::default() }.encode_to_vec().into())),
     };
     let batch = |clients: &[&str]| RecordRequest {
         source: "flow-1".into(),

@@ -9,6 +9,7 @@ use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf;
 use kiki_cli::policy::document;
 use kiki_cli::policy::replay::{Report, replay};
+use prost::Message as _;
 use syncshield::domain::ledger::Item;
 use syncshield::store::{Log, Paths};
 
@@ -46,7 +47,7 @@ async fn a_policy_is_held_against_a_month_of_decisions() {
     };
     log.run(move |ledger| {
         ledger.put_campaign("acme", campaign)?;
-        ledger.record("flow", 1, vec![("acme".into(), Item::Decisions(batch))])
+        ledger.record("flow", 1, vec![("acme".into(), Item::Decisions(batch.encode_to_vec().into()))])
     })
     .await
     .unwrap();

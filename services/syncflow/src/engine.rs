@@ -1,8 +1,8 @@
 //! The bid path: an opportunity in, a bid or a reason out.
 //!
 //! Two halves, so that a stream can ask for many predictions at once and still decide in order: [`Engine::prepare`] finds
-//! the campaigns and asks for predictions without waiting; [`Engine::decide`] waits for them, prices, takes a slot and
-//! hands the decision to the recorder.
+//! the campaigns and what is to be asked of SyncValue, without waiting; [`Engine::decide`] waits for the predictions, prices,
+//! takes a slot and hands the decision to the recorder. [`Engine::bid`] is both, for one opportunity.
 //!
 //! Invariants: no bid without a fresh policy, fresh campaigns and a slot below an acknowledged mark; one opportunity has
 //! one answer and at most one slot, as long as it is among the last 65,536; between taking a slot and
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::breakers::Breakers;
 use crate::clients::leases::{Leases, NoSlot};
-use crate::clients::predictor::{Pending, Predictor, Subject};
+use crate::clients::predictor::{Predictions, Predictor, Questions, Subject};
 use crate::clients::recorder::{Entry, Recorder};
 use crate::clients::replicas::{Replicas, View};
 use crate::config::Exchanges;
@@ -42,7 +42,7 @@ use crate::domain::targeting::Campaign;
 use crate::frequency::Frequency;
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
-use memo::Memo;
+use memo::{Cell, Memo};
 use recorded::Decision;
 
 /// Why there is no bid.
@@ -136,6 +136,8 @@ impl Answered {
 #[derive(Debug)]
 pub struct Prepared {
     opportunity: Opportunity,
+    /// Where its answer goes.
+    cell: Cell,
     deadline: Deadline,
     asked: Instant,
     found: Result<Found, (Reason, String)>,
@@ -155,8 +157,8 @@ struct Match {
     creative: Arc<Creative>,
     counts: Counts,
     customer: Option<CustomerKey>,
-    /// A prediction each: campaigns of one client may be answered by different models.
-    pending: Option<Pending>,
+    /// The place of its question: one each, because campaigns of one client may be answered by different models.
+    question: Option<usize>,
 }
 
 /// Everything that a bid needs.
@@ -214,22 +216,29 @@ impl Engine {
         Deadline::of(began, tmax.into_iter().chain(call), self.deadline_max, self.network_allowance)
     }
 
-    /// Finds campaigns and asks for predictions; waits for nothing.
+    /// Decides on an opportunity that comes alone.
+    pub async fn bid(&self, opportunity: Opportunity, deadline: Deadline) -> Answered {
+        let mut questions = Questions::default();
+        let prepared = self.prepare(opportunity, deadline, &mut questions);
+        self.decide(prepared, &mut self.predictor.ask(questions)).await
+    }
+
+    /// Finds campaigns, and adds what is to be asked for them; waits for nothing.
     #[must_use]
-    pub fn prepare(&self, opportunity: Opportunity, deadline: Deadline) -> Prepared {
+    pub fn prepare(&self, opportunity: Opportunity, deadline: Deadline, questions: &mut Questions) -> Prepared {
         let (now, asked) = (self.clock.now(), Instant::now());
-        let known = self.memo.known(&opportunity.key);
-        let found = if known {
+        let cell = self.memo.cell(opportunity.key);
+        let found = if cell.initialized() {
             Err((Reason::NotReady, String::new()))
         } else if deadline.too_late_to_bid(asked) {
             Err(late("anything was asked"))
         } else {
-            self.find(&opportunity, now, !deadline.too_late_to_ask(asked))
+            self.find(&opportunity, now, (!deadline.too_late_to_ask(asked)).then_some(questions))
         };
-        Prepared { opportunity, deadline, asked, found }
+        Prepared { opportunity, cell, deadline, asked, found }
     }
 
-    fn find(&self, opportunity: &Opportunity, now: UnixMicros, ask: bool) -> Result<Found, (Reason, String)> {
+    fn find(&self, opportunity: &Opportunity, now: UnixMicros, mut questions: Option<&mut Questions>) -> Result<Found, (Reason, String)> {
         let View { campaigns, policy } = self.replicas.view().map_err(|why| (Reason::NotReady, why.to_owned()))?;
         if !self.recorder.has_room() {
             return Err((Reason::NotReady, "too many decisions wait for the log".to_owned()));
@@ -244,9 +253,10 @@ impl Engine {
             let Some(creative) = entry.campaign.fits(opportunity).cloned() else { continue };
             let campaign = entry.campaign.clone();
             let customer = opportunity.customer.as_ref().map(|customer| self.pseudonyms.of(&campaign.client, customer));
-            let pending =
-                customer.filter(|_| ask).and_then(|customer| self.predictor.ask(Subject { campaign: campaign.clone(), customer, at: now }));
-            matches.push(Match { campaign, creative, counts: entry.counts, customer, pending });
+            let ask =
+                |(customer, questions): (_, &mut &mut Questions)| questions.add(Subject { campaign: campaign.clone(), customer, at: now });
+            let question = customer.zip(questions.as_mut()).map(ask);
+            matches.push(Match { campaign, creative, counts: entry.counts, customer, question });
         }
         if matches.is_empty() {
             return Err((Reason::NoMatch, "no campaign fits".to_owned()));
@@ -255,25 +265,26 @@ impl Engine {
     }
 
     /// Decides; an opportunity that was answered before has the same answer again.
-    pub async fn decide(&self, prepared: Prepared) -> Answered {
-        let key = prepared.opportunity.key;
+    pub async fn decide(&self, prepared: Prepared, predictions: &mut Predictions) -> Answered {
+        let cell = prepared.cell.clone();
         // Pinned here, because it has some kilobytes, which the memory would move from hand to hand.
-        let deciding = pin!(self.decide_once(prepared));
-        let answered = self.memo.answer(key, deciding).await;
+        let deciding = pin!(self.decide_once(prepared, predictions));
+        let answered = memo::answer(&cell, deciding).await;
         if let Answer::NoBid(reason, _) = &*answered.answer {
             self.metrics.no_bids.with_label_values(&[reason.as_str()]).inc();
         }
         answered
     }
 
-    async fn decide_once(&self, prepared: Prepared) -> Answered {
-        let Prepared { opportunity, deadline, asked, found } = prepared;
+    async fn decide_once(&self, prepared: Prepared, predictions: &mut Predictions) -> Answered {
+        let Prepared { opportunity, deadline, asked, found, .. } = prepared;
         let mut found = match found {
             Ok(found) => found,
             Err((reason, detail)) => return Answered::no_bid(reason, detail, 0),
         };
         let permit = found.permit.take();
-        let answered = self.decide_found(&opportunity, deadline, asked, found).await;
+        let predicted = predicted(std::mem::take(&mut found.matches), predictions, deadline).await;
+        let answered = self.decide_found(&opportunity, deadline, asked, (&found.policy, predicted)).await;
         match (&*answered.answer, permit) {
             (Answer::Bid(_), Some(permit)) => permit.succeeded(self.clock.now()),
             (Answer::NoBid(Reason::Deadline, _), Some(permit)) => permit.failed(self.clock.now()),
@@ -282,9 +293,13 @@ impl Engine {
         answered
     }
 
-    async fn decide_found(&self, opportunity: &Opportunity, deadline: Deadline, asked: Instant, found: Found) -> Answered {
-        let Found { policy, matches, .. } = found;
-        let predicted = predicted(matches, deadline).await;
+    async fn decide_found(
+        &self,
+        opportunity: &Opportunity,
+        deadline: Deadline,
+        asked: Instant,
+        (policy, predicted): (&Arc<Policy>, Vec<(Match, Predicted)>),
+    ) -> Answered {
         let had = Instant::now();
         if deadline.timed {
             self.metrics.stages.predict.observe((had - asked).as_secs_f64());
@@ -293,7 +308,7 @@ impl Engine {
             let (reason, detail) = late("the campaigns were priced");
             return Answered::no_bid(reason, detail, 0);
         }
-        let answered = self.guard(opportunity, deadline, &policy, predicted).await;
+        let answered = self.guard(opportunity, deadline, policy, predicted).await;
         if deadline.timed {
             self.metrics.stages.guard.observe(had.elapsed().as_secs_f64());
         }
@@ -326,7 +341,7 @@ impl Engine {
             let slot = self.leases.take(&candidate.campaign, opportunity.platform.as_str(), candidate.price, now);
             match tokio::time::timeout_at(deadline.guard, slot).await {
                 // Nothing is awaited from here to the push.
-                Ok(Ok(slot)) => return self.bid(decided, candidate, slot),
+                Ok(Ok(slot)) => return self.take(decided, candidate, slot),
                 Ok(Err(NoSlot::Budget)) => {
                     decided.refused(&candidate, Refusals::NONE.with(leaf::Refusal::Budget));
                     stopped = stopped.or(Some((Reason::Budget, "the budget does not have the price".to_owned())));
@@ -352,7 +367,7 @@ impl Engine {
         let multiplier_ppm = self.multipliers.of(&opportunity.platform);
         let candidate = |(one, predicted): (Match, Predicted)| {
             let prediction = fallback::settled(predicted, &one.campaign, multiplier_ppm);
-            self.metrics.predictions.with_label_values(&[status(prediction.status)]).inc();
+            self.metrics.predicted(prediction.status);
             let counts = self.leases.counts(&one.campaign).unwrap_or(one.counts);
             let standing = Standing { counts, lambda_ppm: self.pacing.lambda_ppm(&one.campaign, now), markets: &self.markets };
             let customer = one.customer;
@@ -361,7 +376,7 @@ impl Engine {
         predicted.into_iter().map(candidate).collect()
     }
 
-    fn bid(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
+    fn take(&self, mut decided: Decided<'_>, candidate: Candidate, slot: Slot) -> Answered {
         let receipt = decided.receipt(&candidate, &slot, self.notice_window);
         self.frequency.tell(&receipt, Fate::Open, decided.now);
         let receipt = self.receipts.content(&receipt);
@@ -375,10 +390,10 @@ impl Engine {
         Answered { answer: Arc::new(Answer::Bid(Box::new(bid))), ticket }
     }
 
-    /// What the bid's notices bring back, or its click.
+    /// What the bid's notices bring back, and its click.
     #[must_use]
-    pub fn receipt(&self, bid: &Bid, purpose: Purpose) -> String {
-        self.receipts.seal(&bid.receipt, purpose)
+    pub fn receipts(&self, bid: &Bid) -> [String; 2] {
+        self.receipts.seal(&bid.receipt, [Purpose::Notice, Purpose::Click])
     }
 }
 
@@ -388,12 +403,12 @@ fn late(what: &str) -> (Reason, String) {
 }
 
 /// Waits for the predictions.
-async fn predicted(matches: Vec<Match>, deadline: Deadline) -> Vec<(Match, Predicted)> {
+async fn predicted(matches: Vec<Match>, predictions: &mut Predictions, deadline: Deadline) -> Vec<(Match, Predicted)> {
     let mut predicted = Vec::with_capacity(matches.len());
-    for mut one in matches {
-        let prediction = match one.pending.take() {
-            Some(pending) => pending.answer(deadline.predict).await,
-            None if one.customer.is_some() => Predicted::Missing, // its breaker is open, or too many wait
+    for one in matches {
+        let prediction = match one.question {
+            Some(place) => predictions.of(place, deadline.predict).await,
+            None if one.customer.is_some() => Predicted::Missing, // it was too late to ask
             None => Predicted::Unknown,
         };
         predicted.push((one, prediction));
@@ -413,15 +428,6 @@ fn refused(candidates: &[Candidate]) -> (Reason, String) {
         format!("{} at {} nanos: {}{rules}", candidate.campaign.id, candidate.price.get(), why.join(", "))
     });
     (reason, detail)
-}
-
-fn status(status: leaf::PredictionStatus) -> &'static str {
-    match status {
-        leaf::PredictionStatus::Ok => "ok",
-        leaf::PredictionStatus::Fallback => "fallback",
-        leaf::PredictionStatus::Median => "median",
-        leaf::PredictionStatus::Prior | leaf::PredictionStatus::Unspecified => "prior",
-    }
 }
 
 /// The decisions of one opportunity.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kiki::clock::Clock;
-use kiki::leaf::Int128;
+use kiki::leaf::{Int128, PredictionStatus};
 use kiki::pb::syncshield::v1::Budget;
 use kiki::runtime;
 use parking_lot::Mutex;
@@ -16,6 +16,9 @@ use crate::breakers::Breakers;
 use crate::deadline::Deadline;
 use crate::domain::breaker::State;
 
+/// Statuses of predictions, as [`Metrics::predicted`] counts them.
+const STATUSES: [&str; 4] = ["ok", "fallback", "median", "prior"];
+
 /// The metrics; a clone counts into the same.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -25,8 +28,7 @@ pub struct Metrics {
     pub no_bids: IntCounterVec,
     /// OpenRTB requests refused as malformed.
     pub malformed: IntCounter,
-    /// Predictions used, by status.
-    pub predictions: IntCounterVec,
+    predictions: [IntCounter; STATUSES.len()],
     /// Predictions that came too late for their bid.
     pub predictions_late: IntCounter,
     /// How long bids take.
@@ -59,12 +61,13 @@ impl Metrics {
         let gauges = |name: &str, help: &str, labels: &[&str]| registry.add(IntGaugeVec::new(Opts::new(name, help), labels));
         let counter = |name: &str, help: &str| registry.add(IntCounter::new(name, help));
         let gauge = |name: &str, help: &str| registry.add(IntGauge::new(name, help));
+        let predictions = counters("syncflow_predictions_total", "predictions that prices were made of, by status", &["status"]);
         let budget = ["client", "campaign", "currency"];
         Self {
             bids: counters("syncflow_bids_total", "bids made", &["platform", "currency"]),
             no_bids: counters("syncflow_no_bids_total", "opportunities not bid on, by reason", &["reason"]),
             malformed: counter("syncflow_malformed_requests_total", "OpenRTB requests answered with 400"),
-            predictions: counters("syncflow_predictions_total", "predictions that prices were made of, by status", &["status"]),
+            predictions: STATUSES.map(|status| predictions.with_label_values(&[status])),
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
             stages: Stages::register(registry),
             notices: counters("syncflow_notices_total", "notices by kind and result", &["kind", "status"]),
@@ -89,6 +92,17 @@ impl Metrics {
                 &["client", "campaign"],
             )),
         }
+    }
+
+    /// A price was made of a prediction.
+    pub fn predicted(&self, status: PredictionStatus) {
+        let at = match status {
+            PredictionStatus::Ok => 0,
+            PredictionStatus::Fallback => 1,
+            PredictionStatus::Median => 2,
+            PredictionStatus::Prior | PredictionStatus::Unspecified => 3,
+        };
+        self.predictions[at].inc();
     }
 
     /// What SyncShield said of a budget.

@@ -48,9 +48,9 @@ impl server::SyncFlowService for Service {
         let (began, call) = (Instant::now(), grpc_timeout(&request));
         let pb::BidRequest { opportunity, await_durable } = convert::read(request.into_inner())?;
         let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
-        let (opportunity, tmax) = convert::opportunity("opportunity", opportunity, &self.engine.exchanges)?;
+        let (opportunity, tmax) = convert::opportunity(format_args!("opportunity"), opportunity, &self.engine.exchanges)?;
         let deadline = self.engine.deadline(began, tmax, call);
-        let answered = self.engine.decide(self.engine.prepare(opportunity, deadline)).await;
+        let answered = self.engine.bid(opportunity, deadline).await;
         if await_durable {
             self.engine.recorder.wait(answered.ticket).await;
         }

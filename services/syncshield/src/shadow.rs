@@ -6,6 +6,7 @@ use kiki::guardrail::{Policy, Refusals};
 use kiki::leaf;
 use kiki::pb::syncshield::v1::ShadowCounts;
 use prometheus::{IntCounterVec, Opts};
+use prost::Message as _;
 
 use crate::domain::ledger::Item;
 use crate::store::Catalog;
@@ -70,9 +71,10 @@ pub(crate) fn judge(catalog: &Catalog, items: &[(String, Item)]) -> Option<(u64,
     let mut counts = ShadowCounts::default();
     for (client, item) in items {
         let Item::Decisions(batch) = item else { continue };
+        let Ok(batch) = leaf::DecisionBatch::decode(batch.clone()) else { continue }; // and the log refuses it
         for decision in &batch.decisions {
             let refused = Refusals(decision.refusals).and(Refusals::GUARDRAILS);
-            if let Some(would) = shadow.judge(client, batch, decision) {
+            if let Some(would) = shadow.judge(client, &batch, decision) {
                 *change(&mut counts, refused, would.refusals) += 1;
             }
         }

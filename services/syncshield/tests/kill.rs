@@ -15,6 +15,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::*;
 use kiki::status::Reason;
 use kiki::tlog::note::VerifyingKey;
+use prost::Message as _;
 use syncshield::audit::{self, Report};
 use tonic::transport::{Channel, Endpoint};
 
@@ -106,7 +107,7 @@ fn settle(lease_id: u64) -> SettleRequest {
 
 fn record(source: &str, source_seq: u64) -> RecordRequest {
     let batch = leaf::DecisionBatch { campaign: "c".into(), ..Default::default() };
-    let item = RecordItem { client: "acme".into(), body: Some(Body::Decisions(batch)) };
+    let item = RecordItem { client: "acme".into(), body: Some(Body::Decisions(batch.encode_to_vec().into())) };
     RecordRequest { source: source.into(), source_seq, items: vec![item] }
 }
 

@@ -9,6 +9,7 @@ use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
 use kiki::money::Micros;
 use proptest::prelude::*;
+use prost::Message as _;
 use syncshield::domain::ledger::{Closing, Item, LeaseAsk, Ledger, SlotOutcome};
 use syncshield::domain::refusal::Refusal;
 use syncshield::domain::state::State;
@@ -156,9 +157,29 @@ fn a_charge_above_its_hold_is_taken_and_stops_grants() {
 }
 
 #[test]
+fn decisions_stand_in_the_log_as_they_came_and_nothing_else_is_taken_for_them() {
+    let mut ledger = ledger(1_000, 0);
+    let decision = leaf::Decision { model: "m".into(), price_nanos: 7, ..Default::default() };
+    let batch = leaf::DecisionBatch { campaign: "c".into(), decisions: vec![decision; 300], ..Default::default() };
+    let item = |bytes: Vec<u8>| vec![("acme".to_owned(), Item::Decisions(bytes.into()))];
+    let _ = ledger.take_pending();
+    ledger.record("flow-1", 1, item(batch.encode_to_vec())).unwrap();
+    let leaves = ledger.take_pending();
+    let bytes = leaves.payloads().next().unwrap();
+    let leaf = leaf::Leaf::decode(bytes).unwrap();
+    assert_eq!(leaf.encode_to_vec(), bytes, "as prost writes it");
+    assert_eq!(leaf.body, Some(leaf::leaf::Body::Decisions(batch)));
+    let refused = ledger.record("flow-1", 2, item(vec![0x22, 5, 1])).unwrap_err();
+    assert!(refused.to_string().contains("items[0].decisions"), "{refused}");
+    let long = leaf::DecisionBatch { campaign: "c".repeat(leaf::MAX_BYTES), ..Default::default() };
+    assert!(matches!(ledger.record("flow-1", 2, item(long.encode_to_vec())), Err(Refusal::TooMany { .. })));
+}
+
+#[test]
 fn a_batch_sent_again_has_no_second_effect() {
     let mut ledger = ledger(1_000, 0);
-    let items = || vec![("acme".to_owned(), Item::Decisions(leaf::DecisionBatch { campaign: "c".into(), ..Default::default() }))];
+    let batch = leaf::DecisionBatch { campaign: "c".into(), ..Default::default() };
+    let items = || vec![("acme".to_owned(), Item::Decisions(batch.encode_to_vec().into()))];
     let first = ledger.record("flow-1", 1, items()).unwrap();
     let again = ledger.record("flow-1", 1, items()).unwrap();
     assert_eq!((first[0].index, again[0].duplicate), (again[0].index, true));

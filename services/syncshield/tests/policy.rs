@@ -8,6 +8,7 @@ use kiki::leaf::{self, Stage, policy_rule::Kind};
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::*;
 use kiki::runtime::{Listeners, channel};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -203,7 +204,7 @@ async fn a_recorded_decision_is_counted_by_the_shadow_and_explained() {
     let first = client.get_policy(GetPolicyRequest { version }).await.unwrap().into_inner();
     let decisions = vec![decision("PRK", &["geo"], 1), decision("DEU", &[], 2), decision("FRA", &[], 3)];
     let batch = leaf::DecisionBatch { campaign: "c".into(), currency: "USD".into(), policy_digest: first.digest.clone(), decisions };
-    let item = RecordItem { client: "acme".into(), body: Some(record_item::Body::Decisions(batch)) };
+    let item = RecordItem { client: "acme".into(), body: Some(record_item::Body::Decisions(batch.encode_to_vec().into())) };
     let record = RecordRequest { source: "flow".into(), source_seq: 1, items: vec![item] };
     client.record(record.clone()).await.unwrap();
     client.record(record).await.unwrap(); // sent again: counted once

@@ -31,6 +31,7 @@ use kiki::pb::syncshield::v1::record_item::Body;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::*;
 use kiki::tlog::note::SigningKey;
+use prost::Message as _;
 use rng::Rng;
 use syncshield::Error;
 use syncshield::audit::{self, Report};
@@ -196,7 +197,7 @@ async fn holder(number: u64, again: Arc<AtomicU64>) -> turmoil::Result {
         })
         .await;
         let batch = leaf::DecisionBatch { campaign: c(), ..Default::default() };
-        let items = vec![RecordItem { client: acme(), body: Some(Body::Decisions(batch)) }];
+        let items = vec![RecordItem { client: acme(), body: Some(Body::Decisions(batch.encode_to_vec().into())) }];
         let record = RecordRequest { source: format!("flow-{number}"), source_seq: round, items };
         until_answered(&again, |mut c| {
             let record = record.clone();

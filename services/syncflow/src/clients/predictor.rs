@@ -1,8 +1,9 @@
 //! Predictions from SyncValue: asked by many bids, sent in batches over one stream, behind a circuit breaker.
 //!
-//! Whoever asks gets a [`Pending`] at once and waits as long as it can afford; no answer in time is no answer, and
-//! [`crate::domain::fallback`] stands in. Bounds: `MAX_WAITING` questions wait to be sent, `MAX_IN_FLIGHT` messages of at most
-//! `MAX_BATCH` are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
+//! The questions of one message of opportunities go together, as one call to the breaker. Whoever asks gets [`Predictions`] at
+//! once and waits as long as it can afford; no answer in time is no answer, and [`crate::domain::fallback`] stands in. Bounds:
+//! `MAX_WAITING` calls of at most `MAX_BATCH` questions wait to be sent, `MAX_IN_FLIGHT` messages of less than two calls'
+//! questions are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,9 +33,9 @@ use crate::domain::targeting::Campaign;
 use crate::metrics::Metrics;
 use crate::wire::Fields;
 
-/// Questions that may wait: 16 full messages.
+/// Calls that may wait: of single questions, 16 full messages.
 const MAX_WAITING: usize = 1_024;
-/// Questions of one message: enough to share its cost, few enough that nobody waits for the last.
+/// Questions of one call, and at which a message is full: enough to share its cost, few enough that nobody waits for the last.
 const MAX_BATCH: usize = 64;
 /// Unanswered messages: while some are computed, others are on their way.
 const MAX_IN_FLIGHT: usize = 8;
@@ -47,7 +48,7 @@ const STALL: Duration = Duration::from_secs(5);
 /// Asks SyncValue.
 #[derive(Debug, Clone)]
 pub struct Predictor {
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<Call>,
     watched: Arc<Watched>,
 }
 
@@ -70,18 +71,39 @@ pub struct Subject {
     pub at: UnixMicros,
 }
 
-#[derive(Debug)]
-struct Question {
-    subject: Subject,
-    answer: oneshot::Sender<pb::Prediction>,
+/// What the opportunities of one message ask for.
+#[derive(Debug, Default)]
+pub struct Questions(Vec<Subject>);
+
+impl Questions {
+    /// One more; its place among them.
+    pub fn add(&mut self, subject: Subject) -> usize {
+        self.0.push(subject);
+        self.0.len() - 1
+    }
 }
 
-/// A prediction that was asked for.
 #[derive(Debug)]
-pub struct Pending {
-    answer: oneshot::Receiver<pb::Prediction>,
-    permit: Permit<Arc<Breaker>>,
+struct Call {
+    subjects: Vec<Subject>,
+    answer: oneshot::Sender<Vec<pb::Prediction>>,
+}
+
+/// Predictions that were asked for.
+#[derive(Debug)]
+pub struct Predictions {
+    /// One for each `MAX_BATCH` questions; none where the breaker refused, or too many waited already.
+    calls: Vec<Option<Pending>>,
     watched: Arc<Watched>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// None once it came, or is known never to come.
+    answer: Option<oneshot::Receiver<Vec<pb::Prediction>>>,
+    /// None once the call is known to be answered, late or failed.
+    permit: Option<Permit<Arc<Breaker>>>,
+    said: Vec<pb::Prediction>,
 }
 
 impl Predictor {
@@ -100,15 +122,24 @@ impl Predictor {
         })
     }
 
-    /// Asks; nothing where the breaker refuses or too many wait already.
+    /// Asks, and waits for nothing.
     #[must_use]
-    pub fn ask(&self, subject: Subject) -> Option<Pending> {
+    pub fn ask(&self, Questions(mut subjects): Questions) -> Predictions {
+        let mut calls = Vec::with_capacity(subjects.len().div_ceil(MAX_BATCH));
+        while !subjects.is_empty() {
+            let rest = subjects.split_off(subjects.len().min(MAX_BATCH));
+            calls.push(self.call(std::mem::replace(&mut subjects, rest)));
+        }
+        Predictions { calls, watched: self.watched.clone() }
+    }
+
+    fn call(&self, subjects: Vec<Subject>) -> Option<Pending> {
         let Watched { breaker, clock, .. } = &*self.watched;
         let now = clock.now();
         let permit = breaker.admit_owned(now).ok()?;
         let (answer, pending) = oneshot::channel();
-        match self.questions.try_send(Question { subject, answer }) {
-            Ok(()) => Some(Pending { answer: pending, permit, watched: self.watched.clone() }),
+        match self.questions.try_send(Call { subjects, answer }) {
+            Ok(()) => Some(Pending { answer: Some(pending), permit: Some(permit), said: Vec::new() }),
             Err(_) => {
                 permit.failed(now);
                 None
@@ -117,26 +148,35 @@ impl Predictor {
     }
 }
 
-impl Pending {
-    /// The prediction, if it comes by `deadline`.
-    pub async fn answer(self, deadline: Instant) -> Predicted {
-        let answer = tokio::time::timeout_at(deadline, self.answer).await;
-        let Watched { clock, metrics, .. } = &*self.watched;
-        let now = clock.now();
-        let answered = match answer {
-            Ok(Ok(prediction)) if ids::check("model", &prediction.model).is_ok() => Some(prediction),
-            Ok(_) => None,
-            Err(_) => {
-                metrics.predictions_late.inc();
-                None
-            }
-        };
-        if answered.is_some() {
-            self.permit.succeeded(now)
-        } else {
-            self.permit.failed(now)
+impl Predictions {
+    /// The answer to the question at that place, if it comes by `deadline`. Each is given once.
+    pub async fn of(&mut self, place: usize, deadline: Instant) -> Predicted {
+        let Self { calls, watched } = self;
+        let Some(Some(pending)) = calls.get_mut(place / MAX_BATCH) else { return Predicted::Missing };
+        if !pending.wait(deadline, watched).await {
+            return Predicted::Missing;
         }
-        answered.map_or(Predicted::Missing, known)
+        let said = pending.said.get_mut(place % MAX_BATCH).map(std::mem::take);
+        said.filter(|said| ids::check("model", &said.model).is_ok()).map_or(Predicted::Missing, known)
+    }
+}
+
+impl Pending {
+    /// Whether the call is answered by then.
+    async fn wait(&mut self, deadline: Instant, watched: &Watched) -> bool {
+        let Some(answer) = &mut self.answer else { return !self.said.is_empty() };
+        let came = tokio::time::timeout_at(deadline, answer).await;
+        let (now, permit) = (watched.clock.now(), self.permit.take().into_iter());
+        match came {
+            Ok(said) => {
+                self.answer = None;
+                self.said = said.unwrap_or_default();
+            }
+            Err(_) => watched.metrics.predictions_late.inc(),
+        }
+        let answered = !self.said.is_empty();
+        permit.for_each(|permit| if answered { permit.succeeded(now) } else { permit.failed(now) });
+        answered
     }
 }
 
@@ -156,7 +196,7 @@ fn known(prediction: pb::Prediction) -> Predicted {
     Predicted::Said(Prediction { ltv, q05: Some(q05), model: prediction.model, status, multiplier_ppm: PPM as u32 })
 }
 
-async fn serve(value: Channel, mut waiting: mpsc::Receiver<Question>) {
+async fn serve(value: Channel, mut waiting: mpsc::Receiver<Call>) {
     let mut backoff = Backoff::new();
     // A stream is opened for the first question, and anew for the first one after it broke.
     while let Some(first) = waiting.recv().await {
@@ -171,34 +211,35 @@ async fn serve(value: Channel, mut waiting: mpsc::Receiver<Question>) {
 }
 
 /// Nobody waits for a service that has just failed.
-async fn turn_away(waiting: &mut mpsc::Receiver<Question>) {
+async fn turn_away(waiting: &mut mpsc::Receiver<Call>) {
     while waiting.recv().await.is_some() {}
 }
 
-/// One stream's life. Questions that it leaves unanswered are dropped, which tells those who asked.
-async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Question>, first: Question) -> Result<(), Status> {
+/// One stream's life. Calls that it leaves unanswered are dropped, which tells those who asked.
+async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Call>, first: Call) -> Result<(), Status> {
     // The channel is as deep as the window, so that sending never waits.
     let (requests, outgoing) = mpsc::channel(MAX_IN_FLIGHT);
     let mut in_flight = VecDeque::with_capacity(MAX_IN_FLIGHT);
-    send(&requests, &mut in_flight, vec![first]);
+    send(&requests, &mut in_flight, waiting, first);
     let opened = tokio::time::timeout(STALL, open(value, outgoing)).await;
     let mut answers = opened.map_err(|_| Status::deadline_exceeded("no stream for 5 s"))??;
     loop {
-        let mut batch = Vec::new();
         tokio::select! {
             biased;
             answer = next(&mut answers, in_flight.is_empty()) => {
                 let Some(answer) = answer? else { return Ok(()) };
-                let asked: Vec<oneshot::Sender<pb::Prediction>> = in_flight.pop_front().unwrap_or_default();
-                for (question, prediction) in asked.into_iter().zip(answer.predictions) {
-                    let _ = question.send(prediction); // whoever asked may have stopped waiting
+                let mut predictions = answer.predictions;
+                for (count, call) in in_flight.pop_front().unwrap_or_default() {
+                    let rest = predictions.split_off(predictions.len().min(count));
+                    let said = std::mem::replace(&mut predictions, rest);
+                    if said.len() == count {
+                        let _ = call.send(said); // whoever asked may have stopped waiting
+                    }
                 }
             }
-            got = waiting.recv_many(&mut batch, MAX_BATCH), if in_flight.len() < MAX_IN_FLIGHT => {
-                if got == 0 {
-                    return Ok(());
-                }
-                send(&requests, &mut in_flight, batch);
+            call = waiting.recv(), if in_flight.len() < MAX_IN_FLIGHT => match call {
+                None => return Ok(()),
+                Some(call) => send(&requests, &mut in_flight, waiting, call),
             }
         }
     }
@@ -220,14 +261,22 @@ async fn next(answers: &mut Streaming<Bytes>, idle: bool) -> Result<Option<pb::P
     answer?.map(read).transpose()
 }
 
-type InFlight = VecDeque<Vec<oneshot::Sender<pb::Prediction>>>;
+/// Of each unanswered message its calls, and how many questions each has.
+type InFlight = VecDeque<Vec<(usize, oneshot::Sender<Vec<pb::Prediction>>)>>;
 
-fn send(requests: &mpsc::Sender<Vec<u8>>, in_flight: &mut InFlight, batch: Vec<Question>) {
-    let mut message = Vec::with_capacity(batch.len() * USUAL);
-    let mut to = Fields(&mut message);
-    batch.iter().for_each(|question| to.message(1, |to| request(&question.subject, to)));
+/// Sends the call together with those that wait behind it, as far as a message goes.
+fn send(requests: &mpsc::Sender<Vec<u8>>, in_flight: &mut InFlight, waiting: &mut mpsc::Receiver<Call>, first: Call) {
+    let mut message = Vec::with_capacity(MAX_BATCH * USUAL);
+    let (mut calls, mut count, mut next) = (Vec::new(), 0, Some(first));
+    while let Some(Call { subjects, answer }) = next {
+        let mut to = Fields(&mut message);
+        subjects.iter().for_each(|subject| to.message(1, |to| request(subject, to)));
+        count += subjects.len();
+        calls.push((subjects.len(), answer));
+        next = if count < MAX_BATCH { waiting.try_recv().ok() } else { None };
+    }
     if requests.try_send(message).is_ok() {
-        in_flight.push_back(batch.into_iter().map(|question| question.answer).collect());
+        in_flight.push_back(calls);
     }
 }
 

@@ -259,13 +259,13 @@ mod tests {
             .items
             .iter()
             .map(|item| match &item.body {
-                Some(pb::record_item::Body::Decisions(batch)) => batch,
+                Some(pb::record_item::Body::Decisions(batch)) => leaf::DecisionBatch::decode(batch.clone()).unwrap(),
                 other => panic!("{other:?}"),
             })
             .collect();
         let shape: Vec<_> = batches.iter().map(|batch| (batch.campaign.as_str(), batch.decisions.len())).collect();
         assert_eq!(shape, [("a", 256), ("a", 144), ("b", 200)]);
-        let head = |batch: &&leaf::DecisionBatch| batch.currency == "USD" && batch.policy_digest.as_ref() == [1; 32];
+        let head = |batch: &leaf::DecisionBatch| batch.currency == "USD" && batch.policy_digest.as_ref() == [1; 32];
         assert!(batches.iter().all(head));
         assert!(batches.iter().all(|batch| batch.decisions.is_sorted_by_key(|decision| decision.sequence)));
         assert!(request.items.iter().all(|item| item.client == "acme"));

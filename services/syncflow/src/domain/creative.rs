@@ -25,8 +25,8 @@ pub struct Creative {
     pub size: Size,
     /// Seconds of video or sound.
     pub duration_s: u32,
-    /// HTML, VAST or native JSON.
-    pub markup: String,
+    /// HTML, VAST or native JSON, in parts: the click's address goes between them.
+    markup: Vec<String>,
     /// The advertiser's landing page.
     pub click_url: String,
     /// The same as a parameter of the click's address.
@@ -54,7 +54,7 @@ impl Creative {
             secure: !creative.markup.contains("http://"),
             mimes: mimes(&creative.markup),
             assets: assets(&creative.markup),
-            markup: creative.markup.clone(),
+            markup: creative.markup.split(CLICK_MACRO).map(str::to_owned).collect(),
             click_url: creative.click_url.clone(),
             click_to: click::encode(&creative.click_url),
         }
@@ -63,7 +63,7 @@ impl Creative {
     /// The markup of one bid.
     #[must_use]
     pub fn render(&self, click: &str) -> String {
-        self.markup.replace(CLICK_MACRO, click)
+        self.markup.join(click)
     }
 
     /// What the markup is, in OpenRTB's list.

@@ -14,6 +14,9 @@ pub(crate) const MAX_ENTRIES: usize = 65_536;
 
 type Key = [u8; 16];
 
+/// Where an opportunity's answer is, or will be.
+pub(crate) type Cell = Arc<OnceCell<Answered>>;
+
 /// The memory. Answers of a moment (not ready, too late) are not kept.
 #[derive(Debug, Default)]
 pub struct Memo {
@@ -22,7 +25,7 @@ pub struct Memo {
 
 #[derive(Debug, Default)]
 struct Inner {
-    cells: HashMap<Key, Arc<OnceCell<Answered>>, foldhash::fast::RandomState>,
+    cells: HashMap<Key, Cell, foldhash::fast::RandomState>,
     order: VecDeque<Key>,
 }
 
@@ -31,28 +34,8 @@ impl Memo {
         Self::default()
     }
 
-    /// Whether an answer is there.
-    pub(crate) fn known(&self, key: &Key) -> bool {
-        self.inner.lock().cells.get(key).is_some_and(|cell| cell.initialized())
-    }
-
-    /// The answer that is there, else the one that `decide` makes. Of several at once one decides, and the others wait.
-    pub(crate) async fn answer(&self, key: Key, decide: impl Future<Output = Answered>) -> Answered {
-        let cell = self.cell(key);
-        let decide = async {
-            let answered = decide.await;
-            match &*answered.answer {
-                Answer::NoBid(reason, _) if reason.passing() => Err(answered),
-                _ => Ok(answered),
-            }
-        };
-        match cell.get_or_try_init(|| decide).await {
-            Ok(answered) => answered.clone(),
-            Err(passing) => passing,
-        }
-    }
-
-    fn cell(&self, key: Key) -> Arc<OnceCell<Answered>> {
+    /// The opportunity's place, made where there is none.
+    pub(crate) fn cell(&self, key: Key) -> Cell {
         let mut inner = self.inner.lock();
         if let Some(cell) = inner.cells.get(&key) {
             return cell.clone();
@@ -69,13 +52,28 @@ impl Memo {
     }
 }
 
+/// The answer that is there, else the one that `decide` makes. Of several at once one decides, and the others wait.
+pub(crate) async fn answer(cell: &Cell, decide: impl Future<Output = Answered>) -> Answered {
+    let decide = async {
+        let answered = decide.await;
+        match &*answered.answer {
+            Answer::NoBid(reason, _) if reason.passing() => Err(answered),
+            _ => Ok(answered),
+        }
+    };
+    match cell.get_or_try_init(|| decide).await {
+        Ok(answered) => answered.clone(),
+        Err(passing) => passing,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::Reason;
 
     async fn ask(memo: &Memo, key: u8, reason: Reason, ticket: u64) -> u64 {
-        memo.answer([key; 16], async { Answered::no_bid(reason, String::new(), ticket) }).await.ticket
+        answer(&memo.cell([key; 16]), async { Answered::no_bid(reason, String::new(), ticket) }).await.ticket
     }
 
     #[tokio::test]
@@ -90,9 +88,9 @@ mod tests {
     async fn an_answer_of_a_moment_is_not_kept() {
         let memo = Memo::new();
         assert_eq!(ask(&memo, 1, Reason::NotReady, 1).await, 1);
-        assert!(!memo.known(&[1; 16]));
+        assert!(!memo.cell([1; 16]).initialized());
         assert_eq!(ask(&memo, 1, Reason::NoMatch, 2).await, 2);
-        assert!(memo.known(&[1; 16]));
+        assert!(memo.cell([1; 16]).initialized());
     }
 
     #[tokio::test]

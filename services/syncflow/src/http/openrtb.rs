@@ -17,7 +17,6 @@ use super::{Web, malformed};
 use crate::domain::click;
 use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
-use crate::domain::receipt::Purpose;
 use crate::engine::{Answer, Bid, Reason};
 
 /// Seconds that we wait between the auction and the impression: an hour holds the slowest of formats, audio.
@@ -82,7 +81,7 @@ async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: 
         if let Some(currency) = &currency {
             opportunity.currencies.retain(|one| one == currency);
         }
-        let answer = engine.decide(engine.prepare(opportunity, deadline)).await.answer;
+        let answer = engine.bid(opportunity, deadline).await.answer;
         match &*answer {
             Answer::NoBid(reason, detail) => why = why.or_else(|| Some((*reason, detail.clone()))),
             Answer::Bid(bid) => {
@@ -122,7 +121,7 @@ fn seats(web: &Web, bids: &[(&str, Arc<Answer>)]) -> Vec<SeatBid> {
 fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {
     let Bid { campaign, creative, .. } = bid;
     let sized = |pixels: u32| Some(pixels).filter(|pixels| *pixels > 0);
-    let [receipt, click] = [Purpose::Notice, Purpose::Click].map(|purpose| web.engine.receipt(bid, purpose));
+    let [receipt, click] = web.engine.receipts(bid);
     // Who shades wants to know; for others the address stays short.
     let min = if bid.market.is_some() { "&min=${AUCTION_MIN_TO_WIN}" } else { "" };
     let notice = |kind: &str, rest: &str| format!("{}/notice/{kind}?r={receipt}{rest}{min}", web.public_url);

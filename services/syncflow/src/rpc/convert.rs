@@ -14,7 +14,6 @@ use crate::domain::click;
 use crate::domain::notice::Word;
 use crate::domain::openrtb::{Media, Native, Size};
 use crate::domain::opportunity::{Opportunity, Shape, key};
-use crate::domain::receipt::Purpose;
 use crate::engine::{Answer, Bid, Engine, Reason};
 use crate::error::Error;
 use crate::notices::{Outcome, Purchase};
@@ -26,7 +25,11 @@ const MAX_KEY_BYTES: usize = 128;
 const MAX_LIST: usize = 4_096;
 
 /// An opportunity, and the exchange's time limit in milliseconds.
-pub(super) fn opportunity(path: &str, message: pb::Opportunity, exchanges: &Exchanges) -> Result<(Opportunity, Option<u32>), Error> {
+pub(super) fn opportunity(
+    path: std::fmt::Arguments<'_>,
+    message: pb::Opportunity,
+    exchanges: &Exchanges,
+) -> Result<(Opportunity, Option<u32>), Error> {
     let field = |name: &str, problem: String| Error::field(format!("{path}.{name}"), problem);
     for (name, id) in [("request_id", &message.request_id), ("imp_id", &message.imp_id)] {
         if !(1..=MAX_KEY_BYTES).contains(&id.len()) {
@@ -123,10 +126,11 @@ fn bid(bid: &Bid, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
     to.text(4, campaign.currency.code());
     to.signed(5, bid.price.get());
     to.text(6, &creative.id);
-    to.text(7, &engine.receipt(bid, Purpose::Notice));
+    let [notice, click] = engine.receipts(bid);
+    to.text(7, &notice);
     to.signed(8, bid.predicted_ltv.get());
     to.signed(9, i32::from(bid.prediction_status));
-    let click = click::address(public_url, &engine.receipt(bid, Purpose::Click), &creative.click_to);
+    let click = click::address(public_url, &click, &creative.click_to);
     to.text(10, &creative.render(&click));
 }
 

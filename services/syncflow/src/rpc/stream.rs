@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::convert;
+use crate::clients::predictor::Questions;
 use crate::deadline::Deadline;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -92,17 +93,18 @@ impl Conversation {
             return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES });
         }
         let (began, timed) = (Instant::now(), self.answered as usize % count.max(1));
-        let mut prepared = Vec::with_capacity(count);
+        let (mut prepared, mut questions) = (Vec::with_capacity(count), Questions::default());
         for (at, opportunity) in message.opportunities.into_iter().enumerate() {
-            let (opportunity, tmax) = convert::opportunity(&format!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
+            let (opportunity, tmax) = convert::opportunity(format_args!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
             // One of a message, by and by each place in it: the clock and the histograms cost a tenth of a microsecond.
             let deadline = Deadline { timed: at == timed, ..self.engine.deadline(began, tmax, None) };
-            prepared.push((self.engine.prepare(opportunity, deadline), deadline));
+            prepared.push((self.engine.prepare(opportunity, deadline, &mut questions), deadline));
         }
+        let mut predictions = self.engine.predictor.ask(questions);
         let mut responses = Vec::with_capacity(count * USUAL);
         let mut ticket = 0;
         for (prepared, deadline) in prepared {
-            let answered = self.engine.decide(prepared).await;
+            let answered = self.engine.decide(prepared, &mut predictions).await;
             ticket = ticket.max(answered.ticket);
             let encoding = deadline.timed.then(Instant::now);
             let one = |to: &mut Fields<'_>| convert::answer(&answered.answer, &self.engine, &self.public_url, to);

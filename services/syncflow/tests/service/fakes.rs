@@ -13,6 +13,7 @@ use kiki::pb::syncvalue::v1 as value;
 use kiki::pb::syncvalue::v1::sync_value_service_server::{SyncValueService, SyncValueServiceServer};
 use kiki::status::Reason;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -299,6 +300,7 @@ impl SyncShieldService for Shield {
         for item in items {
             match item.body.unwrap() {
                 record_item::Body::Decisions(batch) => {
+                    let batch = leaf::DecisionBatch::decode(batch).unwrap();
                     assert!(batch.decisions.len() <= 256);
                     state.policy_digests.insert(batch.policy_digest.to_vec());
                     let campaign = batch.campaign;

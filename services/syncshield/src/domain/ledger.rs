@@ -8,10 +8,11 @@ mod leases;
 mod records;
 mod slots;
 
+use bytes::Bytes;
 use kiki::clock::UnixMicros;
 use kiki::framed::Frames;
 use kiki::leaf::{self, leaf::Body};
-use prost::Message as _;
+use prost::{Message as _, encoding};
 
 use super::budget::CampaignState;
 use super::document;
@@ -23,6 +24,8 @@ pub use leases::{Granted, LeaseAsk};
 pub use records::Item;
 pub use slots::{Closing, SlotOutcome};
 
+/// The field of a leaf that holds decisions.
+const DECISIONS: u32 = 16;
 /// Items of one request: with 256 bytes an item, a quarter of a megabyte.
 pub const MAX_ITEMS: usize = 1_024;
 
@@ -33,8 +36,8 @@ pub struct Ledger {
     pub state: State,
     log_id: String,
     now: UnixMicros,
-    /// Leaves of the request that is being answered.
-    open: Vec<leaf::Leaf>,
+    /// Leaves of the request that is being answered, and the bytes of the decisions of those that have some.
+    open: Vec<(leaf::Leaf, Bytes)>,
     /// Leaves of whole requests, encoded.
     pending: Frames,
     catalog_changed: bool,
@@ -52,6 +55,16 @@ pub struct Recorded {
     pub duplicate: bool,
     /// The campaign that a purchase is attributed to.
     pub attributed_campaign: String,
+}
+
+/// A leaf's bytes. Decisions stand where prost has them, behind all else.
+fn encode(mut leaf: leaf::Leaf, decisions: &Bytes, out: &mut Vec<u8>) {
+    let decided = matches!(leaf.body, Some(Body::Decisions(_)));
+    leaf.body = leaf.body.filter(|_| !decided);
+    leaf.encode(out).expect("a vector grows");
+    if decided {
+        encoding::bytes::encode(DECISIONS, decisions, out);
+    }
 }
 
 impl Ledger {
@@ -86,9 +99,9 @@ impl Ledger {
     /// Ends a request: its leaves will be on disk together or not at all.
     pub fn seal(&mut self) {
         let last = self.open.len().saturating_sub(1);
-        for (i, leaf) in self.open.drain(..).enumerate() {
+        for (i, (leaf, decisions)) in self.open.drain(..).enumerate() {
             let leaf = leaf::Leaf { continued: i < last, ..leaf };
-            let encode = |out: &mut Vec<u8>| leaf.encode(out).expect("a vector grows");
+            let encode = |out: &mut Vec<u8>| encode(leaf, &decisions, out);
             self.pending.push_with(encode).expect("its length was checked when it was appended");
         }
     }
@@ -113,6 +126,15 @@ impl Ledger {
     }
 
     pub(super) fn append(&mut self, client: &str, source: (&str, u64), body: Body) -> Result<Recorded, Refusal> {
+        self.append_with(client, source, body, Bytes::new())
+    }
+
+    /// Appends decisions as they came; the state keeps nothing of them.
+    fn append_decisions(&mut self, client: &str, source: (&str, u64), batch: Bytes) -> Result<Recorded, Refusal> {
+        self.append_with(client, source, Body::Decisions(leaf::DecisionBatch::default()), batch)
+    }
+
+    fn append_with(&mut self, client: &str, source: (&str, u64), body: Body, decisions: Bytes) -> Result<Recorded, Refusal> {
         let client_seq = self.state.next_seq(client, &body);
         let index = self.state.size;
         let mut leaf = leaf::Leaf {
@@ -126,7 +148,8 @@ impl Ledger {
             continued: true, // as at its longest
             body: Some(body),
         };
-        let len = leaf.encoded_len();
+        // Of a body without decisions the length has one byte already.
+        let len = leaf.encoded_len() + decisions.len() + prost::length_delimiter_len(decisions.len()) - 1;
         if len > leaf::MAX_BYTES {
             return Err(Refusal::TooMany { field: "leaf bytes".into(), count: len, limit: leaf::MAX_BYTES });
         }
@@ -140,7 +163,7 @@ impl Ledger {
             Body::Limits(b) => Some(b.campaign.clone()),
             _ => None,
         };
-        self.open.push(leaf::Leaf { body: Some(body), ..leaf });
+        self.open.push((leaf::Leaf { body: Some(body), ..leaf }, decisions));
         if let Some(campaign) = charged {
             self.raise_alerts(client, &campaign);
         }

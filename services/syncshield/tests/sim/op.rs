@@ -6,6 +6,7 @@ use std::time::Duration;
 use kiki::clock::UnixMicros;
 use kiki::leaf;
 use kiki::money::Micros;
+use prost::Message as _;
 use syncshield::domain::ledger::{Closing, Item, LeaseAsk, Ledger, SlotOutcome};
 use syncshield::domain::reconcile::{Charged, Report};
 use syncshield::domain::refusal::Refusal;
@@ -213,7 +214,8 @@ fn run(ledger: &mut Ledger, op: &Op, of: String) -> Result<Did, Refusal> {
             Did::Reconciled { settled: done.settled, voided: done.voided, freed: done.freed }
         }
         Op::Decisions { source, seq } => {
-            let batch = |index| Item::Decisions(leaf::DecisionBatch { campaign: campaign(index), ..Default::default() });
+            let batch = |index| leaf::DecisionBatch { campaign: campaign(index), ..Default::default() }.encode_to_vec();
+            let batch = |index| Item::Decisions(batch(index).into());
             let items = vec![(client.clone(), batch(0)), (client, batch(1))];
             Did::Recorded { duplicate: ledger.record(&format!("flow-{source}"), seq, items)?[0].duplicate }
         }

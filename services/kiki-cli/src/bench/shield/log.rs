@@ -11,6 +11,7 @@ use kiki::pb::syncshield::v1 as pb;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::runtime::{Listeners, MAX_MESSAGE, channel};
 use kiki::tlog::{Tree, leaf_hash, multiproof_root};
+use prost::Message as _;
 use syncshield::domain::ledger::Item;
 use syncshield::store::Log;
 use tokio_util::sync::CancellationToken;
@@ -34,12 +35,9 @@ const LEASES: u32 = 500;
 fn record() -> Item {
     let decision =
         leaf::Decision { opportunity: vec![7; 16].into(), exchange: "x".repeat(71), platform: "meta".into(), ..Default::default() };
-    Item::Decisions(leaf::DecisionBatch {
-        campaign: "c".into(),
-        currency: "USD".into(),
-        policy_digest: vec![9; 32].into(),
-        decisions: vec![decision],
-    })
+    let batch =
+        leaf::DecisionBatch { campaign: "c".into(), currency: "USD".into(), policy_digest: vec![9; 32].into(), decisions: vec![decision] };
+    Item::Decisions(batch.encode_to_vec().into())
 }
 
 /// Appending and the raw work take turns, so that both meet the disk in the same moods.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiki::leaf::{self, leaf::Body};
-use prost::Message as _;
 
 use super::{Ledger, Recorded};
 use crate::domain::document;
@@ -13,8 +13,8 @@ use crate::domain::state::{ClientState, Stored, Totals};
 /// A record that is not a budget's.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// What SyncFlow decided.
-    Decisions(leaf::DecisionBatch),
+    /// What SyncFlow decided: the bytes of a `DecisionBatch`, which go into the log as they are.
+    Decisions(Bytes),
     /// A purchase or refund.
     Purchase(leaf::Outcome),
     /// A document outside the log.
@@ -63,9 +63,12 @@ impl Ledger {
         match item {
             Item::Decisions(_) if !sourced => Err(Refusal::field(format!("{path}.decisions"), "come in a batch with a source")),
             Item::Decisions(batch) => {
-                let len = batch.encoded_len();
-                let limit = leaf::MAX_BYTES - 512; // the head of the leaf
-                if len > limit { Err(Refusal::TooMany { field: format!("{path}.decisions bytes"), count: len, limit }) } else { Ok(()) }
+                let (count, limit) = (batch.len(), leaf::MAX_BYTES - 512); // the head of the leaf
+                if count > limit {
+                    return Err(Refusal::TooMany { field: format!("{path}.decisions bytes"), count, limit });
+                }
+                let no_batch = |error| Refusal::field(format!("{path}.decisions"), format!("is no DecisionBatch: {error}"));
+                leaf::check_decisions(batch).map_err(no_batch)
             }
             _ if sourced => Err(Refusal::field(path, "has a key of its own and comes without a source")),
             Item::Purchase(outcome) => document::check_outcome(path, outcome),
@@ -97,7 +100,7 @@ impl Ledger {
             |stored: &Stored| Recorded { index: stored.index, client_seq: stored.client_seq, duplicate: true, ..Default::default() };
         let known = self.state.clients.get(client);
         let body = match item {
-            Item::Decisions(batch) => Body::Decisions(batch),
+            Item::Decisions(batch) => return self.append_decisions(client, source, batch),
             Item::Purchase(outcome) => return self.purchase(client, outcome),
             Item::Evidence(evidence) => match known.and_then(|c| c.evidence.get(evidence.document_sha256.as_ref())) {
                 Some(stored) => return Ok(again(stored)),
