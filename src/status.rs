@@ -103,6 +103,15 @@ impl Reason {
         Status::with_error_details(code, message, ErrorDetails::with_error_info(name, "kiki", facts))
     }
 
+    /// The same, and when it may be tried again, as `google.rpc.RetryInfo`.
+    #[must_use]
+    pub fn status_to_retry(self, message: impl Into<String>, after: std::time::Duration) -> Status {
+        let (name, code) = self.parts();
+        let mut details = ErrorDetails::with_error_info(name, "kiki", std::collections::HashMap::<String, String>::new());
+        details.set_retry_info(Some(after));
+        Status::with_error_details(code, message, details)
+    }
+
     /// Whether `status` carries this reason.
     #[must_use]
     pub fn is(self, status: &Status) -> bool {
@@ -131,6 +140,9 @@ mod tests {
         let status = Reason::BudgetExhausted.status("campaign c has 0 left");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(Reason::BudgetExhausted.is(&status) && !Reason::Internal.is(&status));
+        let status = Reason::Overloaded.status_to_retry("full", std::time::Duration::from_millis(50));
+        assert!(Reason::Overloaded.is(&status));
+        assert_eq!(status.get_details_retry_info().and_then(|info| info.retry_delay).map(|delay| delay.as_millis()), Some(50));
         let status = Reason::ClientMoved.status_with("acme went", &[("client", "acme")]);
         assert_eq!((fact(&status, "client").as_deref(), fact(&status, "log_id")), (Some("acme"), None));
     }

@@ -1,9 +1,10 @@
-//! The command `kiki`: up, replay, exchange, bench, audit, budget, invoice, models, policy, subject, train, evaluate, predict.
+//! The command `kiki`: up, replay, exchange, bench, audit, breakers, budget, invoice, models, policy, subject, train, evaluate, predict.
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
 pub mod audit;
 pub mod bench;
+pub mod breakers;
 pub mod budget;
 pub mod close;
 pub mod error;

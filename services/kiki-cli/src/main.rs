@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kiki_cli::error::Failure;
-use kiki_cli::{bench, budget, exchange, invoice, model, models, policy, put, replay, subject, up};
+use kiki_cli::{bench, breakers, budget, exchange, invoice, model, models, policy, put, replay, subject, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +31,8 @@ enum Command {
     Invoice(invoice::Args),
     /// Budgets: shows, limits, pauses, corrects and reconciles them.
     Budget(budget::Args),
+    /// Circuit breakers of SyncFlow: shows and overrides them.
+    Breakers(breakers::Args),
     /// Guardrails: puts and stages them, and explains decisions.
     Policy(policy::Args),
     /// Personal data of a client's customers: opens it, and erases them.
@@ -59,6 +61,7 @@ async fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).await,
         Command::Invoice(args) => invoice::run(args).await,
         Command::Budget(args) => budget::run(args).await,
+        Command::Breakers(args) => breakers::run(args).await,
         Command::Policy(args) => policy::run(args).await,
         Command::Subject(args) => subject::run(args).await,
         Command::Put(args) => put::run(args).await,

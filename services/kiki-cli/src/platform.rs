@@ -73,6 +73,8 @@ pub struct PlatformConfig {
     pub signed_size: Option<PathBuf>,
     /// Folder of the model that predicts values; the estimate does where there is none.
     pub model: Option<PathBuf>,
+    /// Where SyncFlow reaches SyncValue, if that is not where it listens.
+    pub value_at: Option<String>,
     /// Addresses of the Redis, or the nodes of the cluster, that has the customers; the data folder where there is none.
     pub states: Vec<String>,
     /// Witnesses that cosign the log's checkpoints.
@@ -92,6 +94,7 @@ impl PlatformConfig {
             holder: None,
             signed_size: None,
             model: None,
+            value_at: None,
             states: Vec::new(),
             witnesses: Vec::new(),
         }
@@ -257,7 +260,7 @@ fn value_settings(config: &PlatformConfig, pseudonym_key: Key) -> Result<syncval
 fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) -> syncflow::Config {
     syncflow::Config {
         shield: endpoints.shield.clone(),
-        value: endpoints.value.clone(),
+        value: config.value_at.as_ref().unwrap_or(&endpoints.value).clone(),
         pseudonym_key: keys.pseudonym.clone(),
         receipt_key: keys.receipt.clone(),
         holder: config.holder.clone(),
@@ -268,6 +271,8 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         frequency: None, // one process counts for itself
         frequency_budget_ms: 5,
         fallback_multipliers: Vec::new(),
+        trip_spend_velocity: Vec::new(),
+        trip_cpm_jump: Vec::new(),
         clock_skew_ms: 1_000,
         network_allowance_ms: 2,
         deadline_max_ms: 1_000,

@@ -14,6 +14,7 @@ pub(crate) mod events;
 mod exchange;
 pub(crate) mod generate;
 mod journal;
+mod outage;
 mod plan;
 mod report;
 pub(crate) mod requests;
@@ -73,6 +74,16 @@ pub struct Args {
     /// Goes on with a run that was cut off, under the arguments that it began with; one that had not begun begins.
     #[arg(long)]
     pub resume: bool,
+    /// Plays this in place of a month.
+    #[arg(long, conflicts_with_all = ["events", "requests", "budget", "rounds", "month", "currency", "model", "resume", "seed"])]
+    pub scenario: Option<Scenario>,
+}
+
+/// What can be played in place of a month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// SyncValue slows down to twice the deadline and recovers: what that does to bids, as a timeline.
+    Outage,
 }
 
 /// Runs the replay and says what came of it.
@@ -84,6 +95,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if dir.is_dir() {
         // A run that is still going on is neither resumed nor replaced.
         drop(platform::lock(&dir)?);
+    }
+    if let Some(Scenario::Outage) = args.scenario {
+        fresh(&dir)?;
+        return outage::run(&dir).await;
     }
     let plan = match args.resume.then(|| Plan::resume(&dir)).transpose()?.flatten() {
         Some(plan) => plan,

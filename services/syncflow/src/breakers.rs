@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
+use kiki::money::{Currency, Nanos};
 use parking_lot::Mutex;
 
 use crate::domain::breaker::{Breaker, Permit, Refused, Settings, State, Window};
+use crate::domain::surge::{Bounds, Cause, Surge};
 use crate::error::Error;
 
 /// What the breaker around SyncValue is called.
 pub const SYNCVALUE: &str = "syncvalue";
+/// Who trips a breaker because of what its platform charges.
+const SURGE_GUARD: &str = "syncflow";
 /// The longest force.
 const MAX_FORCE: Duration = Duration::from_secs(30 * 86_400);
 /// Bytes of an operator's name, and of a reason.
@@ -31,6 +35,10 @@ pub struct Named {
     pub breaker: Arc<Breaker>,
     /// Who last forced or tripped it, and why.
     told: Mutex<(String, String)>,
+    /// What of the platform is a surge.
+    bounds: Bounds,
+    /// What it charged, by currency.
+    charged: Mutex<BTreeMap<Currency, Surge>>,
 }
 
 /// Where a breaker stands.
@@ -81,16 +89,16 @@ pub struct Breakers {
 }
 
 impl Breakers {
-    /// One around SyncValue, and one for each of the platforms.
+    /// One around SyncValue, and one for each of the platforms, of which some have bounds of what they may charge.
     #[must_use]
-    pub fn new<'a>(platforms: impl Iterator<Item = &'a str>, seed: u64, clock: Clock) -> Self {
+    pub fn new<'a>(platforms: impl Iterator<Item = &'a str>, surges: BTreeMap<String, Bounds>, seed: u64, clock: Clock) -> Self {
         let now = clock.now();
         let platform = Settings { window: Window::Time(Duration::from_secs(10)), ..Settings::default() };
-        let mut all = vec![(SYNCVALUE.to_owned(), Settings::default())];
-        all.extend(platforms.map(|name| (platform_name(name), platform)));
-        let named = (0..).zip(all).map(|(nth, (name, settings))| {
+        let mut all = vec![(SYNCVALUE.to_owned(), Settings::default(), Bounds::default())];
+        all.extend(platforms.map(|name| (platform_name(name), platform, surges.get(name).copied().unwrap_or_default())));
+        let named = (0..).zip(all).map(|(nth, (name, settings, bounds))| {
             let breaker = Arc::new(Breaker::new(settings, seed.wrapping_add(nth), now));
-            (name.clone(), Named { name, breaker, told: Mutex::default() })
+            (name.clone(), Named { name, breaker, told: Mutex::default(), bounds, charged: Mutex::default() })
         });
         Self { named: named.collect(), clock }
     }
@@ -107,6 +115,27 @@ impl Breakers {
     /// Its breaker refuses.
     pub fn admit(&self, platform: &str, now: UnixMicros) -> Result<Option<Permit<Arc<Breaker>>>, Refused> {
         self.named.get(&platform_name(platform)).map(|one| one.breaker.admit_owned(now)).transpose()
+    }
+
+    /// A platform charged an impression. Where that is a surge, its breaker is tripped.
+    pub fn charged(&self, platform: &str, currency: Currency, price: Nanos) {
+        let Some(one) = self.named.get(&platform_name(platform)) else { return };
+        if one.bounds == Bounds::default() {
+            return;
+        }
+        let now = self.clock.now();
+        let cause = one.charged.lock().entry(currency).or_default().charged(price, one.bounds, now);
+        if let Some(cause) = cause {
+            let mut told = one.told.lock();
+            if one.breaker.trip(now) {
+                let why = match cause {
+                    Cause::Velocity => "spend velocity: more a minute than the bound allows over its mean",
+                    Cause::Jump => "CPM jump: impressions cost more than the bound allows over their mean",
+                };
+                *told = (SURGE_GUARD.to_owned(), why.to_owned());
+                tracing::warn!("breaker {}: tripped by {} in {}", one.name, cause.as_str(), currency.code());
+            }
+        }
     }
 
     /// All of them, in the order of their names.

@@ -1,6 +1,12 @@
 //! SyncFlow's configuration.
 
+use std::collections::BTreeMap;
+
 use kiki::ids::{ExchangeId, Key, PlatformId};
+use kiki::money::parse_decimal;
+
+use crate::domain::fallback::Multipliers;
+use crate::domain::surge::Bounds;
 
 /// What SyncFlow is told at its start.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,9 +55,62 @@ pub struct Config {
     /// meta, tradedesk, amazon and others 1, x 0.75, linkedin 1.2, tiktok 1.5.
     #[arg(long, env = "KIKI_FALLBACK_MULTIPLIERS", value_delimiter = ',')]
     pub fallback_multipliers: Vec<String>,
+    /// Platforms that trip their circuit breaker when they charge more a minute than so many times the mean of the last half hour,
+    /// as platform=factor, 1 to 1000. Those not named never do.
+    #[arg(long, env = "KIKI_TRIP_SPEND_VELOCITY", value_delimiter = ',')]
+    pub trip_spend_velocity: Vec<String>,
+    /// The same for impressions that cost more than so many times what they did.
+    #[arg(long, env = "KIKI_TRIP_CPM_JUMP", value_delimiter = ',')]
+    pub trip_cpm_jump: Vec<String>,
     /// The longest that a bid may take whatever the exchange allows, milliseconds.
     #[arg(long, env = "KIKI_DEADLINE_MAX_MS", default_value_t = 1_000)]
     pub deadline_max_ms: u64,
+}
+
+/// Entries of the form platform=factor, parts per million.
+///
+/// # Errors
+/// An entry of another form, or a factor that is not within these bounds.
+pub fn factors(setting: &str, entries: &[String], (least, most): (u32, u32)) -> Result<Vec<(String, u32)>, String> {
+    let one = |entry: &String| {
+        let wrong = |problem: String| format!("{setting}: {entry:?}: {problem}");
+        let (platform, factor) = entry.split_once('=').ok_or_else(|| wrong("is not platform=factor".to_owned()))?;
+        let platform = PlatformId::parse(platform).map_err(|error| wrong(error.to_string()))?;
+        let ppm = parse_decimal(factor, 6).map_err(|error| wrong(error.to_string()))?;
+        let ppm = u32::try_from(ppm).ok().filter(|ppm| (least..=most).contains(ppm));
+        let bounds = || wrong(format!("the factor is not within {} to {}", least / 1_000_000, most / 1_000_000));
+        Ok((platform.as_str().to_owned(), ppm.ok_or_else(bounds)?))
+    };
+    entries.iter().map(one).collect()
+}
+
+/// Multipliers of the fallback price.
+///
+/// # Errors
+/// As [`factors`].
+pub fn multipliers(config: &Config) -> Result<Multipliers, String> {
+    Ok(Multipliers::with(factors("fallback-multipliers", &config.fallback_multipliers, (0, 10_000_000))?))
+}
+
+/// What of each platform is a surge.
+///
+/// # Errors
+/// As [`factors`], and a platform that no exchange belongs to.
+pub fn surges(config: &Config, exchanges: &Exchanges) -> Result<BTreeMap<String, Bounds>, String> {
+    let mut bounds: BTreeMap<String, Bounds> = BTreeMap::new();
+    let named = exchanges.named_platforms();
+    let mut read = |setting: &str, entries: &[String], set: fn(&mut Bounds, u32)| {
+        for (platform, ppm) in factors(setting, entries, (1_000_000, 1_000_000_000))? {
+            if !named.contains(platform.as_str()) {
+                return Err(format!("{setting}: {platform:?} is the platform of no exchange in platforms"));
+            }
+            set(bounds.entry(platform).or_default(), ppm);
+        }
+        Ok(())
+    };
+    read("trip-spend-velocity", &config.trip_spend_velocity, |bounds, ppm| bounds.velocity_ppm = Some(ppm))?;
+    read("trip-cpm-jump", &config.trip_cpm_jump, |bounds, ppm| bounds.jump_ppm = Some(ppm))?;
+    Ok(bounds)
 }
 
 /// The exchanges' platforms, and how they settle.
@@ -97,5 +156,21 @@ impl Exchanges {
     #[must_use]
     pub fn settles_on_win(&self, exchange: &str) -> bool {
         self.settle_on_win.contains(exchange)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_factor_is_of_a_platform_and_within_its_bounds() {
+        let read = |entry: &str| factors("some-setting", &[entry.to_owned()], (0, 10_000_000));
+        assert_eq!(read("x=0.5"), Ok(vec![("x".to_owned(), 500_000)]));
+        assert_eq!(read("y=10"), Ok(vec![("y".to_owned(), 10_000_000)]));
+        for wrong in ["x", "x=", "x=ten", "x=-1", "x=10.000001", "x=0.0000001", "X Y=1"] {
+            assert!(read(wrong).is_err_and(|problem| problem.starts_with(&format!("some-setting: {wrong:?}: "))), "{wrong}");
+        }
+        assert_eq!(read("x=11"), Err(r#"some-setting: "x=11": the factor is not within 0 to 10"#.to_owned()));
     }
 }

@@ -8,6 +8,7 @@ pub mod creative;
 pub mod fallback;
 pub mod frequency;
 pub mod lease;
+pub mod limit;
 pub mod notice;
 pub mod openrtb;
 pub mod opportunity;
@@ -15,6 +16,7 @@ pub mod pacing;
 pub mod pricing;
 pub mod receipt;
 pub mod shading;
+pub mod surge;
 pub mod targeting;
 
 /// The atomics of the breaker and the lease. Their explorations put their own in their place.

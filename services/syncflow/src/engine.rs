@@ -40,6 +40,7 @@ use crate::domain::receipt::{Content, Purpose, Receipt, ReceiptKeys};
 use crate::domain::shading::{Market, Markets};
 use crate::domain::targeting::Campaign;
 use crate::frequency::Frequency;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
 use memo::{Cell, Memo};
@@ -64,6 +65,8 @@ pub enum Reason {
     Test,
     /// The circuit breaker of its platform is open.
     Platform,
+    /// Too many bids are under way.
+    Overloaded,
 }
 
 impl Reason {
@@ -79,12 +82,13 @@ impl Reason {
             Self::Deadline => "DEADLINE",
             Self::Test => "TEST",
             Self::Platform => "PLATFORM",
+            Self::Overloaded => "OVERLOADED",
         }
     }
 
     /// Whether asking again a moment later can have another answer.
     const fn passing(self) -> bool {
-        matches!(self, Self::NotReady | Self::Deadline | Self::Platform)
+        matches!(self, Self::NotReady | Self::Deadline | Self::Platform | Self::Overloaded)
     }
 }
 
@@ -168,6 +172,8 @@ pub struct Engine {
     pub exchanges: Exchanges,
     /// The circuit breakers.
     pub breakers: Arc<Breakers>,
+    /// How many bids may be under way.
+    pub load: Arc<Load>,
     /// Campaigns and policy.
     pub replicas: Arc<Replicas>,
     /// Budgets.

@@ -20,6 +20,7 @@ pub mod engine;
 pub mod error;
 pub mod frequency;
 mod http;
+pub mod load;
 pub mod metrics;
 pub mod notices;
 pub mod pacing;
@@ -44,11 +45,11 @@ use clients::leases::Leases;
 use clients::predictor::Predictor;
 use clients::recorder::Recorder;
 use clients::replicas::Replicas;
-use domain::fallback::Multipliers;
 use domain::receipt::ReceiptKeys;
 use domain::shading::Markets;
 use engine::Engine;
 use frequency::Frequency;
+use load::Load;
 use notices::Notices;
 use pacing::Pacing;
 
@@ -99,8 +100,11 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
     let metrics = metrics::Metrics::new(registry);
     let shield = clients::shield(&config.shield)?;
-    let breakers = Arc::new(Breakers::new(exchanges.named_platforms().into_iter(), seed(&boot), clock.clone()));
+    let surges = config::surges(config, &exchanges).map_err(Error::Config)?;
+    let breakers = Arc::new(Breakers::new(exchanges.named_platforms().into_iter(), surges, seed(&boot), clock.clone()));
     metrics::Breaking::register(registry, breakers.clone(), clock.clone());
+    let load = Load::new();
+    metrics::register_load(registry, &load);
     let value = runtime::channel(&config.value)?;
     let (predictor, predicting) = Predictor::new(value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
     let skew = Duration::from_millis(config.clock_skew_ms);
@@ -132,19 +136,21 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         frequency: frequency.clone(),
         pacing: pacing.clone(),
         markets: markets.clone(),
+        breakers: breakers.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
     let engine = Arc::new(Engine {
         exchanges,
         breakers,
+        load,
         replicas,
         leases,
         frequency,
         pacing,
         markets,
         predictor,
-        multipliers: Multipliers::parse(&config.fallback_multipliers).map_err(Error::Config)?,
+        multipliers: config::multipliers(config).map_err(Error::Config)?,
         recorder,
         receipts,
         pseudonyms,

@@ -9,12 +9,15 @@ use kiki::runtime;
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, PullingGauge,
+};
 use tokio::time::Instant;
 
 use crate::breakers::Breakers;
 use crate::deadline::Deadline;
 use crate::domain::breaker::State;
+use crate::load::Load;
 
 /// Statuses of predictions, as [`Metrics::predicted`] counts them.
 const STATUSES: [&str; 4] = ["ok", "fallback", "median", "prior"];
@@ -26,6 +29,8 @@ pub struct Metrics {
     pub bids: IntCounterVec,
     /// Opportunities not bid on, by reason.
     pub no_bids: IntCounterVec,
+    /// Those among them that came while too many were under way.
+    pub turned_away: IntCounter,
     /// OpenRTB requests refused as malformed.
     pub malformed: IntCounter,
     predictions: [IntCounter; STATUSES.len()],
@@ -63,9 +68,11 @@ impl Metrics {
         let gauge = |name: &str, help: &str| registry.add(IntGauge::new(name, help));
         let predictions = counters("syncflow_predictions_total", "predictions that prices were made of, by status", &["status"]);
         let budget = ["client", "campaign", "currency"];
+        let no_bids = counters("syncflow_no_bids_total", "opportunities not bid on, by reason", &["reason"]);
         Self {
             bids: counters("syncflow_bids_total", "bids made", &["platform", "currency"]),
-            no_bids: counters("syncflow_no_bids_total", "opportunities not bid on, by reason", &["reason"]),
+            turned_away: no_bids.with_label_values(&["OVERLOADED"]),
+            no_bids,
             malformed: counter("syncflow_malformed_requests_total", "OpenRTB requests answered with 400"),
             predictions: STATUSES.map(|status| predictions.with_label_values(&[status])),
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
@@ -156,6 +163,19 @@ impl Stages {
         self.encode.observe((now - encoding).as_secs_f64());
         self.service.observe((now - deadline.began).as_secs_f64());
     }
+}
+
+/// The limit on bids under way, and how many there are, as they are when somebody looks.
+///
+/// # Panics
+/// Where a name is taken: a fault that any start shows.
+pub fn register_load(registry: &runtime::Metrics, load: &Arc<Load>) {
+    let gauge = |name: &str, help: &str, read: fn(&Load) -> u64| {
+        let load = load.clone();
+        registry.add(PullingGauge::new(name, help, Box::new(move || read(&load) as f64)));
+    };
+    gauge("syncflow_bids_limit", "bids that may be under way at once", Load::limit);
+    gauge("syncflow_bids_under_way", "bids that are under way", Load::under_way);
 }
 
 /// The circuit breakers as metrics, read when they are scraped: the path of bids pays nothing for them.

@@ -8,6 +8,7 @@ use kiki::leaf;
 use kiki::money::{Currency, Nanos};
 use kiki::pb::syncshield::v1 as shield;
 
+use crate::breakers::Breakers;
 use crate::clients::Shield;
 use crate::clients::leases::Leases;
 use crate::config::Exchanges;
@@ -112,6 +113,8 @@ pub struct Notices {
     pub markets: Arc<Markets>,
     /// What "now" is.
     pub clock: Clock,
+    /// Platforms' circuit breakers, which spend that runs away trips.
+    pub breakers: Arc<Breakers>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -216,6 +219,7 @@ impl Notices {
                     }
                     if let Some(nanos) = closing.price {
                         self.pacing.charged(receipt, Nanos::new(nanos));
+                        self.breakers.charged(&receipt.platform, receipt.currency, Nanos::new(nanos));
                         self.metrics.settled(&receipt.platform, receipt.currency.code(), nanos);
                     }
                     Outcome::Applied

@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::domain::receipt::Purpose;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::load::Places;
 use crate::notices::{Heard, MAX_ITEMS, Notices, Outcome, Why};
 use crate::wire::Fields;
 
@@ -46,11 +47,13 @@ impl server::SyncFlowService for Service {
     async fn bid(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         Caller::of(&request).act_for_all()?;
         let (began, call) = (Instant::now(), grpc_timeout(&request));
+        let place = self.place()?;
         let pb::BidRequest { opportunity, await_durable } = convert::read(request.into_inner())?;
         let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
         let (opportunity, tmax) = convert::opportunity(format_args!("opportunity"), opportunity, &self.engine.exchanges)?;
         let deadline = self.engine.deadline(began, tmax, call);
         let answered = self.engine.bid(opportunity, deadline).await;
+        place.answered(&deadline);
         if await_durable {
             self.engine.recorder.wait(answered.ticket).await;
         }
@@ -131,6 +134,18 @@ impl server::SyncFlowService for Service {
         let what = breakers::what(&request)?;
         let status = self.engine.breakers.tell(&request.name, what, &request.operator, &request.reason)?;
         Ok(Response::new(pb::OverrideBreakerResponse { breaker: Some(breakers::status(status)) }))
+    }
+}
+
+impl Service {
+    /// A place among the bids under way.
+    fn place(&self) -> Result<Places, Error> {
+        let place = self.engine.load.enter(1);
+        if place.count() == 0 {
+            self.engine.metrics.turned_away.inc();
+            return Err(Error::Overloaded { limit: self.engine.load.limit() });
+        }
+        Ok(place)
     }
 }
 

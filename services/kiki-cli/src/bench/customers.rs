@@ -22,7 +22,7 @@ pub(crate) fn customer(number: u64) -> String {
 }
 
 /// A year of purchases: each customer buys every 30 to 135 days, amounts from 5 to 104.
-pub(super) async fn observe(mut value: SyncValueServiceClient<Channel>, customers: u32) -> Result<(), Failure> {
+pub(crate) async fn observe(mut value: SyncValueServiceClient<Channel>, customers: u32) -> Result<(), Failure> {
     let now = Clock::System.now();
     let mut events: Vec<ObservedEvent> = (0..u64::from(customers)).flat_map(|number| purchases(number, now)).collect();
     events.sort_by_key(|event| event.event.as_ref().and_then(|event| event.occurred_at.map(|at| at.seconds)));

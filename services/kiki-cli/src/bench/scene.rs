@@ -94,7 +94,8 @@ fn why(answer: Option<bid_response::Result>) -> String {
     }
 }
 
-async fn put(mut shield: SyncShieldServiceClient<Channel>) -> Result<(), Failure> {
+/// A policy, and terms and a campaign of the bench's client.
+pub(crate) async fn put(mut shield: SyncShieldServiceClient<Channel>) -> Result<(), Failure> {
     let policy = leaf::Policy {
         bid_caps: vec![leaf::BidCap { currency: CURRENCY.to_owned(), cap_nanos: 20_000_000 }],
         blocked_countries: vec!["PRK".to_owned()],

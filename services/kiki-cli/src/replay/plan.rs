@@ -248,6 +248,7 @@ mod tests {
             currency: "USD".into(),
             model: None,
             resume: false,
+            scenario: None,
         }
     }
 

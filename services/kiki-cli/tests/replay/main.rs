@@ -4,6 +4,7 @@
 
 mod crash;
 mod month;
+mod outage;
 mod tamper;
 
 use std::fmt::Write as _;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod breakers;
 mod budget;
 #[path = "../../../../tests/support/redis.rs"]
 mod server;

@@ -20,6 +20,7 @@ use kiki::pb::syncshield::v1 as pb;
 use kiki::status::Reason;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tower::retry::budget::{Budget as _, TpsBudget};
 
 use super::Shield;
 use crate::domain::auction::Counts;
@@ -37,6 +38,11 @@ const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_STEPS: usize = 8;
 /// How long a paused budget is not asked about again.
 const PAUSED_FOR: Duration = Duration::from_secs(5);
+
+/// Steps that are tried again: ten a second over ten seconds, and one for five that are tried for the first time.
+const RETRIES_OVER: Duration = Duration::from_secs(10);
+const RETRIES_A_SECOND: u32 = 10;
+const RETRIES_OF_ALL: f32 = 0.2;
 
 /// How often leases are looked after: often, against the half minute after which one that lives a minute is idle.
 const TEND_EVERY: Duration = Duration::from_secs(5);
@@ -65,6 +71,8 @@ pub struct Leases {
     /// Hears what the log says was spent.
     pacing: Arc<Pacing>,
     metrics: Metrics,
+    /// What may be asked again of a SyncShield that did not answer: bids would ask as often as they come.
+    retries: TpsBudget,
     books: Books,
 }
 
@@ -88,7 +96,8 @@ impl Leases {
     #[must_use]
     pub fn new(shield: Shield, holder: String, boot: String, skew: Duration, pacing: Arc<Pacing>, metrics: Metrics) -> Arc<Self> {
         let next_key = AtomicU64::new(0);
-        Arc::new(Self { shield, holder, boot, next_key, skew, pacing, metrics, books: Books::default() })
+        let retries = TpsBudget::new(RETRIES_OVER, RETRIES_A_SECOND, RETRIES_OF_ALL);
+        Arc::new(Self { shield, holder, boot, next_key, skew, pacing, metrics, retries, books: Books::default() })
     }
 
     /// What the log had counted for the campaign when its lease was last granted or renewed.
@@ -142,6 +151,11 @@ impl Leases {
                     Err(Refused::NeedsLease | Refused::Expired) => Step::Return,
                 },
             };
+            if !held.unanswered {
+                self.retries.deposit();
+            } else if !self.retries.withdraw() {
+                return Err(NoSlot::Unavailable("syncshield did not answer, and is asked again in a moment".to_owned()));
+            }
             let want = Want { campaign: campaign.clone(), platform: platform.to_owned(), price, now };
             let (leases, owner) = (self.clone(), account.clone());
             let step = tokio::spawn(async move { leases.step(&owner, &mut held, step, &want).await });
@@ -151,6 +165,12 @@ impl Leases {
     }
 
     async fn step(&self, account: &Account, held: &mut Held, step: Step, want: &Want) -> Result<(), NoSlot> {
+        let stepped = self.stepped(account, held, step, want).await;
+        held.unanswered = matches!(stepped, Err(NoSlot::Unavailable(_)));
+        stepped
+    }
+
+    async fn stepped(&self, account: &Account, held: &mut Held, step: Step, want: &Want) -> Result<(), NoSlot> {
         match step {
             Step::Lease => self.lease(account, held, want).await,
             Step::Mark => self.mark(held, want).await,

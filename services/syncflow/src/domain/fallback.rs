@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use kiki::leaf;
-use kiki::money::{Micros, PPM, decimal, parse_decimal};
+use kiki::money::{Micros, PPM};
 
 use super::auction::Prediction;
 use super::targeting::Campaign;
@@ -24,8 +24,6 @@ const WINDOW: usize = 64;
 /// No prediction yet. SyncValue predicts no such value.
 const EMPTY: i64 = i64::MIN;
 
-/// The largest multiplier, parts per million: ten times.
-pub const MAX_MULTIPLIER_PPM: u32 = 10_000_000;
 /// What the product's documents set; any other platform has 1.
 const MULTIPLIERS: [(&str, u32); 7] = [
     ("google_ads", 1_000_000),
@@ -126,22 +124,12 @@ impl Default for Multipliers {
 }
 
 impl Multipliers {
-    /// The documents' own, but for those named here as platform=factor.
-    ///
-    /// # Errors
-    /// An entry of another form, or a factor outside of 0 to 10.
-    pub fn parse(entries: &[String]) -> Result<Self, String> {
+    /// The documents' own, but for those that are named.
+    #[must_use]
+    pub fn with(named: impl IntoIterator<Item = (String, u32)>) -> Self {
         let mut all = Self::default();
-        for entry in entries {
-            let wrong = |problem: String| format!("fallback-multipliers: {entry:?}: {problem}");
-            let (platform, factor) = entry.split_once('=').ok_or_else(|| wrong("is not platform=factor".to_owned()))?;
-            let platform = kiki::ids::PlatformId::parse(platform).map_err(|error| wrong(error.to_string()))?;
-            let ppm = parse_decimal(factor, 6).map_err(|error| wrong(error.to_string()))?;
-            let ppm = u32::try_from(ppm).ok().filter(|ppm| *ppm <= MAX_MULTIPLIER_PPM);
-            let limit = decimal(MAX_MULTIPLIER_PPM.into(), 6);
-            all.0.insert(platform.as_str().to_owned(), ppm.ok_or_else(|| wrong(format!("the factor is not within 0 to {limit}")))?);
-        }
-        Ok(all)
+        all.0.extend(named);
+        all
     }
 
     /// The platform's, parts per million.
@@ -189,23 +177,14 @@ mod tests {
     fn the_multiplier_is_rounded_down_and_bounded() {
         let times = |value, ppm| times(Micros::new(value), ppm).get();
         assert_eq!((times(3, 750_000), times(3, 1_500_000), times(3, 0), times(-3, 750_000)), (2, 4, 0, -3));
-        assert_eq!((times(i64::MAX, MAX_MULTIPLIER_PPM), times(i64::MIN, MAX_MULTIPLIER_PPM)), (i64::MAX, i64::MIN));
+        assert_eq!((times(i64::MAX, u32::MAX), times(i64::MIN, u32::MAX)), (i64::MAX, i64::MIN));
     }
 
     #[test]
-    fn multipliers_are_the_documents_unless_the_configuration_names_others() {
-        let of = |entries: &[&str], platform| {
-            Multipliers::parse(&entries.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>()).map(|all| all.of(platform))
-        };
-        for (platform, ppm) in MULTIPLIERS {
-            assert_eq!(of(&[], platform), Ok(ppm));
-        }
-        assert_eq!(of(&[], "another"), Ok(1_000_000));
-        assert_eq!((of(&["x=0.5", "y=10"], "x"), of(&["x=0.5", "y=10"], "y")), (Ok(500_000), Ok(10_000_000)));
-        for wrong in ["x", "x=", "x=ten", "x=-1", "x=10.000001", "x=0.0000001", "X Y=1"] {
-            let problem = of(&[wrong], "x").unwrap_err();
-            assert!(problem.starts_with(&format!("fallback-multipliers: {wrong:?}: ")), "{problem}");
-        }
+    fn multipliers_are_the_documents_unless_others_are_named() {
+        let all = Multipliers::with([("x".to_owned(), 500_000), ("y".to_owned(), 2_000_000)]);
+        assert_eq!(["x", "y", "tiktok", "another"].map(|platform| all.of(platform)), [500_000, 2_000_000, 1_500_000, 1_000_000]);
+        assert_eq!(MULTIPLIERS.map(|(platform, _)| Multipliers::default().of(platform)), MULTIPLIERS.map(|(_, ppm)| ppm));
     }
 
     proptest! {

@@ -18,6 +18,7 @@ use crate::domain::click;
 use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
 use crate::engine::{Answer, Bid, Reason};
+use crate::load::Places;
 
 /// Seconds that we wait between the auction and the impression: an hour holds the slowest of formats, audio.
 const EXPIRES_S: u32 = 3_600;
@@ -42,8 +43,13 @@ pub(super) async fn bid(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let place = web.engine.load.enter(1);
+    if place.count() == 0 {
+        web.engine.metrics.turned_away.inc();
+        return no_bid((Reason::Overloaded, String::new())); // before its body is looked at
+    }
     let Some(format) = Format::of(&headers) else { return Format::unknown() };
-    match answer(&web, &exchange, body, format, began).await {
+    match answer(&web, &exchange, body, format, (began, place)).await {
         Ok(answer) => answer,
         Err(error) => {
             web.engine.metrics.malformed.inc();
@@ -57,16 +63,16 @@ async fn answer(
     exchange: &str,
     body: Result<Bytes, BytesRejection>,
     format: Format,
-    began: Instant,
+    came: (Instant, Places),
 ) -> Result<Response, Malformed> {
     ids::check("exchange", exchange).map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })?;
     let body = body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() })?;
     let document = format.read(&body)?;
-    Ok(decide(web, exchange, BidRequest::of(&document)?, format, began).await)
+    Ok(decide(web, exchange, BidRequest::of(&document)?, format, came).await)
 }
 
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: Format, began: Instant) -> Response {
+async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: Format, (began, place): (Instant, Places)) -> Response {
     let engine = &web.engine;
     let deadline = engine.deadline(began, request.tmax_ms, None);
     let platform = engine.exchanges.platform(exchange).to_owned();
@@ -101,6 +107,7 @@ async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: 
         }
     };
     engine.metrics.stages.encoded(&deadline, encoding);
+    place.answered(&deadline);
     response
 }
 

@@ -117,6 +117,11 @@ pub(super) fn answer(answer: &Answer, engine: &Engine, public_url: &str, to: &mu
     }
 }
 
+/// Writes the `BidResponse` of what was turned away.
+pub(super) fn turned_away(to: &mut Fields<'_>) {
+    to.message(2, |to| to.signed(1, i32::from(pb::NoBidReason::Overloaded)));
+}
+
 /// Writes a `Bid`.
 fn bid(bid: &Bid, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
     let Bid { campaign, creative, slot, .. } = bid;
@@ -144,6 +149,7 @@ fn no_bid_reason(reason: Reason) -> pb::NoBidReason {
         Reason::Deadline => pb::NoBidReason::Deadline,
         Reason::Test => pb::NoBidReason::Test,
         Reason::Platform => pb::NoBidReason::Platform,
+        Reason::Overloaded => pb::NoBidReason::Overloaded,
     }
 }
 

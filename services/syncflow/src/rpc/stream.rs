@@ -92,9 +92,10 @@ impl Conversation {
         if count > MAX_OPPORTUNITIES {
             return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES });
         }
+        let places = self.engine.load.enter(count);
         let (began, timed) = (Instant::now(), self.answered as usize % count.max(1));
         let (mut prepared, mut questions) = (Vec::with_capacity(count), Questions::default());
-        for (at, opportunity) in message.opportunities.into_iter().enumerate() {
+        for (at, opportunity) in message.opportunities.into_iter().enumerate().take(places.count()) {
             let (opportunity, tmax) = convert::opportunity(format_args!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
             // One of a message, by and by each place in it: the clock and the histograms cost a tenth of a microsecond.
             let deadline = Deadline { timed: at == timed, ..self.engine.deadline(began, tmax, None) };
@@ -102,7 +103,7 @@ impl Conversation {
         }
         let mut predictions = self.engine.predictor.ask(questions);
         let mut responses = Vec::with_capacity(count * USUAL);
-        let mut ticket = 0;
+        let (mut ticket, last) = (0, prepared.last().map(|(_, deadline)| *deadline));
         for (prepared, deadline) in prepared {
             let answered = self.engine.decide(prepared, &mut predictions).await;
             ticket = ticket.max(answered.ticket);
@@ -111,6 +112,11 @@ impl Conversation {
             Fields(&mut responses).message(RESPONSES, one);
             encoding.inspect(|encoding| self.engine.metrics.stages.encoded(&deadline, *encoding));
         }
+        for _ in places.count()..count {
+            self.engine.metrics.turned_away.inc();
+            Fields(&mut responses).message(RESPONSES, convert::turned_away);
+        }
+        places.answered(&last.unwrap_or_else(|| self.engine.deadline(began, None, None)));
         self.answered += count as u64;
         self.waiting.push_back((self.answered, ticket));
         Ok(responses)

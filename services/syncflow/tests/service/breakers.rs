@@ -84,3 +84,27 @@ async fn an_override_names_its_breaker_its_end_and_who_and_is_the_operators() {
     assert_eq!(client.override_breaker(request).await.unwrap_err().code(), tonic::Code::PermissionDenied);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_platform_whose_impressions_suddenly_cost_twice_as_much_is_not_bid_on() {
+    let world = World::new(PLENTY).await;
+    for n in 0..70 {
+        let bid = world.won(&format!("usual{n}")).await;
+        assert_eq!(world.notice(&bid, "burl", "4").await.status, 200);
+    }
+    let mut bids = Vec::new();
+    for n in 0..20 {
+        bids.push(world.won(&format!("dear{n}")).await);
+    }
+    for bid in &bids {
+        assert_eq!(world.notice(bid, "burl", "15").await.status, 200, "what was bought is charged all the same");
+    }
+    assert_eq!(world.bid("after").await.header("x-kiki-no-bid"), Some("PLATFORM"));
+    assert_eq!(world.post("/openrtb2/x2", &request("other")).await.status, 200, "another platform");
+    let mut watched = world.flow.clone().watch_breakers(flow::WatchBreakersRequest {}).await.unwrap().into_inner();
+    let first = watched.message().await.unwrap().unwrap().breakers;
+    let tripped = first.iter().find(|one| one.name == TRADEDESK).unwrap();
+    assert_eq!((tripped.state(), tripped.operator.as_str()), (flow::BreakerState::Open, "syncflow"));
+    assert!(tripped.reason.starts_with("CPM jump"), "{tripped:?}");
+    world.stop().await;
+}

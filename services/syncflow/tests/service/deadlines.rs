@@ -8,7 +8,7 @@ use crate::world::{World, request};
 
 const PLENTY: i64 = 640_000_000_000;
 
-fn opportunities(count: u64) -> Vec<flow::Opportunity> {
+pub fn opportunities(count: u64) -> Vec<flow::Opportunity> {
     let one = |id| flow::Opportunity {
         request_id: format!("s{id}"),
         imp_id: "1".into(),

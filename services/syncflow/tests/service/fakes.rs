@@ -73,6 +73,9 @@ pub struct State {
     pub lose_renewals: u32,
     /// The next so many marks, renewals and returns are refused by a full queue.
     pub overloaded: u32,
+    /// Leases, marks and renewals find nobody there, and how often leases did.
+    pub lost: bool,
+    pub asked_lost: u32,
     /// The next so many renewals find nobody there.
     pub away: u32,
     /// After a start: ended leases are renewed.
@@ -88,6 +91,8 @@ pub struct Shield {
     pub campaigns: watch::Sender<Vec<shield::ClientCampaign>>,
     /// Whoever holds it keeps leases, marks and renewals unanswered.
     pub leases_wait: Arc<Semaphore>,
+    /// The platform whose leases are never answered, and that one was asked for.
+    pub mute: watch::Sender<(&'static str, bool)>,
     clock: Clock,
     ttl: Duration,
 }
@@ -100,6 +105,7 @@ impl Shield {
             policy: watch::Sender::new(None),
             campaigns: watch::Sender::new(vec![]),
             leases_wait: Arc::new(Semaphore::new(1)),
+            mute: watch::Sender::new(("", false)),
             clock,
             ttl,
         };
@@ -153,6 +159,10 @@ fn busy(state: &mut State) -> Result<(), Status> {
     if full { Err(Reason::Overloaded.status("the queue is full")) } else { Ok(()) }
 }
 
+fn gone(state: &State) -> Result<(), Status> {
+    if state.lost { Err(Status::unavailable("nobody is there")) } else { Ok(()) }
+}
+
 fn lost(left: &mut u32) -> Result<(), Status> {
     let lose = *left > 0;
     *left -= u32::from(lose);
@@ -183,8 +193,16 @@ impl SyncShieldService for Shield {
     async fn lease(&self, request: Request<shield::LeaseRequest>) -> Answer<shield::LeaseResponse> {
         let ask = request.into_inner();
         drop(self.leases_wait.acquire().await.unwrap());
+        if self.mute.borrow().0 == ask.platform {
+            self.mute.send_modify(|mute| mute.1 = true);
+            return std::future::pending().await;
+        }
         let now = self.clock.now();
         let mut state = self.state.lock();
+        if state.lost {
+            state.asked_lost += 1;
+        }
+        gone(&state)?;
         if state.paused {
             state.asked_paused += 1;
             return Err(Reason::CampaignInactive.status("campaign spring is paused with its client"));
@@ -222,6 +240,7 @@ impl SyncShieldService for Shield {
             return Err(Reason::CampaignInactive.status("campaign spring is paused with its client"));
         }
         lost(&mut state.away)?;
+        gone(&state)?;
         state.renewals += 1;
         let now = if state.keeps_ended { UnixMicros(0) } else { self.clock.now() };
         let lease = unexpired(&mut state, ask.lease_id, ask.epoch, now)?;
@@ -236,6 +255,7 @@ impl SyncShieldService for Shield {
         drop(self.leases_wait.acquire().await.unwrap());
         let ask = request.into_inner();
         let mut state = self.state.lock();
+        gone(&state)?;
         state.marks += 1;
         let lease = unexpired(&mut state, ask.lease_id, ask.epoch, self.clock.now())?;
         assert!(ask.amount_nanos <= lease.amount_nanos, "a mark above its lease");
@@ -408,22 +428,58 @@ pub enum Manner {
     Hangs,
     /// Refuses the stream.
     Fails,
+    /// Answers with this after so long.
+    Slow(value::Prediction, Duration),
+    /// Breaks the stream at every other message.
+    Flaky(value::Prediction),
 }
 
 #[derive(Clone)]
 pub struct Value {
     pub manner: Arc<Mutex<Manner>>,
     pub asked: Arc<Mutex<Vec<value::PredictRequest>>>,
+    address: std::net::SocketAddr,
+    /// Its process, which is a thread with a runtime of its own.
+    life: Arc<Mutex<Option<Life>>>,
 }
+
+/// What ends it, and the thread.
+type Life = (tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>);
 
 impl Value {
     pub async fn start(manner: Manner) -> (Self, String) {
-        let value = Self { manner: Arc::new(Mutex::new(manner)), asked: Arc::default() };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = tonic::transport::Server::builder().add_service(SyncValueServiceServer::new(value.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        (value, address)
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let value = Self { manner: Arc::new(Mutex::new(manner)), asked: Arc::default(), address, life: Arc::default() };
+        value.live_on(listener);
+        (value, format!("http://{address}"))
+    }
+
+    /// Starts again, at the address that it had.
+    pub fn live(&self) {
+        self.live_on(std::net::TcpListener::bind(self.address).unwrap());
+    }
+
+    fn live_on(&self, listener: std::net::TcpListener) {
+        let server = tonic::transport::Server::builder().add_service(SyncValueServiceServer::new(self.clone()));
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        listener.set_nonblocking(true).unwrap();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
+                tokio::select! { served = serving => served.unwrap(), _ = ended => {} }
+            });
+        }); // the runtime and its connections end with the thread
+        *self.life.lock() = Some((end, thread));
+    }
+
+    /// Ends in the middle of whatever it does.
+    pub fn die(&self) {
+        let (end, thread) = self.life.lock().take().unwrap();
+        drop(end);
+        thread.join().unwrap();
     }
 }
 
@@ -450,8 +506,17 @@ impl SyncValueService for Value {
                             return;
                         }
                     }
+                    Manner::Slow(prediction, time) => {
+                        tokio::time::sleep(time).await; // this is what slow means
+                        let predictions = vec![prediction; message.requests.len()];
+                        let _ = answers.send(Ok(value::PredictStreamResponse { predictions })).await;
+                    }
+                    Manner::Flaky(prediction) if value.asked.lock().len().is_multiple_of(2) => {
+                        let predictions = vec![prediction; message.requests.len()];
+                        let _ = answers.send(Ok(value::PredictStreamResponse { predictions })).await;
+                    }
                     Manner::Hangs => {}
-                    Manner::Fails => return,
+                    Manner::Fails | Manner::Flaky(_) => return,
                 }
             }
         });

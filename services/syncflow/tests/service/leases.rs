@@ -12,7 +12,7 @@ use syncflow::domain::targeting::Campaign;
 use syncflow::metrics::Metrics;
 
 use crate::fakes::{Shield, State};
-use crate::world::{START, campaign};
+use crate::world::{START, World, campaign};
 
 /// One cent: a CPM of 10.
 const PRICE: Nanos = Nanos::new(10_000_000);
@@ -161,4 +161,17 @@ async fn a_lease_that_syncshield_did_not_keep_is_returned_and_replaced() {
     holder.bid(PRICE).await.unwrap();
     let state = holder.shield.state.lock();
     assert_eq!((state.grants, state.leases[&1].returned, state.leases[&1].mark.0), (2, true, 1));
+}
+
+#[tokio::test]
+async fn a_syncshield_that_is_not_there_is_not_asked_by_every_bid() {
+    let world = World::new(640_000_000_000).await;
+    world.shield.state.lock().lost = true;
+    for n in 0..300 {
+        let answer = world.bid(&format!("lost{n}")).await;
+        assert_eq!((answer.status, answer.header("x-kiki-no-bid")), (204, Some("NOT_READY")));
+    }
+    let asked = world.shield.state.lock().asked_lost;
+    assert!((50..=150).contains(&asked), "{asked}: the first, and the hundred of the reserve");
+    world.stop().await;
 }

@@ -137,6 +137,8 @@ impl World {
             frequency,
             frequency_budget_ms: 1_500, // a busy machine is no Redis that is gone
             fallback_multipliers: vec!["tradedesk=1.2".into()],
+            trip_spend_velocity: vec![],
+            trip_cpm_jump: vec!["tradedesk=2".into()],
             clock_skew_ms: 1_000,
             network_allowance_ms: 5,
             deadline_max_ms: 2_000,

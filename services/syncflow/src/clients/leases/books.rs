@@ -58,6 +58,8 @@ pub(super) struct Held {
     /// How fast bids use leases up here.
     pub(super) burn: Burn,
     pub(super) exhausted: Option<Exhausted>,
+    /// The last step had no answer.
+    pub(super) unanswered: bool,
     /// Since when the budget is paused, and how that was said.
     pub(super) paused: Option<(UnixMicros, String)>,
 }

@@ -1,0 +1,81 @@
+//! The limit on bids under way, with its clock: whoever gets a place has to be answered, whoever gets none is told at once.
+//!
+//! What it costs to be turned away: over HTTP a head and an unread body, answered 204 with the reason `OVERLOADED`. Google's
+//! and other exchanges count errors and late answers against a bidder, and send less; a 204 is an answer in time. Over gRPC it
+//! is RESOURCE_EXHAUSTED with the time to wait; in a stream that one opportunity has no bid, and the stream goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::deadline::Deadline;
+use crate::domain::limit::Limit;
+
+/// When one who was turned away may ask again: the bids under way are over by then.
+pub const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// The limit.
+#[derive(Debug)]
+pub struct Load {
+    limit: Limit,
+    began: Instant,
+}
+
+/// Places among the bids under way; they are free again once this is dropped.
+#[derive(Debug)]
+pub struct Places {
+    load: Arc<Load>,
+    count: u64,
+}
+
+impl Load {
+    /// Nothing is under way.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { limit: Limit::default(), began: Instant::now() })
+    }
+
+    /// Places for as many of these as there is room for.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, count: usize) -> Places {
+        Places { count: self.limit.enter(count as u64), load: self.clone() }
+    }
+
+    /// How many are let in.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit.get()
+    }
+
+    /// How many are under way.
+    #[must_use]
+    pub fn under_way(&self) -> u64 {
+        self.limit.under_way()
+    }
+}
+
+impl Places {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The answer is there. Half of the time that it had is its due. Of a message of several it is the last one's, whose due is
+    /// not what the quickest bid took.
+    pub fn answered(self, deadline: &Deadline) {
+        let now = Instant::now();
+        let (took, due, now) = (now - deadline.began, deadline.predict - deadline.began, now - self.load.began);
+        match self.count {
+            1 => self.load.limit.took(took, due, now),
+            count => self.load.limit.took_their_turns(count, took, due),
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.load.limit.leave(self.count);
+    }
+}
