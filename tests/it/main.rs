@@ -9,5 +9,6 @@ mod rotation;
 mod tidy;
 mod tlog_tiles;
 mod tlog_vectors;
+mod two_bidders;
 mod verify_log;
 mod witness;

@@ -17,8 +17,14 @@ pub type Shield = SyncShieldServiceClient<Channel>;
 /// # Errors
 /// `address` is no URI.
 pub fn shield(address: &str) -> Result<Shield, tonic::transport::Error> {
-    let client = SyncShieldServiceClient::new(runtime::channel(address)?);
-    Ok(client.max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE))
+    Ok(shield_over(runtime::channel(address)?))
+}
+
+/// A client of SyncShield over a channel.
+#[must_use]
+pub fn shield_over(channel: Channel) -> Shield {
+    let client = SyncShieldServiceClient::new(channel);
+    client.max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE)
 }
 
 /// A pause before trying again: doubles from `FIRST` to `LAST`.

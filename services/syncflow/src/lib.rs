@@ -35,7 +35,9 @@ use kiki::clock::Clock;
 use kiki::ids::{HolderId, Key, Pseudonyms};
 use kiki::runtime::{self, Listeners};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 
 pub use config::Config;
 pub use error::Error;
@@ -67,15 +69,12 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let metrics = runtime::Metrics::new();
     // What runs beside the listeners stops after them, so that it can finish what they left.
     let stop = CancellationToken::new();
-    let parts = start(&config, clock, &metrics, &stop)?;
-    let public_url: Arc<str> = config.public_url.trim_end_matches('/').into();
-    let (engine, notices) = (parts.engine.clone(), parts.notices);
-    let service = rpc::Service { engine: engine.clone(), notices: notices.clone(), public_url: public_url.clone(), stop: shutdown.clone() };
-    let grpc = rpc::server::SyncFlowServiceServer::new(service)
-        .max_decoding_message_size(runtime::MAX_MESSAGE)
-        .max_encoding_message_size(runtime::MAX_MESSAGE);
-    let routes = tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept));
-    let web = http::router(http::Web { engine, notices, public_url });
+    let channel = |address: &str| runtime::channel(address);
+    let channels = Channels { shield: channel(&config.shield)?, record: channel(&config.shield)?, value: channel(&config.value)? };
+    let parts = start(&config, channels, clock, &metrics, &stop)?;
+    let routes = parts.routes(shutdown.clone());
+    let web =
+        http::router(http::Web { engine: parts.engine.clone(), notices: parts.notices.clone(), public_url: parts.public_url.clone() });
     let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;
     stop.cancel();
     for task in parts.tasks {
@@ -87,28 +86,65 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     Ok(served?)
 }
 
-struct Parts {
-    engine: Arc<Engine>,
-    notices: Notices,
+/// The ways to the other services.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    /// To SyncShield.
+    pub shield: Channel,
+    /// To SyncShield for decisions, whose batches would stand in the way of leases.
+    pub record: Channel,
+    /// To SyncValue.
+    pub value: Channel,
+}
+
+/// The service without its listeners.
+#[derive(Debug)]
+pub struct Parts {
+    /// The bid path.
+    pub engine: Arc<Engine>,
+    /// The way back.
+    pub notices: Notices,
+    public_url: Arc<str>,
+    /// What runs beside the listeners.
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &CancellationToken) -> Result<Parts, Error> {
+impl Parts {
+    /// The gRPC service, for any listener. `stop` ends the streams that have no end of their own.
+    #[must_use]
+    pub fn routes(&self, stop: CancellationToken) -> Routes {
+        let (engine, notices, public_url) = (self.engine.clone(), self.notices.clone(), self.public_url.clone());
+        let grpc = rpc::server::SyncFlowServiceServer::new(rpc::Service { engine, notices, public_url, stop })
+            .max_decoding_message_size(runtime::MAX_MESSAGE)
+            .max_encoding_message_size(runtime::MAX_MESSAGE);
+        Routes::new(InterceptedService::new(grpc, kiki::caller::intercept))
+    }
+}
+
+/// Puts the service together and starts what runs beside its listeners, until `stop`.
+///
+/// # Errors
+/// A configuration that cannot be.
+pub fn start(
+    config: &Config,
+    channels: Channels,
+    clock: Clock,
+    registry: &runtime::Metrics,
+    stop: &CancellationToken,
+) -> Result<Parts, Error> {
     let exchanges = config::Exchanges::new(config).map_err(Error::Config)?;
     let boot = boot_id()?;
     let holder = config.holder.clone().unwrap_or_else(|| format!("flow-{boot}"));
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
     let metrics = metrics::Metrics::new(registry);
-    let shield = clients::shield(&config.shield)?;
+    let shield = clients::shield_over(channels.shield);
     let surges = config::surges(config, &exchanges).map_err(Error::Config)?;
     let breakers = Arc::new(Breakers::new(exchanges.named_platforms().into_iter(), surges, seed(&boot), clock.clone()));
     metrics::Breaking::register(registry, breakers.clone(), clock.clone());
     let load = Load::new();
     metrics::register_load(registry, &load);
-    let value = runtime::channel(&config.value)?;
-    let (predictor, predicting) = Predictor::new(value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
-    let skew = Duration::from_millis(config.clock_skew_ms);
-    let pacing = Pacing::new(metrics.clone());
+    let (predictor, predicting) = Predictor::new(channels.value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
+    let (skew, pacing) = (Duration::from_millis(config.clock_skew_ms), Pacing::new(metrics.clone()));
     let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, pacing.clone(), metrics.clone());
     let (replicas, recorder) = (Replicas::new(metrics.clone()), Recorder::new());
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
@@ -116,7 +152,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     let mut tasks = vec![
         tokio::spawn(predicting),
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
-        tokio::spawn(recorder.clone().run(runtime::channel(&config.shield)?, source, stop.clone(), FLUSH)),
+        tokio::spawn(recorder.clone().run(channels.record, source, stop.clone(), FLUSH)),
     ];
     let (frequency, counting) = frequency(config, &replicas, &metrics, stop)?;
     tasks.extend(counting.map(tokio::spawn));
@@ -124,8 +160,7 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
     if matches!(clock, Clock::System) {
         tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));
     }
-    let receipts = ReceiptKeys::new(&config.receipt_key, &[]);
-    let pseudonyms = Pseudonyms::new(&config.pseudonym_key);
+    let (receipts, pseudonyms) = (ReceiptKeys::new(&config.receipt_key, &[]), Pseudonyms::new(&config.pseudonym_key));
     let markets = Arc::new(Markets::default());
     let notices = Notices {
         shield,
@@ -161,7 +196,8 @@ fn start(config: &Config, clock: Clock, registry: &runtime::Metrics, stop: &Canc
         deadline_max: Duration::from_millis(config.deadline_max_ms),
         memo: engine::memo(),
     });
-    Ok(Parts { engine, notices, tasks })
+    let public_url = config.public_url.trim_end_matches('/').into();
+    Ok(Parts { engine, notices, public_url, tasks })
 }
 
 /// Frequency caps, and the task that keeps them in Redis, where the configuration names one.

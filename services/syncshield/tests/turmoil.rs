@@ -10,21 +10,20 @@
 #[allow(dead_code)] // the other simulation uses the rest
 #[path = "sim/disk.rs"]
 mod disk;
+#[path = "sim/net.rs"]
+mod net;
 #[allow(dead_code)]
 #[path = "sim/rng.rs"]
 mod rng;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use disk::{End, Fault, SimDisk};
-use hyper_util::rt::TokioIo;
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf;
 use kiki::pb::syncshield::v1::record_item::Body;
@@ -36,9 +35,7 @@ use rng::Rng;
 use syncshield::Error;
 use syncshield::audit::{self, Report};
 use syncshield::store::{Log, Paths};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Server};
 
 const LOG: &str = "sim.local/log";
@@ -51,32 +48,6 @@ const SEEDS: u64 = 40;
 const FAULTY: u64 = 400;
 
 type Client = SyncShieldServiceClient<Channel>;
-
-/// A connection as tonic takes it.
-struct Connection(turmoil::net::TcpStream);
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
 
 fn key() -> SigningKey {
     SigningKey::new(LOG, &[7; 32]).unwrap()
@@ -109,27 +80,12 @@ async fn shield(disk: SimDisk, mut rng: Rng) -> turmoil::Result {
     let config = syncshield::Config::new("/sim", LOG);
     let routes = syncshield::routes(&log, &config, CancellationToken::new());
     let listener = turmoil::net::TcpListener::bind("0.0.0.0:50053").await?;
-    let incoming = async_stream(listener);
-    Server::builder().add_routes(routes).serve_with_incoming(incoming).await?;
+    Server::builder().add_routes(routes).serve_with_incoming(net::incoming(listener)).await?;
     Ok(())
 }
 
-fn async_stream(listener: turmoil::net::TcpListener) -> impl tokio_stream::Stream<Item = io::Result<Connection>> {
-    let (send, accepted) = tokio::sync::mpsc::channel(16);
-    tokio::spawn(async move {
-        while let Ok((connection, _)) = listener.accept().await {
-            if send.send(Ok(Connection(connection))).await.is_err() {
-                break;
-            }
-        }
-    });
-    tokio_stream::wrappers::ReceiverStream::new(accepted)
-}
-
 fn client() -> Client {
-    let connect =
-        |_: tonic::codegen::http::Uri| async { Ok::<_, io::Error>(TokioIo::new(turmoil::net::TcpStream::connect("shield:50053").await?)) };
-    Client::new(Endpoint::from_static("http://shield:50053").connect_with_connector_lazy(tower::service_fn(connect)))
+    Client::new(net::channel(Endpoint::from_static("http://shield:50053"), "shield:50053"))
 }
 
 /// Asks until there is an answer, over a new connection each time that there was none.
