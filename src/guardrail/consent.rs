@@ -1,4 +1,4 @@
-//! What a request says of the law, as the signals that rules can refuse.
+//! What a request says of the law and of where it comes from, as the signals that rules can refuse.
 //!
 //! Of a TCF string (version 2) the purposes' consents are read; of a US privacy string the opt-out of sale. A string that
 //! cannot be read counts as none. Deliberately not here: vendor consents, publisher restrictions and GPP's sections.
@@ -21,6 +21,10 @@ pub struct Regulations<'a> {
     pub us_privacy: Option<&'a str>,
     /// The IAB's global privacy string.
     pub gpp: Option<&'a str>,
+    /// A bid has to say whose ad it is (Digital Services Act).
+    pub dsa_required: bool,
+    /// Whether the supply chain is complete; none where there is no chain.
+    pub chain_complete: Option<bool>,
 }
 
 /// A bit for each signal of the request: bit n is the enum value n.
@@ -36,6 +40,9 @@ pub fn signals(regulations: &Regulations<'_>) -> u32 {
         (Signal::TcfRefused, gdpr && purposes.is_some_and(|purposes| purposes & 0b1111 != 0b1111)),
         (Signal::UsOptOut, opted_out),
         (Signal::Gpp, regulations.gpp.is_some_and(|text| !text.is_empty())),
+        (Signal::DsaRequired, regulations.dsa_required),
+        (Signal::SupplyChainMissing, regulations.chain_complete.is_none()),
+        (Signal::SupplyChainIncomplete, regulations.chain_complete == Some(false)),
     ];
     found.iter().filter(|(_, is)| *is).fold(0, |bits, (signal, _)| bits | 1 << (*signal as u32))
 }
@@ -62,8 +69,9 @@ mod tests {
         format!("{}.rest", URL_SAFE_NO_PAD.encode(core))
     }
 
+    /// With a complete supply chain, so that nothing is said of that.
     fn of(regulations: Regulations<'_>) -> Vec<Signal> {
-        let bits = signals(&regulations);
+        let bits = signals(&Regulations { chain_complete: regulations.chain_complete.or(Some(true)), ..regulations });
         (0..32).filter(|bit| bits & 1 << bit != 0).filter_map(|bit| Signal::try_from(bit).ok()).collect()
     }
 
@@ -92,5 +100,12 @@ mod tests {
         assert_eq!(of(Regulations { coppa: true, ..Default::default() }), [Signal::Coppa]);
         assert_eq!(of(Regulations { us_privacy: Some("1YYN"), gpp: Some("DBAA"), ..Default::default() }), [Signal::UsOptOut, Signal::Gpp]);
         assert_eq!(of(Regulations { us_privacy: Some("1YNN"), gpp: Some(""), ..Default::default() }), []);
+    }
+
+    #[test]
+    fn disclosure_and_supply_chain_are_seen() {
+        assert_eq!(of(Regulations { dsa_required: true, ..Default::default() }), [Signal::DsaRequired]);
+        assert_eq!(of(Regulations { chain_complete: Some(false), ..Default::default() }), [Signal::SupplyChainIncomplete]);
+        assert_eq!(signals(&Regulations::default()), 1 << (Signal::SupplyChainMissing as u32));
     }
 }

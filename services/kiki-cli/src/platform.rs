@@ -67,6 +67,8 @@ pub struct PlatformConfig {
     pub platforms: Vec<String>,
     /// Exchanges that settle on the win notice.
     pub settle_on_win: Vec<String>,
+    /// Exchanges that are told why there is no bid.
+    pub no_bid_reasons: Vec<String>,
     /// Name of SyncFlow's instance; random where there is none.
     pub holder: Option<String>,
     /// File of the log's last signed size; in the data folder where there is none.
@@ -91,6 +93,7 @@ impl PlatformConfig {
             lease_ttl_secs: 60,
             platforms: Vec::new(),
             settle_on_win: Vec::new(),
+            no_bid_reasons: Vec::new(),
             holder: None,
             signed_size: None,
             model: None,
@@ -267,6 +270,7 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         public_url: endpoints.flow_http.clone(),
         platforms: config.platforms.clone(),
         settle_on_win: config.settle_on_win.clone(),
+        no_bid_reasons: config.no_bid_reasons.clone(),
         notice_window_secs: NOTICE_WINDOW_SECS,
         frequency: None, // one process counts for itself
         frequency_budget_ms: 5,

@@ -26,6 +26,9 @@ pub struct Args {
     /// An exchange that settles on the win notice. May be repeated.
     #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
     pub settle_on_win: Vec<String>,
+    /// An exchange that is told why there is no bid: 200 with `nbr` in place of 204. May be repeated.
+    #[arg(long, env = "KIKI_NO_BID_REASONS", value_delimiter = ',')]
+    pub no_bid_reasons: Vec<String>,
     /// File of the log's last signed size; default: `signed-size` in the data folder. Best on another disk.
     #[arg(long, env = "KIKI_SIGNED_SIZE")]
     pub signed_size: Option<PathBuf>,
@@ -50,6 +53,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         lease_ttl_secs: args.lease_ttl_secs,
         platforms: args.platforms,
         settle_on_win: args.settle_on_win,
+        no_bid_reasons: args.no_bid_reasons,
         signed_size: args.signed_size,
         model: args.model,
         states: args.states,

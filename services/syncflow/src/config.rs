@@ -35,6 +35,9 @@ pub struct Config {
     /// Exchanges that send no billing notice: the win notice settles.
     #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
     pub settle_on_win: Vec<String>,
+    /// Exchanges that are told why there is no bid: 200 with OpenRTB's `nbr` in place of 204.
+    #[arg(long, env = "KIKI_NO_BID_REASONS", value_delimiter = ',')]
+    pub no_bid_reasons: Vec<String>,
     /// How long after a bid its notices are taken, seconds.
     #[arg(long, env = "KIKI_NOTICE_WINDOW_SECS", default_value_t = 604_800)]
     pub notice_window_secs: u64,
@@ -118,6 +121,7 @@ pub fn surges(config: &Config, exchanges: &Exchanges) -> Result<BTreeMap<String,
 pub struct Exchanges {
     platforms: std::collections::HashMap<String, String>,
     settle_on_win: std::collections::HashSet<String>,
+    no_bid_reasons: std::collections::HashSet<String>,
 }
 
 impl Exchanges {
@@ -133,9 +137,11 @@ impl Exchanges {
             let platform = PlatformId::parse(platform).map_err(|error| error.to_string())?;
             exchanges.platforms.insert(exchange.as_str().to_owned(), platform.as_str().to_owned());
         }
-        for exchange in &config.settle_on_win {
-            let exchange = ExchangeId::parse(exchange).map_err(|error| error.to_string())?;
-            exchanges.settle_on_win.insert(exchange.as_str().to_owned());
+        for (named, set) in [(&config.settle_on_win, &mut exchanges.settle_on_win), (&config.no_bid_reasons, &mut exchanges.no_bid_reasons)]
+        {
+            for exchange in named {
+                set.insert(ExchangeId::parse(exchange).map_err(|error| error.to_string())?.as_str().to_owned());
+            }
         }
         Ok(exchanges)
     }
@@ -150,6 +156,12 @@ impl Exchanges {
     #[must_use]
     pub fn named_platforms(&self) -> std::collections::BTreeSet<&str> {
         self.platforms.values().map(String::as_str).collect()
+    }
+
+    /// Whether it is told why there is no bid.
+    #[must_use]
+    pub fn wants_reasons(&self, exchange: &str) -> bool {
+        self.no_bid_reasons.contains(exchange)
     }
 
     /// Whether its win notice is the one that charges.

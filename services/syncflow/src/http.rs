@@ -2,7 +2,7 @@
 //!
 //! | request | answers |
 //! |---|---|
-//! | `POST /openrtb2/{exchange}`, JSON or protobuf ([`format`]), gzip or not | 200 with bids in the same format; 204 with `x-kiki-no-bid` (a reason) and `x-kiki-no-bid-detail`; 400, 415 |
+//! | `POST /openrtb2/{exchange}`, JSON or protobuf ([`format`]), gzip or not | 200 with bids in the same format, or with `nbr` where the exchange wants reasons; 204 with `x-kiki-no-bid` (a reason) and `x-kiki-no-bid-detail`; 400, 415 |
 //! | `GET` or `POST /notice/{win,bill,loss}?r=&price=&loss=&min=` | 200, 400, 409 against an earlier one, 410 past the deadline, 503 to be sent again |
 //! | `GET /click?r=&to=` | 302 to the landing page with `kiki_receipt`, 400, 404 |
 

@@ -11,7 +11,17 @@ use super::eval::{Arithmetic, Bool, Compare, How, Int, Text, Texts};
 /// What a bid says of itself.
 const NAMES: &str = "client, campaign, platform, currency, country, categories, places, signals, cpm_micros, predicted_ltv_micros";
 /// Names of `leaf::Signal` as documents write them, by their values.
-const SIGNALS: [(&str, u32); 6] = [("coppa", 1), ("gdpr", 2), ("tcf_missing", 3), ("tcf_refused", 4), ("us_opt_out", 5), ("gpp", 6)];
+const SIGNALS: [(&str, u32); 9] = [
+    ("coppa", 1),
+    ("gdpr", 2),
+    ("tcf_missing", 3),
+    ("tcf_refused", 4),
+    ("us_opt_out", 5),
+    ("gpp", 6),
+    ("dsa_required", 7),
+    ("supply_chain_missing", 8),
+    ("supply_chain_incomplete", 9),
+];
 
 /// What is wrong, and with which node.
 #[derive(Debug)]

@@ -131,6 +131,9 @@ enum Signal {
     TcfRefused,
     UsOptOut,
     Gpp,
+    DsaRequired,
+    SupplyChainMissing,
+    SupplyChainIncomplete,
 }
 
 /// Reads a document's file.
@@ -273,6 +276,9 @@ impl Consent {
             Signal::TcfRefused => leaf::Signal::TcfRefused,
             Signal::UsOptOut => leaf::Signal::UsOptOut,
             Signal::Gpp => leaf::Signal::Gpp,
+            Signal::DsaRequired => leaf::Signal::DsaRequired,
+            Signal::SupplyChainMissing => leaf::Signal::SupplyChainMissing,
+            Signal::SupplyChainIncomplete => leaf::Signal::SupplyChainIncomplete,
         };
         leaf::Consent { refuse: self.refuse.into_iter().map(|one| signal(one).into()).collect() }
     }

@@ -234,6 +234,7 @@ impl Client {
                 duration_seconds: seconds,
                 markup,
                 click_url: format!("https://shop.{}/landing", self.domain),
+                disclosure: None,
             }
         };
         let domain = self.domain;

@@ -3,7 +3,7 @@
 use kiki::leaf;
 
 use super::click;
-use super::openrtb::{AssetKind, MarkupType, Size};
+use super::openrtb::{AssetKind, Dsa, MarkupType, Size};
 
 /// Replaced in markup by the address that a click opens.
 pub const CLICK_MACRO: &str = "${KIKI_CLICK}";
@@ -37,6 +37,8 @@ pub struct Creative {
     pub mimes: Vec<String>,
     /// Native assets by id and kind.
     pub assets: Vec<(i64, AssetKind)>,
+    /// Whose ad it is and who pays, if that may be told.
+    pub disclosure: Option<leaf::Disclosure>,
 }
 
 impl Creative {
@@ -54,6 +56,7 @@ impl Creative {
             secure: !creative.markup.contains("http://"),
             mimes: mimes(&creative.markup),
             assets: assets(&creative.markup),
+            disclosure: creative.disclosure.clone(),
             markup: creative.markup.split(CLICK_MACRO).map(str::to_owned).collect(),
             click_url: creative.click_url.clone(),
             click_to: click::encode(&creative.click_url),
@@ -64,6 +67,12 @@ impl Creative {
     #[must_use]
     pub fn render(&self, click: &str) -> String {
         self.markup.join(click)
+    }
+
+    /// What a request is told of whose ad it is, where it asks for that and either the publisher or the markup shows it.
+    #[must_use]
+    pub fn disclosed(&self, dsa: Dsa) -> Option<&leaf::Disclosure> {
+        self.disclosure.as_ref().filter(|disclosure| dsa.takes(disclosure.rendered))
     }
 
     /// What the markup is, in OpenRTB's list.

@@ -34,11 +34,11 @@ mod tape;
 
 use std::borrow::Cow;
 
-pub use channel::{Channel, ChannelKind, Device, Regs};
+pub use channel::{Channel, ChannelKind, Device, Dsa, Regs};
 pub use decimal::{from_micros, micros_exact};
 pub use imp::{Banner, Deal, Imp, Media, Size};
 pub use native::{AssetKind, Native};
-pub use response::{Bid, BidResponse, MarkupType, SeatBid};
+pub use response::{Bid, BidExt, BidResponse, Disclosed, MarkupType, NoBid, SeatBid};
 
 use node::Node;
 use tape::Tape;

@@ -4,7 +4,7 @@ use kiki::guardrail;
 use kiki::money::Nanos;
 use sha2::{Digest as _, Sha256};
 
-use super::openrtb::{BidRequest, Imp, Media, Native, Size};
+use super::openrtb::{BidRequest, Dsa, Imp, Media, Native, Size};
 
 /// What may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +62,10 @@ pub struct Opportunity {
     pub placement: String,
     /// The exchange is testing and bills nothing.
     pub test: bool,
-    /// What the law says about this user: a bit for each `leaf::Signal`.
+    /// What the request says of the law and of where it comes from: a bit for each `leaf::Signal`.
     pub signals: u32,
+    /// What is to be told of whose ad it is.
+    pub dsa: Dsa,
 }
 
 /// The opportunity's idempotency key.
@@ -116,6 +118,7 @@ impl Opportunity {
             placement: imp.placement.to_owned(),
             test: request.test,
             signals: guardrail::signals(&request.regs.regulations()),
+            dsa: request.regs.dsa,
         }
     }
 }

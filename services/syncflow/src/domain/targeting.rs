@@ -133,6 +133,7 @@ impl Campaign {
         self.creatives.iter().find(|creative| {
             !creative.blocked(opportunity)
                 && (creative.secure || !opportunity.secure)
+                && (creative.disclosed(opportunity.dsa).is_some() || !opportunity.dsa.is_required())
                 && opportunity.shapes.iter().any(|shape| creative.fits(shape))
         })
     }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use kiki::pb::openrtb::v2 as pb;
 use prost::Message as _;
 
-use crate::domain::openrtb::{self, BidResponse, Document, Malformed, from_micros};
+use crate::domain::openrtb::{self, BidResponse, Document, Malformed, NoBid, from_micros};
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,17 @@ impl Format {
         }
     }
 
+    /// A reason in place of bids.
+    pub(super) fn no_bid(self, NoBid { id, nbr }: NoBid) -> Response {
+        match self {
+            Self::Json => Json(NoBid { id, nbr }).into_response(),
+            Self::Protobuf => {
+                let message = pb::BidResponse { id, nbr: Some(nbr), ..Default::default() };
+                ([(header::CONTENT_TYPE, PROTOBUF)], message.encode_to_vec()).into_response()
+            }
+        }
+    }
+
     pub(super) fn write(self, response: BidResponse) -> Response {
         match self {
             Self::Json => Json(response).into_response(),
@@ -56,7 +67,7 @@ impl Format {
 fn message(response: BidResponse) -> pb::BidResponse {
     let BidResponse { id, cur, seatbid } = response;
     let seat = |seat: openrtb::SeatBid| pb::SeatBid { bid: seat.bid.into_iter().map(bid).collect(), seat: seat.seat };
-    pb::BidResponse { id, seatbid: seatbid.into_iter().map(seat).collect(), cur }
+    pb::BidResponse { id, seatbid: seatbid.into_iter().map(seat).collect(), cur, nbr: None }
 }
 
 fn bid(bid: openrtb::Bid) -> pb::Bid {
@@ -78,6 +89,9 @@ fn bid(bid: openrtb::Bid) -> pb::Bid {
         lurl: bid.lurl,
         dur: bid.dur.and_then(whole),
         mtype: Some(bid.mtype as i32),
+        ext: bid.ext.map(|openrtb::BidExt { dsa: openrtb::Disclosed { behalf, paid, adrender } }| pb::BidExt {
+            dsa: Some(pb::DsaResponse { behalf, paid, adrender: adrender == 1 }),
+        }),
     }
 }
 

@@ -10,12 +10,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kiki::ids;
+use kiki::leaf::Disclosure;
 use tokio::time::Instant;
 
 use super::format::Format;
 use super::{Web, malformed};
 use crate::domain::click;
-use crate::domain::openrtb::{self, BidRequest, BidResponse, Malformed, SeatBid};
+use crate::domain::openrtb::{self, BidExt, BidRequest, BidResponse, Disclosed, Dsa, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
 use crate::engine::{Answer, Bid, Reason};
 use crate::load::Places;
@@ -78,7 +79,8 @@ async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: 
     let platform = engine.exchanges.platform(exchange).to_owned();
     let mut currency: Option<String> = None;
     let mut bids: Vec<(&str, Arc<Answer>)> = Vec::new();
-    let mut why = request.set_aside.first().map(|fault| (Reason::NoMatch, fault.to_string()));
+    let fault = request.set_aside.first();
+    let mut why = fault.map(|fault| NoBid { code: INVALID_REQUEST, ..NoBid::of(Reason::NoMatch, fault.to_string()) });
     let imps = std::mem::take(&mut request.imps);
     let none = imps.is_empty();
     for imp in imps {
@@ -89,7 +91,7 @@ async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: 
         }
         let answer = engine.bid(opportunity, deadline).await.answer;
         match &*answer {
-            Answer::NoBid(reason, detail) => why = why.or_else(|| Some((*reason, detail.clone()))),
+            Answer::NoBid(reason, detail) => why = why.or_else(|| Some(NoBid::of(*reason, detail.clone()))),
             Answer::Bid(bid) => {
                 currency.get_or_insert_with(|| bid.campaign.currency.code().to_owned());
                 bids.push((imp_id, answer));
@@ -98,12 +100,14 @@ async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: 
     }
     let encoding = Instant::now();
     let response = match currency {
-        Some(cur) => format.write(BidResponse { id: request.id.to_owned(), cur, seatbid: seats(web, &bids) }),
+        Some(cur) => format.write(BidResponse { id: request.id.to_owned(), cur, seatbid: seats(web, &bids, request.regs.dsa) }),
         None => {
             if none {
                 engine.metrics.no_bids.with_label_values(&[Reason::NoMatch.as_str()]).inc(); // nobody else saw it
             }
-            no_bid(why.unwrap_or((Reason::NoMatch, String::new())))
+            let why = why.unwrap_or_else(|| NoBid::of(Reason::NoMatch, String::new()));
+            let body = engine.exchanges.wants_reasons(exchange).then(|| openrtb::NoBid { id: request.id.to_owned(), nbr: why.code });
+            no_bid(why, body.map(|body| format.no_bid(body)))
         }
     };
     engine.metrics.stages.encoded(&deadline, encoding);
@@ -112,11 +116,11 @@ async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: 
 }
 
 /// The bids by client.
-fn seats(web: &Web, bids: &[(&str, Arc<Answer>)]) -> Vec<SeatBid> {
+fn seats(web: &Web, bids: &[(&str, Arc<Answer>)], dsa: Dsa) -> Vec<SeatBid> {
     let mut seats: Vec<SeatBid> = Vec::new();
     for (imp_id, answer) in bids {
         let Answer::Bid(bid) = &**answer else { continue };
-        let (client, bid) = (&bid.campaign.client, render(web, imp_id, bid));
+        let (client, bid) = (&bid.campaign.client, render(web, imp_id, bid, dsa));
         match seats.iter_mut().find(|seat| seat.seat == *client) {
             Some(seat) => seat.bid.push(bid),
             None => seats.push(SeatBid { seat: client.clone(), bid: vec![bid] }),
@@ -125,7 +129,7 @@ fn seats(web: &Web, bids: &[(&str, Arc<Answer>)]) -> Vec<SeatBid> {
     seats
 }
 
-fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {
+fn render(web: &Web, imp_id: &str, bid: &Bid, dsa: Dsa) -> openrtb::Bid {
     let Bid { campaign, creative, .. } = bid;
     let sized = |pixels: u32| Some(pixels).filter(|pixels| *pixels > 0);
     let [receipt, click] = web.engine.receipts(bid);
@@ -148,11 +152,44 @@ fn render(web: &Web, imp_id: &str, bid: &Bid) -> openrtb::Bid {
         lurl: notice("loss", "&loss=${AUCTION_LOSS}"),
         exp: EXPIRES_S,
         mtype: creative.markup_type(),
+        ext: creative.disclosed(dsa).map(disclosed),
     }
 }
 
-fn no_bid((reason, detail): (Reason, String)) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
+fn disclosed(disclosure: &Disclosure) -> BidExt {
+    let Disclosure { behalf, paid, rendered } = disclosure.clone();
+    BidExt { dsa: Disclosed { behalf, paid, adrender: u8::from(rendered) } }
+}
+
+/// Why nothing was bid.
+struct NoBid {
+    reason: Reason,
+    detail: String,
+    /// `nbr`.
+    code: i32,
+}
+
+/// Numbers of OpenRTB 3.0's list No-Bid Reason Codes (`OpenRTB v3.0 FINAL.md`, "List: No-Bid Reason Codes").
+const UNKNOWN: i32 = 0;
+const TECHNICAL_ERROR: i32 = 1;
+const INVALID_REQUEST: i32 = 2;
+const INSUFFICIENT_TIME: i32 = 15;
+
+impl NoBid {
+    /// That list has no number for a budget, a price or a rule of our own.
+    fn of(reason: Reason, detail: String) -> Self {
+        let code = match reason {
+            Reason::NotReady | Reason::Platform => TECHNICAL_ERROR,
+            Reason::Deadline => INSUFFICIENT_TIME,
+            Reason::NoMatch | Reason::BelowFloor | Reason::Policy | Reason::Budget | Reason::Test => UNKNOWN,
+        };
+        Self { reason, detail, code }
+    }
+}
+
+/// 204, or the body that the exchange asks for; either way with what is for people in its head.
+fn no_bid(NoBid { reason, detail, .. }: NoBid, body: Option<Response>) -> Response {
+    let mut response = body.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response());
     response.headers_mut().insert("x-kiki-no-bid", HeaderValue::from_static(reason.as_str()));
     let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
     let detail: String = detail.chars().filter(printable).take(MAX_DETAIL).collect();

@@ -4,9 +4,12 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use kiki::leaf;
 use kiki::pb::openrtb::v2 as openrtb;
 use prost::Message as _;
+use serde_json::json;
 
+use crate::fakes::Manner;
 use crate::world::*;
 
 const PLENTY: i64 = 64_000_000_000;
@@ -72,5 +75,54 @@ async fn a_request_may_be_gzipped_and_so_may_its_answer() {
     }
     let (refused, _) = world.post_bytes(BIDS, &["content-encoding: br"], b"x").await;
     assert_eq!(refused.status, 415);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_exchange_that_wants_to_know_is_told_why_there_is_no_bid() {
+    let world = World::new(PLENTY).await;
+    let mut small = request("n1");
+    small["imp"][0]["banner"] = json!({"w": 1, "h": 1});
+    let answer = world.post("/openrtb2/x2", &small).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"id": "n1", "nbr": 0})));
+    assert_eq!(answer.header("x-kiki-no-bid"), Some("NO_MATCH"));
+    let mut both = request("n2");
+    both["app"] = json!({});
+    assert_eq!(world.post("/openrtb2/x2", &both).await.json(), json!({"id": "n2", "nbr": 2}));
+    let mut late = request("n3");
+    late["tmax"] = json!(1); // less than the network takes
+    assert_eq!(world.post("/openrtb2/x2", &late).await.json(), json!({"id": "n3", "nbr": 15}));
+    let message = openrtb::BidRequest { test: Some(true), ..banner("n4") }.encode_to_vec();
+    let (answer, found) = world.post_bytes("/openrtb2/x2", &["content-type: application/x-protobuf"], &message).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/x-protobuf")));
+    let expected = openrtb::BidResponse { id: "n4".into(), nbr: Some(0), ..Default::default() };
+    assert_eq!(openrtb::BidResponse::decode(&*found).unwrap(), expected);
+    assert_eq!(world.post("/openrtb2/x1", &small).await.status, 204, "others are not");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn whose_ad_it_is_is_told_where_an_exchange_asks() {
+    let world = World::bare(PLENTY, Manner::Answers(prediction())).await;
+    let mut campaign = campaign();
+    let disclosure = leaf::Disclosure { behalf: "Acme".into(), paid: "Acme Holding".into(), rendered: true };
+    campaign.creatives[0].disclosure = Some(disclosure);
+    world.open(vec![client_campaign(campaign)]).await;
+    let mut asks = request("d1");
+    asks["regs"] = json!({"ext": {"dsa": {"dsarequired": 3, "pubrender": 0}}});
+    let told = json!({"dsa": {"behalf": "Acme", "paid": "Acme Holding", "adrender": 1}});
+    assert_eq!(world.post(BIDS, &asks).await.json()["seatbid"][0]["bid"][0]["ext"], told);
+    asks["id"] = json!("d2");
+    asks["regs"]["ext"]["dsa"]["pubrender"] = json!(2);
+    let both = world.post(BIDS, &asks).await;
+    assert_eq!((both.status, both.header("x-kiki-no-bid")), (204, Some("NO_MATCH")), "it would be shown twice");
+    assert!(world.won("d3").await.get("ext").is_none(), "nobody asked");
+    let dsa = openrtb::DsaRequest { dsarequired: Some(1), pubrender: None };
+    let regs = openrtb::Regs { ext: Some(openrtb::RegsExt { dsa: Some(dsa), ..Default::default() }), ..Default::default() };
+    let message = openrtb::BidRequest { regs: Some(regs), ..banner("d4") }.encode_to_vec();
+    let (_, found) = world.post_bytes(BIDS, &["content-type: application/x-protobuf"], &message).await;
+    let bid = openrtb::BidResponse::decode(&*found).unwrap().seatbid.remove(0).bid.remove(0);
+    let told = openrtb::DsaResponse { behalf: "Acme".into(), paid: "Acme Holding".into(), adrender: true };
+    assert_eq!(bid.ext.unwrap().dsa, Some(told));
     world.stop().await;
 }

@@ -133,6 +133,7 @@ impl World {
             public_url: "http://flow.example/".into(),
             platforms: vec!["x1=tradedesk".into()],
             settle_on_win: vec!["x2".into()],
+            no_bid_reasons: vec!["x2".into()],
             notice_window_secs: 3_600,
             frequency,
             frequency_budget_ms: 1_500, // a busy machine is no Redis that is gone

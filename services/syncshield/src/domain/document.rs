@@ -7,6 +7,8 @@ use kiki::money::Currency;
 
 use super::refusal::Refusal;
 
+/// Characters of the names in a disclosure.
+const MAX_DISCLOSED: usize = 100;
 /// Creatives of one campaign: a leaf has 64 KiB, a creative with its markup about 1 KiB.
 const MAX_CREATIVES: usize = 64;
 /// Entries of a campaign's lists.
@@ -77,8 +79,21 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
         if creative.adomain.is_empty() {
             return Err(Refusal::field(field("adomain"), "exchanges want at least one advertiser domain"));
         }
+        if let Some(disclosure) = &creative.disclosure {
+            for (name, text) in [("disclosure.behalf", &disclosure.behalf), ("disclosure.paid", &disclosure.paid)] {
+                named(text).map_err(|problem| Refusal::field(field(name), problem))?;
+            }
+        }
     }
     Ok(())
+}
+
+/// A name as the IAB's DSA Transparency limits it.
+fn named(text: &str) -> Result<(), String> {
+    match text.chars().count() {
+        1..=MAX_DISCLOSED => Ok(()),
+        characters => Err(format!("has {characters} characters; 1 to {MAX_DISCLOSED} are taken")),
+    }
 }
 
 /// A daily budget alone can be spread over a day.
@@ -283,6 +298,27 @@ mod tests {
         let error = targeting(["DEU"], ["FR"]).expect_err("two letters").to_string();
         assert!(error.contains("campaign.targeting.blocked_countries[0]") && error.contains("did you mean FRA?"), "{error}");
         assert!(targeting(["De"], ["FRA"]).is_err());
+    }
+
+    #[test]
+    fn a_disclosure_names_both_and_neither_at_length() {
+        let disclosed = |behalf: &str, paid: &str| {
+            let disclosure = leaf::Disclosure { behalf: behalf.into(), paid: paid.into(), rendered: false };
+            let creative = leaf::Creative {
+                creative: "b".into(),
+                format: leaf::CreativeFormat::Banner.into(),
+                adomain: vec!["acme.example".into()],
+                disclosure: Some(disclosure),
+                ..Default::default()
+            };
+            let (campaign, currency, zone) = ("c".into(), "USD".into(), "UTC".into());
+            let campaign = leaf::Campaign { campaign, currency, zone, target_roas_ppm: 1, creatives: vec![creative], ..Default::default() };
+            check_campaign(&campaign).map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(disclosed("Acme", &"\u{e9}".repeat(100)), Ok(()));
+        let error = disclosed("Acme", "").expect_err("nobody paid");
+        assert!(error.contains("campaign.creatives[0].disclosure.paid") && error.contains("has 0 characters"), "{error}");
+        assert!(disclosed(&"x".repeat(101), "Acme").expect_err("too long").contains("disclosure.behalf"));
     }
 
     #[test]

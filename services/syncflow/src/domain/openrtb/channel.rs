@@ -56,13 +56,49 @@ pub struct Regs<'t> {
     pub gpp: Option<&'t str>,
     /// The user's TCF consent string.
     pub consent: Option<&'t str>,
+    /// What is to be told of whose ad it is.
+    pub dsa: Dsa,
+    /// Whether the supply chain is complete; none where there is no chain.
+    pub chain_complete: Option<bool>,
+}
+
+/// What a request asks to be told of whose ad it is: the IAB Tech Lab's extension DSA Transparency
+/// (`extensions/community_extensions/dsa_transparency.md` of its OpenRTB repository).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dsa {
+    /// 0: nothing, 1: it may be told, 2 and 3: a bid that does not is not taken.
+    pub required: u32,
+    /// Whether the publisher shows it to the user: 0 cannot, 1 could, 2 will. None where the request does not say.
+    pub publisher_renders: Option<u32>,
+}
+
+impl Dsa {
+    /// Whether a bid has to tell.
+    #[must_use]
+    pub const fn is_required(self) -> bool {
+        self.required >= 2
+    }
+
+    /// Whether it is told with an ad that shows it itself, or that does not: it has to be shown, and once.
+    #[must_use]
+    pub fn takes(self, ad_renders: bool) -> bool {
+        self.required > 0 && self.publisher_renders != Some(if ad_renders { 2 } else { 0 })
+    }
 }
 
 impl Regs<'_> {
     /// As the guardrails take it.
     #[must_use]
     pub fn regulations(&self) -> kiki::guardrail::Regulations<'_> {
-        kiki::guardrail::Regulations { coppa: self.coppa, gdpr: self.gdpr, tcf: self.consent, us_privacy: self.us_privacy, gpp: self.gpp }
+        kiki::guardrail::Regulations {
+            coppa: self.coppa,
+            gdpr: self.gdpr,
+            tcf: self.consent,
+            us_privacy: self.us_privacy,
+            gpp: self.gpp,
+            dsa_required: self.dsa.is_required(),
+            chain_complete: self.chain_complete,
+        }
     }
 }
 
@@ -111,6 +147,10 @@ pub(super) fn regs<'t>(root: &Node<'_, 't>) -> Result<Regs<'t>, Malformed> {
             found.gdpr = found.gdpr.or(place.flag("gdpr")?);
             found.us_privacy = found.us_privacy.or(place.text("us_privacy")?);
             found.gpp = found.gpp.or(place.text("gpp")?);
+            if let Some(dsa) = place.object("dsa")? {
+                found.dsa.required = found.dsa.required.max(dsa.count("dsarequired")?.unwrap_or(0));
+                found.dsa.publisher_renders = found.dsa.publisher_renders.or(dsa.count("pubrender")?);
+            }
         }
     }
     if let Some(user) = root.object("user")? {
@@ -118,7 +158,20 @@ pub(super) fn regs<'t>(root: &Node<'_, 't>) -> Result<Regs<'t>, Malformed> {
             found.consent = found.consent.or(place.text("consent")?);
         }
     }
+    found.chain_complete = chain_complete(root)?;
     Ok(found)
+}
+
+/// `source.schain.complete`, or where 2.5 had it. A chain that does not say is not complete.
+fn chain_complete(root: &Node<'_, '_>) -> Result<Option<bool>, Malformed> {
+    let Some(source) = root.object("source")? else { return Ok(None) };
+    let ext = source.ext();
+    for place in [Some(&source), ext.as_ref()].into_iter().flatten() {
+        if let Some(chain) = place.object("schain")? {
+            return Ok(Some(chain.flag("complete")?.unwrap_or(false)));
+        }
+    }
+    Ok(None)
 }
 
 /// Who would see the ad: the buyer's id for them, else the exchange's, else the device's.

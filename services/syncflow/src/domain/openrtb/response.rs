@@ -80,6 +80,36 @@ pub struct Bid {
     pub exp: u32,
     /// What the markup is.
     pub mtype: MarkupType,
+    /// What extensions of the standard have of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ext: Option<BidExt>,
+}
+
+/// Extensions of a bid.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BidExt {
+    /// Whose ad it is.
+    pub dsa: Disclosed,
+}
+
+/// Whose ad it is, as DSA Transparency has it. By which parameters users were chosen (`transparency`) is not told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Disclosed {
+    /// On whose behalf it is shown.
+    pub behalf: String,
+    /// Who paid for it.
+    pub paid: String,
+    /// 1: the markup shows it.
+    pub adrender: u8,
+}
+
+/// The answer to a request that is not bid on, for exchanges that want to know why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NoBid {
+    /// The request's id.
+    pub id: String,
+    /// The reason's number in OpenRTB 3.0's list No-Bid Reason Codes, to which 2.6 refers.
+    pub nbr: i32,
 }
 
 /// A JSON number with exactly the digits of the price: built from text, never from a float.

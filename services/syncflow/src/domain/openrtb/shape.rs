@@ -87,8 +87,15 @@ static BID_REQUEST: Shape = shape(&[
     flag(15, "test"),
     many(text(16, "bapp")),
     many(text(17, "bseat")),
+    object(19, "source", &SOURCE),
     object(22, "dooh", &DOOH),
 ]);
+
+static SOURCE: Shape = shape(&[object(4, "schain", &SUPPLY_CHAIN), object(99, "ext", &SOURCE_EXT)]);
+
+static SOURCE_EXT: Shape = shape(&[object(1, "schain", &SUPPLY_CHAIN)]);
+
+static SUPPLY_CHAIN: Shape = shape(&[flag(1, "complete")]);
 
 static IMP: Shape = shape(&[
     text(1, "id"),
@@ -192,9 +199,18 @@ static USER: Shape = shape(&[text(1, "id"), text(2, "buyeruid"), text(10, "conse
 
 static USER_EXT: Shape = shape(&[text(1, "consent")]);
 
-static REGS: Shape = shape(&[flag(1, "coppa"), text(2, "gpp"), flag(4, "gdpr"), text(5, "us_privacy"), object(99, "ext", &REGS_EXT)]);
+static REGS: Shape = shape(&[
+    flag(1, "coppa"),
+    text(2, "gpp"),
+    flag(4, "gdpr"),
+    text(5, "us_privacy"),
+    object(99, "ext", &REGS_EXT),
+    object(0, "dsa", &DSA),
+]);
 
-static REGS_EXT: Shape = shape(&[flag(1, "gdpr"), text(2, "us_privacy"), flag(0, "coppa"), text(0, "gpp")]);
+static REGS_EXT: Shape = shape(&[flag(1, "gdpr"), text(2, "us_privacy"), object(4, "dsa", &DSA), flag(0, "coppa"), text(0, "gpp")]);
+
+static DSA: Shape = shape(&[whole(1, "dsarequired"), whole(2, "pubrender")]);
 
 #[cfg(test)]
 mod tests {

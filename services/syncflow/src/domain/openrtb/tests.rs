@@ -99,6 +99,38 @@ fn a_childs_id_and_a_limited_devices_id_are_not_used() {
 }
 
 #[test]
+fn what_is_to_be_disclosed_and_the_supply_chain_are_read_where_either_version_has_them() {
+    let of = |regs: Value, source: Value| {
+        let request = json!({"id": "r", "imp": [{"id": "1", "banner": {}}], "regs": regs, "source": source});
+        let regs = parse(&request).unwrap().regs;
+        (regs.dsa, regs.chain_complete)
+    };
+    let asked = |required, publisher_renders| Dsa { required, publisher_renders };
+    let dsa = json!({"dsarequired": 3, "pubrender": 0, "datatopub": 2, "transparency": [{"domain": "x", "dsaparams": [1]}]});
+    assert_eq!(of(json!({"ext": {"dsa": dsa}}), json!({"schain": {"complete": 1, "nodes": []}})), (asked(3, Some(0)), Some(true)));
+    assert_eq!(of(json!({"dsa": dsa}), json!({"ext": {"schain": {"complete": 0}}})), (asked(3, Some(0)), Some(false)));
+    assert_eq!(of(json!({"ext": {"dsa": {"msq_test": 42}}}), json!({"schain": {}})), (asked(0, None), Some(false)));
+    assert_eq!(of(json!({}), json!({"ext": ""})), (Dsa::default(), None));
+    for (field, regs, source) in [
+        ("regs.ext.dsa", json!({"ext": {"dsa": 3}}), json!({})),
+        ("regs.ext.dsa.dsarequired", json!({"ext": {"dsa": {"dsarequired": -1}}}), json!({})),
+        ("source.schain.complete", json!({}), json!({"schain": {"complete": 7}})),
+    ] {
+        let request = json!({"id": "r", "imp": [{"id": "1", "banner": {}}], "regs": regs, "source": source});
+        assert_eq!(refused_field(&request), field);
+    }
+}
+
+#[test]
+fn a_disclosure_is_shown_once() {
+    let shown = |required, publisher, ad| Dsa { required, publisher_renders: publisher }.takes(ad);
+    assert!(shown(3, Some(0), true) && !shown(3, Some(0), false), "the publisher cannot");
+    assert!(shown(2, Some(1), true) && shown(2, Some(1), false), "the publisher could");
+    assert!(!shown(1, Some(2), true) && shown(1, Some(2), false), "the publisher will");
+    assert!(shown(1, None, true) && !shown(0, None, true));
+}
+
+#[test]
 fn refusals_name_their_field() {
     let banner = json!({"w": 1, "h": 1});
     let cases = [
@@ -216,6 +248,7 @@ fn a_price_is_written_digit_for_digit() {
         lurl: "l".into(),
         exp: 60,
         mtype: MarkupType::Banner,
+        ext: None,
     };
     let response = BidResponse { id: "r".into(), cur: "USD".into(), seatbid: vec![SeatBid { seat: "acme".into(), bid: vec![bid] }] };
     let text = serde_json::to_string(&response).unwrap();

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::domain::openrtb::{AssetKind, Media, Native, Size};
+use crate::domain::openrtb::{AssetKind, Dsa, Media, Native, Size};
 
 fn creative(format: leaf::CreativeFormat) -> leaf::Creative {
     leaf::Creative {
@@ -48,6 +48,23 @@ fn media(mimes: &[&str], min: u32, max: Option<u32>) -> Media {
 #[test]
 fn fits_what_it_wants() {
     assert_eq!(campaign(|_| {}).fits(&opportunity()).unwrap().id, "c1");
+}
+
+#[test]
+fn whose_ad_it_is_has_to_be_told_where_that_is_required() {
+    let silent = campaign(|_| {});
+    let disclosure = |rendered| leaf::Disclosure { behalf: "Acme".into(), paid: "Acme".into(), rendered };
+    let telling = campaign(|campaign| campaign.creatives[0].disclosure = Some(disclosure(false)));
+    let asks = |required, publisher_renders| Opportunity { dsa: Dsa { required, publisher_renders }, ..opportunity() };
+    for (opportunity, silent_fits, telling_fits) in
+        [(asks(1, Some(0)), true, true), (asks(2, None), false, true), (asks(3, Some(2)), false, true), (asks(3, Some(0)), false, false)]
+    {
+        let fits = (silent.fits(&opportunity).is_some(), telling.fits(&opportunity).is_some());
+        assert_eq!(fits, (silent_fits, telling_fits), "{:?}", opportunity.dsa);
+    }
+    let creative = &telling.creatives[0];
+    assert_eq!(creative.disclosed(asks(1, Some(1)).dsa), Some(&disclosure(false)));
+    assert_eq!(creative.disclosed(asks(1, Some(0)).dsa), None, "nobody would show it");
 }
 
 #[test]

@@ -60,7 +60,8 @@ fn the_numbers_are_those_of_the_iab() {
         text(12, "IAB7"),
         text(13, "Bad.example"),
         text(16, "bad.app"),
-        within(14, &[number(4, 1), text(2, "gpp"), within(99, &[text(2, "1YNN")])]),
+        within(14, &[number(4, 1), text(2, "gpp"), within(99, &[text(2, "1YNN"), within(4, &[number(1, 2), number(2, 1)])])]),
+        within(19, &[within(4, &[number(1, 1)])]),
         number(15, 0),
         text(98, "unknown"),
     ];
@@ -70,7 +71,7 @@ fn the_numbers_are_those_of_the_iab() {
         "app": {"domain": "App.example", "cat": ["IAB1"], "bundle": "com.app"},
         "device": {"geo": {"country": "FRA"}, "ifa": "ifa-1", "lmt": 0},
         "user": {"buyeruid": "buyer", "consent": "consent"},
-        "regs": {"gdpr": 1, "gpp": "gpp", "ext": {"us_privacy": "1YNN"}},
+        "regs": {"gdpr": 1, "gpp": "gpp", "ext": {"us_privacy": "1YNN", "dsa": {"dsarequired": 2, "pubrender": 1}}}, "source": {"schain": {"complete": 1}},
         "imp": [{
             "id": "1", "tagid": "top", "banner": {"w": 120, "h": 60}, "bidfloor": 1.5, "bidfloorcur": "eur", "secure": 1,
             "video": {"mimes": ["video/mp4"], "minduration": 5, "maxduration": 30, "w": 64, "h": 48},
