@@ -6,16 +6,22 @@
 
 mod bids;
 mod child;
+mod cores;
 pub(crate) mod customers;
+mod deadlines;
 mod drive;
 mod echo;
 mod machine;
+mod no_content;
+mod openrtb;
 mod postgres;
 mod predict;
 mod raw;
 pub(crate) mod scene;
+mod service_time;
 mod shield;
 mod target;
+mod turns;
 mod value;
 
 use crate::error::Failure;
@@ -40,6 +46,10 @@ pub struct Args {
 enum What {
     /// Bids over gRPC, each counted once its decision is durable.
     Bids(bids::Args),
+    /// Bid requests over HTTP and bids one by one over gRPC, beside hyper that answers 204 and a bare echo.
+    Openrtb(openrtb::Args),
+    /// Answers within an exchange's deadline, at half of saturation and at three times it.
+    Deadlines(deadlines::Args),
     /// Predictions by SyncValue, one by one and in streams.
     Predict(predict::Args),
     /// SyncShield's log, budget and policy, with the raw work on the same disk beside the log.
@@ -47,6 +57,9 @@ enum What {
     /// The bare echo that the others are compared with.
     #[command(hide = true)]
     EchoServer(echo::Args),
+    /// The least that an answer over HTTP costs.
+    #[command(hide = true)]
+    NoContentServer,
     /// SyncValue alone, as its own binary runs it.
     #[command(hide = true)]
     ValueServer(value::Args),
@@ -60,9 +73,12 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let measured = async {
         match args.what {
             What::Bids(args) => bids::run(args).await,
+            What::Openrtb(args) => openrtb::run(args).await,
+            What::Deadlines(args) => deadlines::run(args).await,
             What::Predict(args) => predict::run(args).await,
             What::Shield(args) => shield::run(args).await,
             What::EchoServer(args) => echo::serve(args).await,
+            What::NoContentServer => no_content::serve().await,
             What::ValueServer(args) => value::serve(args).await,
         }
     };

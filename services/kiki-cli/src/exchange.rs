@@ -31,11 +31,14 @@ use crate::out;
 use crate::random::Draws;
 use crate::replay::generate;
 use crate::replay::requests::Requests;
-use auction::{Market, Rule};
+use auction::Rule;
 use drive::{Exchange, Schedule};
 use notice::{Charge, Faults};
-use request::{Format, Template};
 use tally::Tally;
+
+pub(crate) use auction::Market;
+pub use request::Format;
+pub(crate) use request::Template;
 
 /// Requests that the generator makes; they are sent in turn.
 const GENERATED: u64 = 4_096;

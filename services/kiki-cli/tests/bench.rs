@@ -86,6 +86,53 @@ fn predictions_are_compared_with_echoes_in_turn() {
 }
 
 #[test]
+fn openrtb_is_compared_with_204_and_an_echo_and_a_file_is_measured_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"request":{"id":"r","imp":[{"id":"1","banner":{"w":1,"h":1}}]}}"#).unwrap();
+    let file = file.path().display().to_string();
+    let args = ["openrtb", "--seconds", "1", "--customers", "200", "--callers", "8", "--requests", &file, "--json"];
+    let text = run(scratch.path(), &args);
+    let figures: Value = serde_json::from_str(&text).unwrap();
+    let positive = [
+        "items_per_second",
+        "latency_us_p999",
+        "bids",
+        "unary_items_per_second",
+        "unary_latency_us_p50",
+        "no_content_items_per_second",
+        "echo_items_per_second",
+        "cpu_ratio",
+        "cpu_ratio_to_no_content",
+        "unary_cpu_ratio",
+        "file_items_per_second",
+        "file_no_bids",
+        "request_bytes",
+        "unary_answer_bytes",
+    ];
+    for key in positive {
+        assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {text}");
+    }
+    // Every generated request can be bid on, and the file's one cannot.
+    assert_eq!((figures["no_bids"].as_u64(), figures["file_bids"].as_u64()), (Some(0), Some(0)), "{text}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "its data was left behind");
+}
+
+#[test]
+fn deadlines_are_tried_at_half_and_three_times_of_what_is_said_to_saturate() {
+    let scratch = tempfile::tempdir().unwrap();
+    let args = ["deadlines", "--runs", "1", "--seconds", "1", "--customers", "50", "--exchange-cores", "0-3", "--tmax", "1000"];
+    let text = run(scratch.path(), &[&args[..], &["--saturation", "200", "--json"]].concat());
+    let figures: Value = serde_json::from_str(&text).unwrap();
+    for key in ["half_in_time_share", "half_latency_us_p999", "triple_admitted_in_time_share", "triple_admitted_share"] {
+        assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {text}");
+    }
+    assert_eq!(figures["saturation_per_second"].as_f64(), Some(200.0));
+    assert_eq!(figures["server_cores"], "0");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "its data was left behind");
+}
+
+#[test]
 fn shield_measures_log_policy_leases_and_both_stores() {
     let scratch = tempfile::tempdir().unwrap();
     let server = postgres::Postgres::start_or_install();

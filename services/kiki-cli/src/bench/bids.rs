@@ -1,6 +1,6 @@
 //! `kiki bench bids`: BidStream from this process against a platform in another.
 
-mod report;
+pub(super) mod report;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -109,14 +109,29 @@ async fn echoed(
 
 /// How many opportunities were answered without a bid, by reason.
 #[derive(Debug, Clone, Default)]
-struct NoBids(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+pub(super) struct NoBids(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl NoBids {
-    fn count(&self, reason: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    pub(super) fn count(&self, reason: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(reason.to_owned()).or_default() += 1;
     }
 
-    fn by_reason(&self) -> BTreeMap<&'static str, u64> {
+    /// Counts the reason of a no-bid; true for a bid.
+    pub(super) fn is_bid(&self, result: Option<&Either>) -> bool {
+        match result {
+            Some(Either::Bid(_)) => return true,
+            Some(Either::NoBid(no)) => self.count(no.reason().as_str_name().trim_start_matches("NO_BID_REASON_")),
+            None => self.count("NO_ANSWER"),
+        }
+        false
+    }
+
+    /// Forgets what was counted, which was a warm-up's.
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(super) fn by_reason(&self) -> BTreeMap<String, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -137,13 +152,6 @@ async fn bids(scene: &Scene, streams: u16, load: Load, no_bids: &NoBids) -> Resu
 
 /// A bid counts; a refusal is an answer that does not.
 fn hear(answer: &BidStreamResponse, no_bids: &NoBids) -> Heard {
-    let mut counted = 0;
-    for response in &answer.responses {
-        match &response.result {
-            Some(Either::Bid(_)) => counted += 1,
-            Some(Either::NoBid(no)) => no_bids.count(no.reason().as_str_name().trim_start_matches("NO_BID_REASON_")),
-            None => no_bids.count("NO_ANSWER"),
-        }
-    }
+    let counted = answer.responses.iter().filter(|response| no_bids.is_bid(response.result.as_ref())).count() as u64;
     Heard { answered: answer.responses.len(), counted, acknowledged: answer.acknowledged, bytes: answer.encoded_len() }
 }

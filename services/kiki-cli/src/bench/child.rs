@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::cores::{self, Cores};
 use crate::error::{Doing as _, Failure};
 
 /// How long it may take until it says that it is ready.
@@ -15,11 +16,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts `kiki ARGS` and gives the lines that it printed up to the one that says `ready`.
+    /// Starts `kiki ARGS` on any core.
     pub(super) fn start(args: &[&str]) -> Result<(Self, Vec<String>), Failure> {
+        Self::start_on(None, args)
+    }
+
+    /// Starts `kiki ARGS`, on these cores if there are any, and gives the lines that it printed up to the one that says `ready`.
+    pub(super) fn start_on(cores: Option<&Cores>, args: &[&str]) -> Result<(Self, Vec<String>), Failure> {
         let program = std::env::current_exe().doing("finding this program")?;
         let command = args.join(" ");
-        let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let child = cores::spawn_on(cores, Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()));
         let mut server = Self { child: child.doing(format_args!("starting kiki {command}"))? };
         let stdout = server.child.stdout.take().ok_or_else(|| Failure::new("the server's output is not ours to read"))?;
         let (said, hear) = mpsc::channel();

@@ -63,11 +63,16 @@ impl Measured {
         self.answer_us.add(&other.answer_us).and_then(|()| self.final_us.add(&other.final_us)).doing("adding up latencies")
     }
 
-    /// A call of one item, which is final when it is answered.
-    pub(super) fn add_call(&mut self, took: Duration, bytes: usize) {
-        self.items += 1;
+    /// A call of one item, which is final when it is answered, and counts or does not.
+    pub(super) fn add_call(&mut self, took: Duration, bytes: usize, counts: bool) {
+        *(if counts { &mut self.items } else { &mut self.others }) += 1;
         self.received_bytes += bytes as u64;
         self.answer_us.saturating_record(took.as_micros().try_into().unwrap_or(u64::MAX).max(1));
+    }
+
+    /// Items that count and those that do not.
+    pub(super) fn answered(&self) -> u64 {
+        self.items + self.others
     }
 
     pub(super) fn items_per_second(&self) -> f64 {
@@ -82,6 +87,33 @@ pub(super) async fn together(streams: Vec<tokio::task::JoinHandle<Result<Measure
         sum.add(&stream.await.doing("a stream")??)?;
     }
     Ok(sum)
+}
+
+/// So many callers, each of which calls again when it was answered: what the server can take. A call gives the length of its
+/// answer, and whether that counts.
+pub(super) async fn saturated<F>(
+    callers: usize,
+    duration: Duration,
+    call: impl Fn(usize) -> F + Clone + Send + 'static,
+) -> Result<Measured, Failure>
+where
+    F: Future<Output = Result<(usize, bool), Failure>> + Send,
+{
+    let start = Instant::now();
+    let callers = (0..callers).map(|caller| {
+        let call = call.clone();
+        tokio::spawn(async move {
+            let mut measured = Measured::new()?;
+            while start.elapsed() < duration {
+                let sent = Instant::now();
+                let (bytes, counts) = call(caller).await?;
+                measured.add_call(sent.elapsed(), bytes, counts);
+            }
+            measured.elapsed = start.elapsed();
+            Ok(measured)
+        })
+    });
+    together(callers.collect()).await
 }
 
 struct Batch {

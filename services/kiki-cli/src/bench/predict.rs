@@ -8,7 +8,6 @@ mod counts;
 mod model;
 mod questions;
 mod report;
-mod service_time;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 
 use super::child::Server;
 use super::drive::{Load, Measured};
+use super::service_time::ServiceTime;
 use super::target::Target;
 use super::{Folder, customers, echo, machine, value};
 use crate::error::{Doing as _, Failure};
@@ -25,7 +25,6 @@ use crate::out;
 use counts::Counts;
 use questions::Questions;
 use report::{Pair, Report};
-use service_time::ServiceTime;
 
 const UNARY: &str = "/kiki.syncvalue.v1.SyncValueService/Predict";
 const STREAM: &str = "/kiki.syncvalue.v1.SyncValueService/PredictStream";
@@ -107,7 +106,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
     let metrics = format!("{http}/metrics");
     let metrics = async || Ok::<_, Failure>(Http::new().get(&metrics).await?.body);
-    let scrape = async || ServiceTime::read(&metrics().await?, "Predict");
+    let scrape = async || ServiceTime::read(&metrics().await?, "syncvalue_service_seconds", "rpc=\"Predict\"");
     let counted = Counts::read(&metrics().await?)?;
     let saturated = unary.measure(async |target| target.saturated(args.in_flight, turn).await).await?;
     let between = scrape().await?;

@@ -27,7 +27,7 @@ pub(crate) struct Scene {
     pub(crate) flow: String,
     customers: u32,
     /// What makes request ids of one run differ from those of another.
-    run: u64,
+    pub(crate) run: u64,
 }
 
 impl Scene {
@@ -53,7 +53,7 @@ impl Scene {
         BidStreamRequest { opportunities: (number..).take(count).map(|n| self.opportunity(n)).collect() }
     }
 
-    fn opportunity(&self, number: u64) -> Opportunity {
+    pub(crate) fn opportunity(&self, number: u64) -> Opportunity {
         Opportunity {
             request_id: format!("{:x}-{number:08x}", self.run),
             imp_id: "1".to_owned(),

@@ -59,21 +59,15 @@ impl Target {
 
     /// `in_flight` calls at any time on each connection: what the server can take.
     pub(super) async fn saturated(&self, in_flight: u16, duration: Duration) -> Result<Measured, Failure> {
-        let start = monotonic();
-        let callers = self.channels.iter().flat_map(|channel| (0..in_flight).map(|_| channel.clone())).map(|channel| {
-            let target = self.clone();
-            tokio::spawn(async move {
-                let mut measured = Measured::new()?;
-                while start.elapsed() < duration {
-                    let sent = monotonic();
-                    let bytes = target.call(&channel).await?;
-                    measured.add_call(sent.elapsed(), bytes);
-                }
-                measured.elapsed = start.elapsed();
-                Ok(measured)
-            })
-        });
-        drive::together(callers.collect()).await
+        let target = self.clone();
+        let call = move |caller: usize| {
+            let target = target.clone();
+            async move {
+                let channel = &target.channels[caller % target.channels.len()];
+                target.call(channel).await.map(|bytes| (bytes, true))
+            }
+        };
+        drive::saturated(usize::from(in_flight) * self.channels.len(), duration, call).await
     }
 
     /// `per_second` calls, whether or not those before were answered. A call's time is from when it was due, so that what waits
@@ -101,7 +95,7 @@ impl Target {
         let mut measured = Measured::new()?;
         while let Some(call) = calls.recv().await {
             let (took, bytes) = call?;
-            measured.add_call(took, bytes);
+            measured.add_call(took, bytes, true);
         }
         measured.elapsed = start.elapsed();
         Ok(measured)

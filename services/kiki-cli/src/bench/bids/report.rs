@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Args;
 use crate::bench::drive::Measured;
 use crate::bench::machine;
+use crate::bench::turns::{percentiles, rounded};
 use crate::error::{Doing as _, Failure};
 use crate::out;
 
@@ -37,7 +37,7 @@ pub(super) struct Report {
     echo_latency_us_p999: u64,
     pub(super) bids: u64,
     no_bids: u64,
-    no_bids_by_reason: BTreeMap<&'static str, u64>,
+    no_bids_by_reason: BTreeMap<String, u64>,
     elapsed_s: f64,
     streams: u16,
     batch_items: u16,
@@ -58,7 +58,7 @@ impl Report {
         [request_bytes, answer_bytes]: [usize; 2],
         (bids, cpu): &Run,
         [(echo, echo_cpu), (messages, messages_cpu)]: &[Run; 2],
-        no_bids_by_reason: BTreeMap<&'static str, u64>,
+        no_bids_by_reason: BTreeMap<String, u64>,
     ) -> Self {
         let (machine, cores) = machine::describe();
         let per_million = |cpu: &Duration, items: u64| cpu.as_secs_f64() * 1e6 / (items.max(1) as f64);
@@ -132,16 +132,7 @@ impl Report {
     }
 }
 
-fn reasons(of: &BTreeMap<&'static str, u64>) -> String {
+pub(in crate::bench) fn reasons(of: &BTreeMap<String, u64>) -> String {
     let each: Vec<String> = of.iter().map(|(reason, count)| format!("{} {reason}", out::grouped(*count))).collect();
     if each.is_empty() { "none".to_owned() } else { each.join(", ") }
-}
-
-fn percentiles(of: &Histogram<u64>) -> [u64; 3] {
-    [0.5, 0.99, 0.999].map(|quantile| of.value_at_quantile(quantile))
-}
-
-/// To three places: more would be noise.
-fn rounded(value: f64) -> f64 {
-    (value * 1_000.0).round() / 1_000.0
 }

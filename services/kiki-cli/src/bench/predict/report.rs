@@ -2,34 +2,26 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::counts::Counts;
-use super::service_time::ServiceTime;
 use super::{Args, TURNS};
 use crate::bench::drive::Measured;
 use crate::bench::machine;
+use crate::bench::service_time::ServiceTime;
+use crate::bench::turns::{Turns, percentiles, rounded};
 use crate::error::{Doing as _, Failure};
 use crate::out;
 
 /// What SyncValue and the echo did in turn.
 pub(super) struct Pair {
-    value: Side,
-    echo: Side,
-}
-
-struct Side {
-    sum: Measured,
-    elapsed: Duration,
-    /// CPU seconds of the server per million items, turn by turn.
-    cpu_s_per_million: Vec<f64>,
+    value: Turns,
+    echo: Turns,
 }
 
 impl Pair {
     pub(super) fn new() -> Result<Self, Failure> {
-        let side = || Ok(Side { sum: Measured::new()?, elapsed: Duration::ZERO, cpu_s_per_million: Vec::new() });
-        Ok(Self { value: side()?, echo: side()? })
+        Ok(Self { value: Turns::new()?, echo: Turns::new()? })
     }
 
     /// A turn of each: what it did, and the server's CPU time.
@@ -38,26 +30,9 @@ impl Pair {
         self.echo.add(echo)
     }
 
-    /// How many times the echo's CPU time an item takes: the median over the turns.
+    /// How many times the echo's CPU time an item takes.
     fn cpu_ratio(&self) -> f64 {
-        let turns = self.value.cpu_s_per_million.iter().zip(&self.echo.cpu_s_per_million);
-        median(turns.map(|(value, echo)| value / echo.max(f64::MIN_POSITIVE)).collect())
-    }
-}
-
-impl Side {
-    fn add(&mut self, (measured, cpu): (Measured, Duration)) -> Result<(), Failure> {
-        self.cpu_s_per_million.push(cpu.as_secs_f64() * 1e6 / measured.items.max(1) as f64);
-        self.elapsed += measured.elapsed;
-        self.sum.add(&measured)
-    }
-
-    fn per_second(&self) -> f64 {
-        rounded(self.sum.items as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE))
-    }
-
-    fn cpu(&self) -> f64 {
-        rounded(median(self.cpu_s_per_million.clone()))
+        self.value.cpu_ratio(&self.echo)
     }
 }
 
@@ -223,19 +198,4 @@ impl Report {
             ("machine", format!("{}, {} cores", self.machine, self.cores)),
         ]
     }
-}
-
-fn percentiles(of: &Histogram<u64>) -> [u64; 3] {
-    [0.5, 0.99, 0.999].map(|quantile| of.value_at_quantile(quantile))
-}
-
-/// The middle of an odd number of figures.
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of.get(of.len() / 2).copied().unwrap_or_default()
-}
-
-/// To three places: more would be noise.
-fn rounded(value: f64) -> f64 {
-    (value * 1_000.0).round() / 1_000.0
 }

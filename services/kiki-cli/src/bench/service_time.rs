@@ -4,9 +4,7 @@ use bytes::Bytes;
 
 use crate::error::{Doing as _, Failure};
 
-const METRIC: &str = "syncvalue_service_seconds_bucket";
-
-/// The calls of one RPC by how long they took.
+/// Calls by how long they took.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ServiceTime {
     /// A bucket's end in microseconds, and how many calls took no longer; the last end is infinite.
@@ -14,18 +12,24 @@ pub(super) struct ServiceTime {
 }
 
 impl ServiceTime {
-    /// Reads the text of `/metrics`.
-    pub(super) fn read(text: &Bytes, rpc: &str) -> Result<Self, Failure> {
+    /// Reads the text of `/metrics`: the histogram of that name, and of its series those whose labels hold `label`, added up.
+    pub(super) fn read(text: &Bytes, metric: &str, label: &str) -> Result<Self, Failure> {
         let text = std::str::from_utf8(text).doing("reading the metrics")?;
-        let of_rpc = format!("rpc=\"{rpc}\"");
-        let lines = text.lines().filter(|line| line.starts_with(METRIC) && line.contains(&of_rpc));
+        let series = format!("{metric}_bucket{{");
+        let lines = text.lines().filter(|line| line.starts_with(&series) && line.contains(label));
         let bucket = |line: &str| {
             let end: f64 = line.split_once("le=\"")?.1.split_once('"')?.0.parse().ok()?;
             Some((end * 1e6, line.rsplit_once(' ')?.1.parse().ok()?))
         };
-        let buckets: Option<Vec<_>> = lines.map(bucket).collect();
-        let buckets = buckets.filter(|buckets| buckets.len() > 1).ok_or_else(|| Failure::new(format!("no {METRIC} of {rpc}")))?;
-        Ok(Self { buckets })
+        let mut buckets: Vec<(f64, u64)> = Vec::new();
+        for line in lines {
+            let (end, calls) = bucket(line).ok_or_else(|| Failure::new(format!("no bucket of a histogram: {line}")))?;
+            match buckets.iter_mut().find(|known| known.0.total_cmp(&end).is_eq()) {
+                Some(known) => known.1 += calls,
+                None => buckets.push((end, calls)),
+            }
+        }
+        if buckets.len() > 1 { Ok(Self { buckets }) } else { Err(Failure::new(format!("no {metric} of {label}"))) }
     }
 
     /// The calls since an earlier reading.
@@ -54,6 +58,7 @@ impl ServiceTime {
 mod tests {
     use super::*;
 
+    const METRIC: &str = "syncvalue_service_seconds";
     const TEXT: &str = "# TYPE syncvalue_service_seconds histogram
 syncvalue_service_seconds_bucket{rpc=\"Predict\",le=\"0.000001\"} 10
 syncvalue_service_seconds_bucket{rpc=\"Predict\",le=\"0.000002\"} 90
@@ -65,7 +70,7 @@ syncvalue_service_seconds_sum{rpc=\"Predict\"} 1
 
     #[test]
     fn quantiles_lie_within_their_bucket() {
-        let time = ServiceTime::read(&TEXT.into(), "Predict").expect("a histogram");
+        let time = ServiceTime::read(&TEXT.into(), METRIC, "rpc=\"Predict\"").expect("a histogram");
         assert!((time.quantile_us(0.05) - 0.5).abs() < 1e-9 && (time.quantile_us(0.5) - 1.5).abs() < 1e-9, "{time:?}");
         assert!((time.quantile_us(0.99) - 2.0).abs() < 1e-9, "beyond the last end it is that end");
         assert_eq!(time.since(&time).quantile_us(0.5), f64::INFINITY, "of no calls there is none");
@@ -73,6 +78,13 @@ syncvalue_service_seconds_sum{rpc=\"Predict\"} 1
 
     #[test]
     fn a_server_without_it_is_told() {
-        assert!(ServiceTime::read(&TEXT.into(), "Explain").is_err());
+        assert!(ServiceTime::read(&TEXT.into(), METRIC, "Explain").is_err());
+        assert!(ServiceTime::read(&TEXT.into(), "syncvalue_service", "Predict").is_err());
+    }
+
+    #[test]
+    fn series_are_added_up() {
+        let both = ServiceTime::read(&TEXT.into(), METRIC, "").expect("a histogram");
+        assert_eq!(both.buckets, [(1.0, 17), (2.0, 90), (f64::INFINITY, 107)]);
     }
 }

@@ -1,0 +1,120 @@
+//! The figures of all runs: a table, or one JSON object with the units in its keys.
+
+use serde::Serialize;
+
+use super::{Args, Books, SERVICE_TIME};
+use crate::bench::machine;
+use crate::bench::turns::{median, rounded};
+use crate::error::{Doing as _, Failure};
+use crate::out;
+
+/// One run.
+pub(super) struct Run {
+    /// Bids in time, a second, at the most.
+    pub(super) saturation: f64,
+    /// At half of it.
+    pub(super) half: Books,
+    /// Microseconds inside SyncFlow meanwhile, 99.9th percentile.
+    pub(super) inside: Option<f64>,
+    /// At three times it.
+    pub(super) triple: Books,
+}
+
+/// Medians over the runs.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    saturation_per_second: f64,
+    /// Of all answers at half of that: within tmax, counted from when the request was due.
+    half_in_time_share: f64,
+    half_not_sent_share: f64,
+    half_latency_us_p50: f64,
+    half_latency_us_p99: f64,
+    half_latency_us_p999: f64,
+    /// Nothing where SyncFlow has no such histogram.
+    half_service_time_us_p999: Option<f64>,
+    /// At three times of it: of the bids, those that came within tmax.
+    triple_admitted_in_time_share: f64,
+    /// Of all requests that fell due: answered with a bid, sent away in time, answered too late, and not sent because too many
+    /// were under way.
+    triple_admitted_share: f64,
+    triple_shed_share: f64,
+    triple_late_share: f64,
+    triple_not_sent_share: f64,
+    triple_latency_us_p50: f64,
+    triple_latency_us_p99: f64,
+    tmax_ms: u32,
+    runs: u16,
+    server_cores: String,
+    exchange_cores: String,
+    customers: u32,
+    machine: String,
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+impl Report {
+    pub(super) fn new(args: &Args, runs: &[Run]) -> Self {
+        let of = |figure: &dyn Fn(&Run) -> f64| rounded(median(runs.iter().map(figure).collect()));
+        let shares = |figure: &dyn Fn(&Run) -> f64| (median(runs.iter().map(figure).collect()) * 1e6).round() / 1e6;
+        let triple = |part: fn(&Books) -> u64| shares(&|run| share(part(&run.triple), run.triple.requests + run.triple.not_sent));
+        let inside: Option<Vec<f64>> = runs.iter().map(|run| run.inside).collect();
+        Self {
+            saturation_per_second: of(&|run| run.saturation),
+            half_in_time_share: shares(&|run| share(run.half.in_time, run.half.requests)),
+            half_not_sent_share: shares(&|run| share(run.half.not_sent, run.half.requests + run.half.not_sent)),
+            half_latency_us_p50: of(&|run| run.half.latency_us_p50 as f64),
+            half_latency_us_p99: of(&|run| run.half.latency_us_p99 as f64),
+            half_latency_us_p999: of(&|run| run.half.latency_us_p999 as f64),
+            half_service_time_us_p999: inside.map(|inside| rounded(median(inside))),
+            triple_admitted_in_time_share: shares(&|run| share(run.triple.with_bids, run.triple.with_bids + run.triple.late_bids())),
+            triple_admitted_share: triple(|books| books.with_bids + books.late_bids()),
+            triple_shed_share: triple(Books::shed),
+            triple_late_share: triple(|books| books.late),
+            triple_not_sent_share: triple(|books| books.not_sent),
+            triple_latency_us_p50: of(&|run| run.triple.latency_us_p50 as f64),
+            triple_latency_us_p99: of(&|run| run.triple.latency_us_p99 as f64),
+            tmax_ms: args.tmax,
+            runs: args.runs,
+            server_cores: args.server_cores.to_string(),
+            exchange_cores: args.exchange_cores.to_string(),
+            customers: args.customers,
+            machine: machine::describe().0,
+        }
+    }
+
+    pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
+        if json {
+            out::say(serde_json::to_string(self).doing("writing the figures")?);
+            return Ok(());
+        }
+        let percent = |share: f64| format!("{:.3} %", share * 100.0);
+        let ms = |us: f64| format!("{:.2} ms", us / 1e3);
+        let inside = self.half_service_time_us_p999.map_or(format!("SyncFlow has no {SERVICE_TIME}"), |us| format!("p99.9 {us:.0} us"));
+        let half = [self.half_latency_us_p50, self.half_latency_us_p99, self.half_latency_us_p999].map(ms).join(", ");
+        let triple = [self.triple_latency_us_p50, self.triple_latency_us_p99].map(ms).join(", ");
+        let of_three = format!(
+            "{} bid on, {} sent away in time, {} answered late, {} not sent",
+            percent(self.triple_admitted_share),
+            percent(self.triple_shed_share),
+            percent(self.triple_late_share),
+            percent(self.triple_not_sent_share)
+        );
+        out::say(out::table(
+            "kiki bench deadlines",
+            &[
+                ("saturation", format!("{} bids/s within {} ms", out::grouped(self.saturation_per_second as u64), self.tmax_ms)),
+                ("at half of it", format!("{} in time, {} not sent", percent(self.half_in_time_share), percent(self.half_not_sent_share))),
+                ("  p50 p99 p99.9", half),
+                ("  inside SyncFlow", inside),
+                ("at three times it", format!("{} of the bids in time", percent(self.triple_admitted_in_time_share))),
+                ("  of the requests", of_three),
+                ("  p50 p99", triple),
+                ("medians of", format!("{} runs", self.runs)),
+                ("machine", format!("{}, servers on core {}, exchange on {}", self.machine, self.server_cores, self.exchange_cores)),
+            ],
+        ));
+        Ok(())
+    }
+}
