@@ -132,15 +132,12 @@ pub fn start(
     registry: &runtime::Metrics,
     stop: &CancellationToken,
 ) -> Result<Parts, Error> {
-    let exchanges = config::Exchanges::new(config).map_err(Error::Config)?;
-    let boot = boot_id()?;
+    let (exchanges, boot) = (config::Exchanges::new(config).map_err(Error::Config)?, boot_id()?);
     let holder = config.holder.clone().unwrap_or_else(|| format!("flow-{boot}"));
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
     let metrics = metrics::Metrics::new(registry);
     let shield = clients::shield_over(channels.shield);
-    let surges = config::surges(config, &exchanges).map_err(Error::Config)?;
-    let breakers = Arc::new(Breakers::new(exchanges.named_platforms().into_iter(), surges, seed(&boot), clock.clone()));
-    metrics::Breaking::register(registry, breakers.clone(), clock.clone());
+    let breakers = breakers(config, &exchanges, seed(&boot), &clock, registry)?;
     let load = Load::new();
     metrics::register_load(registry, &load);
     let (predictor, predicting) = Predictor::new(channels.value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
@@ -161,7 +158,7 @@ pub fn start(
         tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));
     }
     let (receipts, pseudonyms) = (ReceiptKeys::new(&config.receipt_key, &[]), Pseudonyms::new(&config.pseudonym_key));
-    let markets = Arc::new(Markets::default());
+    let markets: Arc<Markets> = Arc::default();
     let notices = Notices {
         shield,
         receipts: receipts.clone(),
@@ -196,8 +193,21 @@ pub fn start(
         deadline_max: Duration::from_millis(config.deadline_max_ms),
         memo: engine::memo(),
     });
-    let public_url = config.public_url.trim_end_matches('/').into();
-    Ok(Parts { engine, notices, public_url, tasks })
+    Ok(Parts { engine, notices, public_url: config.public_url.trim_end_matches('/').into(), tasks })
+}
+
+/// The circuit breakers, with their metrics.
+fn breakers(
+    config: &Config,
+    exchanges: &config::Exchanges,
+    seed: u64,
+    clock: &Clock,
+    registry: &runtime::Metrics,
+) -> Result<Arc<Breakers>, Error> {
+    let surges = config::surges(config, exchanges).map_err(Error::Config)?;
+    let breakers = Arc::new(Breakers::new(exchanges.named_platforms().into_iter(), surges, seed, clock.clone()));
+    metrics::Breaking::register(registry, breakers.clone(), clock.clone());
+    Ok(breakers)
 }
 
 /// Frequency caps, and the task that keeps them in Redis, where the configuration names one.

@@ -249,7 +249,7 @@ mod tests {
             ..pb::Bid::default()
         };
         let seat = pb::SeatBid { bid: vec![bid], seat: "s".into() };
-        let message = pb::BidResponse { id: "r".into(), seatbid: vec![seat], cur: "USD".into() };
+        let message = pb::BidResponse { id: "r".into(), seatbid: vec![seat], cur: "USD".into(), nbr: None };
         let mut found = read(Format::Protobuf, &message.encode_to_vec()).unwrap();
         (found.bids[0].cat, found.bids[0].bundle) = (vec!["IAB7-39".to_owned()], "app.a".to_owned()); // the message has no such fields
         assert_eq!(found, json);

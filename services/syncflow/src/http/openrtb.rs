@@ -47,7 +47,7 @@ pub(super) async fn bid(
     let place = web.engine.load.enter(1);
     if place.count() == 0 {
         web.engine.metrics.turned_away.inc();
-        return no_bid((Reason::Overloaded, String::new())); // before its body is looked at
+        return no_bid(NoBid::of(Reason::Overloaded, String::new()), None); // before its body is looked at
     }
     let Some(format) = Format::of(&headers) else { return Format::unknown() };
     match answer(&web, &exchange, body, format, (began, place)).await {
@@ -179,7 +179,7 @@ impl NoBid {
     /// That list has no number for a budget, a price or a rule of our own.
     fn of(reason: Reason, detail: String) -> Self {
         let code = match reason {
-            Reason::NotReady | Reason::Platform => TECHNICAL_ERROR,
+            Reason::NotReady | Reason::Platform | Reason::Overloaded => TECHNICAL_ERROR,
             Reason::Deadline => INSUFFICIENT_TIME,
             Reason::NoMatch | Reason::BelowFloor | Reason::Policy | Reason::Budget | Reason::Test => UNKNOWN,
         };
