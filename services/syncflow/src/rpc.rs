@@ -53,13 +53,13 @@ impl server::SyncFlowService for Service {
         let (opportunity, tmax) = convert::opportunity(format_args!("opportunity"), opportunity, &self.engine.exchanges)?;
         let deadline = self.engine.deadline(began, tmax, call);
         let answered = self.engine.bid(opportunity, deadline).await;
+        let (mut response, encoding) = (Vec::new(), Instant::now());
+        convert::answer(&answered.answer, &self.engine, &self.public_url, &mut Fields(&mut response));
+        self.engine.metrics.stages.encoded(&deadline, encoding);
         place.answered(&deadline);
         if await_durable {
             self.engine.recorder.wait(answered.ticket).await;
         }
-        let (mut response, encoding) = (Vec::new(), Instant::now());
-        convert::answer(&answered.answer, &self.engine, &self.public_url, &mut Fields(&mut response));
-        self.engine.metrics.stages.encoded(&deadline, encoding);
         Ok(Response::new(response))
     }
 

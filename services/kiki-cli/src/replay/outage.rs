@@ -36,6 +36,9 @@ const TMAX_MS: u32 = 300;
 const SLOW: Duration = Duration::from_millis(2 * TMAX_MS as u64);
 /// A bid each second.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long the first bid may take, and between two looks.
+const READY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Bids while all is well, and again at the end.
 const HEALTHY: u64 = 12;
 /// Bids while the breaker is open. Pauses double from a second; within these some probes find SyncValue still slow.
@@ -74,8 +77,8 @@ async fn play(at: &Endpoints, clock: VirtualClock, relay: &Relay) -> Result<Time
     customers::observe(SyncValueServiceClient::new(super::open(&at.value)?), CUSTOMERS).await?;
     scene::put(SyncShieldServiceClient::new(super::open(&at.shield)?)).await?;
     let flow = SyncFlowServiceClient::new(super::open(&at.flow)?);
-    super::setup::taken_in(super::open(&at.flow)?).await?;
     let mut scene = Scene { flow, timeline: Timeline::new(clock.now()), clock, number: 0 };
+    scene.ready().await?;
     scene.bids("healthy", |_, count| count >= HEALTHY).await?;
     relay.hold(SLOW);
     scene.bids("slow", |seen, _| seen.breaker == flow::BreakerState::Open).await?;
@@ -108,14 +111,40 @@ impl Scene {
         Ok(())
     }
 
+    /// Waits for the first bid: what was put comes to SyncFlow by streams that nobody else sees.
+    async fn ready(&mut self) -> Result<(), Failure> {
+        let looking = async {
+            for number in 0.. {
+                if self.ask(&format!("ready-{number}"), PLATFORMS[0]).await?.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(LOOK_EVERY).await; // between two looks
+            }
+            Ok(())
+        };
+        tokio::time::timeout(READY, looking).await.map_err(|_| Failure::new(format!("no bid within {} s", READY.as_secs())))?
+    }
+
     async fn bid(&mut self, phase: &'static str) -> Result<Seen, Failure> {
         let (number, at) = (self.number, self.clock.now());
         let platform = PLATFORMS[(number % PLATFORMS.len() as u64) as usize];
+        let none =
+            |no: flow::NoBid| Failure::new(format!("bid {number} of the phase {phase:?}: {}: {}", no.reason().as_str_name(), no.detail));
+        let bid = self.ask(&format!("outage-{number}"), platform).await?.map_err(none)?;
+        self.number += 1;
+        self.clock.advance_to(at.plus(EVERY));
+        let breaker = self.breaker().await?;
+        let (prediction, predicted_micros, price_nanos) = (bid.prediction_status(), bid.predicted_ltv_micros, bid.price_nanos);
+        Ok(Seen { at, phase, platform, breaker, prediction, predicted_micros, price_nanos })
+    }
+
+    /// One impression on offer, and what SyncFlow says to it.
+    async fn ask(&mut self, request_id: &str, platform: &str) -> Result<Result<flow::Bid, flow::NoBid>, Failure> {
         let opportunity = flow::Opportunity {
-            request_id: format!("outage-{number}"),
+            request_id: request_id.to_owned(),
             imp_id: "1".to_owned(),
             exchange: format!("exchange-{platform}"),
-            customer: customers::customer(number % u64::from(CUSTOMERS)),
+            customer: customers::customer(self.number % u64::from(CUSTOMERS)),
             country: "USA".to_owned(),
             domain: "news.example".to_owned(),
             format: CreativeFormat::Banner.into(),
@@ -126,15 +155,11 @@ impl Scene {
         };
         let request = flow::BidRequest { opportunity: Some(opportunity), await_durable: false };
         let answer = self.flow.bid(request).await.map_err(|status| rpc("a bid", &status))?.into_inner();
-        let bid = match answer.result {
-            Some(flow::bid_response::Result::Bid(bid)) => bid,
-            other => return Err(Failure::new(format!("bid {number} of the phase {phase:?} has no bid: {other:?}"))),
-        };
-        self.number += 1;
-        self.clock.advance_to(at.plus(EVERY));
-        let breaker = self.breaker().await?;
-        let (prediction, predicted_micros, price_nanos) = (bid.prediction_status(), bid.predicted_ltv_micros, bid.price_nanos);
-        Ok(Seen { at, phase, platform, breaker, prediction, predicted_micros, price_nanos })
+        match answer.result {
+            Some(flow::bid_response::Result::Bid(bid)) => Ok(Ok(bid)),
+            Some(flow::bid_response::Result::NoBid(no)) => Ok(Err(no)),
+            None => Err(Failure::new("a bid's answer has no result")),
+        }
     }
 
     /// Where the breaker around SyncValue stands.

@@ -93,7 +93,7 @@ impl Conversation {
             return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES });
         }
         let places = self.engine.load.enter(count);
-        let (began, timed) = (Instant::now(), self.answered as usize % count.max(1));
+        let (began, timed) = (Instant::now(), self.answered as usize / count.max(1) % count.max(1));
         let (mut prepared, mut questions) = (Vec::with_capacity(count), Questions::default());
         for (at, opportunity) in message.opportunities.into_iter().enumerate().take(places.count()) {
             let (opportunity, tmax) = convert::opportunity(format_args!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
