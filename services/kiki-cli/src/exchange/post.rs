@@ -138,3 +138,62 @@ fn word(answer: &Answer) -> String {
         _ => answer.status.as_u16().to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use axum::http::{StatusCode, Uri};
+    use kiki::clock::monotonic;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A bidder that is busy for the first notices that it hears.
+    async fn bidder() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, heard) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let answer = move |uri: Uri| {
+            let nth = heard.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(match uri.path() {
+                "/busy" if nth < 2 => (StatusCode::SERVICE_UNAVAILABLE, ""),
+                "/refused" => (StatusCode::BAD_REQUEST, r#"{"status":"refused"}"#),
+                _ => (StatusCode::OK, r#"{"status":"applied"}"#),
+            })
+        };
+        let app = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        format!("http://{address}")
+    }
+
+    /// What the bidder says to these notices.
+    async fn sent(urls: &[String]) -> BTreeMap<String, Delivery> {
+        let (letters, incoming) = mpsc::channel(1);
+        let (events, mut heard) = mpsc::channel(16);
+        let waiting = Arc::new(AtomicUsize::new(urls.len()));
+        let post = tokio::spawn(run(incoming, events, waiting.clone()));
+        let due = |url: &String| Due { at: monotonic(), kind: Kind::Bill, url: url.clone(), charge: None };
+        letters.send(urls.iter().map(due).collect()).await.unwrap();
+        drop(letters);
+        let mut said = BTreeMap::new();
+        while let Some(event) = heard.recv().await {
+            let Event::Delivered(delivered) = event else { panic!("not the post's") };
+            said.insert(delivered.said, delivered.delivery);
+        }
+        post.await.unwrap();
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+        said
+    }
+
+    #[tokio::test]
+    async fn a_notice_is_sent_again_until_it_is_told_or_refused_or_given_up() {
+        let at = bidder().await;
+        assert_eq!(sent(&[format!("{at}/busy")]).await, BTreeMap::from([("applied".to_owned(), Delivery::Told)]));
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap(); // nobody listens there any more
+        let said = sent(&[format!("{at}/refused"), format!("http://{closed}/")]).await;
+        let expected = [("400".to_owned(), Delivery::Refused), ("unreachable".to_owned(), Delivery::Unanswered)];
+        assert_eq!(said, BTreeMap::from(expected));
+    }
+}

@@ -106,7 +106,7 @@ fn table(args: &Args, tally: &Tally) -> String {
                 out::grouped(tally.not_sent)
             ),
         ),
-        ("answers in time", format!("{} of {} ms{throttled}", percent(tally.in_time, tally.sent), args.tmax)),
+        ("answers in time", format!("{} within {} ms{throttled}", percent(tally.in_time, tally.sent), args.tmax)),
         ("  and valid", percent(tally.good, tally.sent)),
         ("p50 p90 p99 p99.9", latency.join(", ")),
         ("errors", counts(&tally.errors)),
