@@ -102,6 +102,7 @@ pub(crate) async fn bidder(number: usize, off: i64) -> turmoil::Result {
         frequency: None,
         frequency_budget_ms: 5,
         fallback_multipliers: vec![],
+        record: syncflow::config::Record::All,
         clock_skew_ms: SKEW_MS,
         network_allowance_ms: 5,
         deadline_max_ms: 1_000,

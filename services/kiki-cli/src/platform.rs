@@ -268,6 +268,7 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         frequency: None, // one process counts for itself
         frequency_budget_ms: 5,
         fallback_multipliers: Vec::new(),
+        record: syncflow::config::Record::All,
         clock_skew_ms: 1_000,
         network_allowance_ms: 2,
         deadline_max_ms: 1_000,

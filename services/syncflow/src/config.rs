@@ -1,6 +1,8 @@
 //! SyncFlow's configuration.
 
+use kiki::guardrail::Refusals;
 use kiki::ids::{ExchangeId, Key, PlatformId};
+use kiki::leaf;
 
 /// What SyncFlow is told at its start.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,6 +41,9 @@ pub struct Config {
     /// in half a millisecond, and exchanges wait for 100.
     #[arg(long, env = "KIKI_FREQUENCY_BUDGET_MS", default_value_t = 5)]
     pub frequency_budget_ms: u64,
+    /// Which decisions are recorded. Bids are in any case, and with them all that moves money.
+    #[arg(long, env = "KIKI_RECORD", value_enum, default_value_t = Record::All)]
+    pub record: Record,
     /// By how much the clocks here and at SyncShield may differ, milliseconds.
     #[arg(long, env = "KIKI_CLOCK_SKEW_MS", default_value_t = 1_000)]
     pub clock_skew_ms: u64,
@@ -52,6 +57,25 @@ pub struct Config {
     /// The longest that a bid may take whatever the exchange allows, milliseconds.
     #[arg(long, env = "KIKI_DEADLINE_MAX_MS", default_value_t = 1_000)]
     pub deadline_max_ms: u64,
+}
+
+/// Which decisions go to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Record {
+    /// All of them.
+    #[default]
+    All,
+    /// Bids and refusals. A campaign that the floor alone speaks against, which is most of them, is counted in
+    /// `syncflow_decisions_counted_total`.
+    Refusals,
+}
+
+impl Record {
+    /// Whether a decision with these refusals is recorded.
+    #[must_use]
+    pub fn takes(self, refusals: Refusals) -> bool {
+        self == Self::All || refusals != Refusals::NONE.with(leaf::Refusal::BelowFloor)
+    }
 }
 
 /// The exchanges' platforms, and how they settle.
