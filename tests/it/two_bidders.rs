@@ -14,6 +14,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::{ChargedSlot, LeaseReport, PutCampaignRequest, PutPolicyRequest, PutTermsRequest, ReconcileRequest};
 use kiki::runtime::{Listeners, channel};
 use syncflow::domain::receipt::{Purpose, ReceiptKeys};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -28,6 +29,7 @@ const RECEIPT_KEY: [u8; 32] = [2; 32];
 /// A SyncFlow on a runtime of its own, so that it can be killed.
 struct Bidder {
     runtime: tokio::runtime::Runtime,
+    http: std::net::SocketAddr,
     flow: SyncFlowServiceClient<Channel>,
     bids: u64,
 }
@@ -55,6 +57,28 @@ impl World {
         let bid_caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 10 * PRICE }];
         let policy = PutPolicyRequest { policy: Some(leaf::Policy { bid_caps, ..Default::default() }), ..Default::default() };
         shield.put_policy(policy).await.unwrap();
+        let terms = leaf::Terms {
+            currency: "USD".into(),
+            client_name: "Acme".into(),
+            baseline_ppm: 3_000_000,
+            share_ppm: 100_000,
+            basis: leaf::Basis::Predicted.into(),
+            netting: leaf::Netting::Client.into(),
+            zone: "UTC".into(),
+            payment_days: 30,
+            horizon_days: 90,
+            attribution: leaf::AttributionRule::LastBilledV1.into(),
+            lookback_seconds: 7 * 86_400,
+            ..Default::default()
+        };
+        shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(terms) }).await.unwrap();
+        let mut world = Self { data, address, clock, shield, stop, served, asked: 0 };
+        world.put_campaign(room).await;
+        world
+    }
+
+    /// Puts the campaign with a limit of so many bids.
+    async fn put_campaign(&mut self, room: i64) {
         let creative = leaf::Creative {
             creative: "c1".into(),
             crid: "c1".into(),
@@ -78,23 +102,7 @@ impl World {
             creatives: vec![creative],
             ..Default::default()
         };
-        shield.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();
-        let terms = leaf::Terms {
-            currency: "USD".into(),
-            client_name: "Acme".into(),
-            baseline_ppm: 3_000_000,
-            share_ppm: 100_000,
-            basis: leaf::Basis::Predicted.into(),
-            netting: leaf::Netting::Client.into(),
-            zone: "UTC".into(),
-            payment_days: 30,
-            horizon_days: 90,
-            attribution: leaf::AttributionRule::LastBilledV1.into(),
-            lookback_seconds: 7 * 86_400,
-            ..Default::default()
-        };
-        shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(terms) }).await.unwrap();
-        Self { data, address, clock, shield, stop, served, asked: 0 }
+        self.shield.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();
     }
 
     /// A bidder that knows the campaign.
@@ -116,6 +124,7 @@ impl World {
             no_bid_reasons: vec![],
             trip_spend_velocity: vec![],
             trip_cpm_jump: vec![],
+            record: syncflow::config::Record::All,
             clock_skew_ms: CLOCK_SKEW.as_millis() as u64,
             network_allowance_ms: 5,
             deadline_max_ms: 5_000,
@@ -123,8 +132,9 @@ impl World {
         let clock = Clock::Virtual(self.clock.clone());
         let bound = runtime.spawn(Listeners::bind("127.0.0.1:0", "127.0.0.1:0")).await.unwrap().unwrap();
         let address = format!("http://{}", bound.grpc.local_addr().unwrap());
+        let http = bound.http.local_addr().unwrap();
         runtime.spawn(syncflow::serve(bound, config, clock, CancellationToken::new()));
-        let mut bidder = Bidder { runtime, flow: SyncFlowServiceClient::new(channel(&address).unwrap()), bids: 0 };
+        let mut bidder = Bidder { runtime, http, flow: SyncFlowServiceClient::new(channel(&address).unwrap()), bids: 0 };
         for _ in 0..500 {
             // Of this size there is no creative. Before there are replicas, that is not known.
             if self.offer(&mut bidder, 1).await.is_err_and(|why| why == NoBidReason::NoMatch) {
@@ -203,6 +213,20 @@ struct Money {
     held: i128,
     leased: i128,
     available: i128,
+}
+
+impl Bidder {
+    /// What it shows of what may be overspent, micros.
+    async fn overspend_bound(&mut self) -> i128 {
+        let ask = GetBudgetRequest { client: "acme".into(), campaign: "spring".into() };
+        self.flow.get_budget(ask).await.unwrap(); // it learns what SyncShield says
+        let mut socket = tokio::net::TcpStream::connect(self.http).await.unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: flow\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        let line = text.lines().find(|line| line.starts_with("syncflow_overspend_bound_micros{")).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
 }
 
 async fn notify(bidder: &mut Bidder, kind: NoticeKind, receipt: &str) -> NoticeStatus {
@@ -311,6 +335,12 @@ async fn what_a_killed_bidder_leaves_is_free_above_its_mark_and_held_below_it() 
     }
     let end = world.budget().await;
     assert_eq!((end.settled, end.held), (7, 0));
+    assert_eq!(again.overspend_bound().await, 0);
+    // A limit below what is out already: by so much more than it allows may be charged, and it is said.
+    world.put_campaign(8).await;
+    let bound = again.overspend_bound().await;
+    let micros = |bids: i128| bids * i128::from(PRICE) / 1_000;
+    assert!((micros(end.leased - 1)..=micros(end.leased - 1) + 1).contains(&bound), "{bound} micros, with {} bids leased", end.leased);
     // And a notice that comes after all finds its slot closed.
     assert_eq!(notify(&mut other, NoticeKind::Bill, &receipts[5]).await, NoticeStatus::Duplicate);
     assert_eq!(notify(&mut other, NoticeKind::Bill, &receipts[9]).await, NoticeStatus::Conflict);

@@ -36,7 +36,10 @@ pub(crate) struct Fold {
     leases: BTreeMap<u64, Lease>,
     pub settled: i128,
     pub corrected: i128,
+    /// Slots that were charged, and at what.
     pub slots: BTreeMap<(u64, u32), i64>,
+    /// Slots that a notice, and no report, has voided.
+    pub voided: BTreeSet<(u64, u32)>,
 }
 
 impl Fold {
@@ -70,6 +73,9 @@ impl Fold {
                 for one in batch.voids {
                     if !self.lease(batch.lease_id)?.close(one.sequence, one.max_nanos) {
                         return Err(format!("slot {} of lease {} was closed twice", one.sequence, batch.lease_id));
+                    }
+                    if one.evidence.is_empty() {
+                        self.voided.insert((batch.lease_id, one.sequence));
                     }
                 }
             }

@@ -105,6 +105,7 @@ pub(crate) async fn bidder(number: usize, off: i64) -> turmoil::Result {
         no_bid_reasons: vec![],
         trip_spend_velocity: vec![],
         trip_cpm_jump: vec![],
+        record: syncflow::config::Record::All,
         clock_skew_ms: SKEW_MS,
         network_allowance_ms: 5,
         deadline_max_ms: 1_000,

@@ -276,7 +276,7 @@ fn fold(disk: &SimDisk, limit: i64) -> Result<Fold, String> {
 fn check(book: &Book, fold: Fold, lies: bool) -> Result<(), String> {
     for (slot, charge) in book.told.iter().filter(|_| !lies) {
         let settled = fold.slots.get(slot);
-        if settled != charge.as_ref() {
+        if settled != charge.as_ref() || fold.voided.contains(slot) == charge.is_some() {
             return Err(format!("slot {slot:?} was acknowledged at {charge:?}, and the log has {settled:?}"));
         }
     }

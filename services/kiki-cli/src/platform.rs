@@ -277,6 +277,7 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         fallback_multipliers: Vec::new(),
         trip_spend_velocity: Vec::new(),
         trip_cpm_jump: Vec::new(),
+        record: syncflow::config::Record::All,
         clock_skew_ms: 1_000,
         network_allowance_ms: 2,
         deadline_max_ms: 1_000,

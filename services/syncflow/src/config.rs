@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use kiki::guardrail::Refusals;
 use kiki::ids::{ExchangeId, Key, PlatformId};
+use kiki::leaf;
 use kiki::money::parse_decimal;
 
 use crate::domain::fallback::Multipliers;
@@ -48,6 +50,9 @@ pub struct Config {
     /// in half a millisecond, and exchanges wait for 100.
     #[arg(long, env = "KIKI_FREQUENCY_BUDGET_MS", default_value_t = 5)]
     pub frequency_budget_ms: u64,
+    /// Which decisions are recorded. Bids are in any case, and with them all that moves money.
+    #[arg(long, env = "KIKI_RECORD", value_enum, default_value_t = Record::All)]
+    pub record: Record,
     /// By how much the clocks here and at SyncShield may differ, milliseconds.
     #[arg(long, env = "KIKI_CLOCK_SKEW_MS", default_value_t = 1_000)]
     pub clock_skew_ms: u64,
@@ -114,6 +119,25 @@ pub fn surges(config: &Config, exchanges: &Exchanges) -> Result<BTreeMap<String,
     read("trip-spend-velocity", &config.trip_spend_velocity, |bounds, ppm| bounds.velocity_ppm = Some(ppm))?;
     read("trip-cpm-jump", &config.trip_cpm_jump, |bounds, ppm| bounds.jump_ppm = Some(ppm))?;
     Ok(bounds)
+}
+
+/// Which decisions go to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Record {
+    /// All of them.
+    #[default]
+    All,
+    /// Bids and refusals. A campaign that the floor alone speaks against, which is most of them, is counted in
+    /// `syncflow_decisions_counted_total`.
+    Refusals,
+}
+
+impl Record {
+    /// Whether a decision with these refusals is recorded.
+    #[must_use]
+    pub fn takes(self, refusals: Refusals) -> bool {
+        self == Self::All || refusals != Refusals::NONE.with(leaf::Refusal::BelowFloor)
+    }
 }
 
 /// The exchanges' platforms, and how they settle.

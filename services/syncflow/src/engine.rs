@@ -27,7 +27,7 @@ use crate::clients::leases::{Leases, NoSlot};
 use crate::clients::predictor::{Predictions, Predictor, Questions, Subject};
 use crate::clients::recorder::{Entry, Recorder};
 use crate::clients::replicas::{Replicas, View};
-use crate::config::Exchanges;
+use crate::config::{Exchanges, Record};
 use crate::deadline::Deadline;
 use crate::domain::auction::{self, Candidate, Counts, Standing};
 use crate::domain::breaker::{Breaker, Permit, Refused};
@@ -190,6 +190,8 @@ pub struct Engine {
     pub multipliers: Multipliers,
     /// The way to the log.
     pub recorder: Arc<Recorder>,
+    /// Which decisions are recorded.
+    pub record: Record,
     /// The receipts' keys.
     pub receipts: ReceiptKeys,
     /// The customers' pseudonyms.
@@ -335,7 +337,11 @@ impl Engine {
         may_not.extend(over);
         let mut decided = Decided { opportunity, policy, now, entries: vec![] };
         for candidate in &may_not {
-            decided.refused(candidate, candidate.refusals);
+            if self.record.takes(candidate.refusals) {
+                decided.refused(candidate, candidate.refusals);
+            } else {
+                self.metrics.counted_below_floor.inc();
+            }
         }
         let mut stopped = None;
         for candidate in may {
@@ -364,7 +370,7 @@ impl Engine {
             }
         }
         let (reason, detail) = stopped.unwrap_or_else(|| refused(&may_not));
-        let ticket = self.recorder.push(decided.entries);
+        let ticket = if decided.entries.is_empty() { 0 } else { self.recorder.push(decided.entries) };
         Answered::no_bid(reason, detail, ticket)
     }
 

@@ -136,14 +136,14 @@ pub fn start(
     let holder = config.holder.clone().unwrap_or_else(|| format!("flow-{boot}"));
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
     let metrics = metrics::Metrics::new(registry);
-    let shield = clients::shield_over(channels.shield);
+    let (shield, load) = (clients::shield_over(channels.shield), Load::new());
     let breakers = breakers(config, &exchanges, seed(&boot), &clock, registry)?;
-    let load = Load::new();
     metrics::register_load(registry, &load);
     let (predictor, predicting) = Predictor::new(channels.value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
     let (skew, pacing) = (Duration::from_millis(config.clock_skew_ms), Pacing::new(metrics.clone()));
     let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, pacing.clone(), metrics.clone());
-    let (replicas, recorder) = (Replicas::new(metrics.clone()), Recorder::new());
+    metrics::Floating::register(registry, leases.clone(), clock.clone());
+    let (replicas, recorder, markets) = (Replicas::new(metrics.clone()), Recorder::new(), Arc::new(Markets::default()));
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
     let source = format!("{holder:.46}.{boot}");
     let mut tasks = vec![
@@ -158,7 +158,6 @@ pub fn start(
         tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));
     }
     let (receipts, pseudonyms) = (ReceiptKeys::new(&config.receipt_key, &[]), Pseudonyms::new(&config.pseudonym_key));
-    let markets: Arc<Markets> = Arc::default();
     let notices = Notices {
         shield,
         receipts: receipts.clone(),
@@ -184,6 +183,7 @@ pub fn start(
         predictor,
         multipliers: config::multipliers(config).map_err(Error::Config)?,
         recorder,
+        record: config.record,
         receipts,
         pseudonyms,
         clock,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use kiki::clock::Clock;
 use kiki::leaf::{Int128, PredictionStatus};
-use kiki::pb::syncshield::v1::Budget;
+use kiki::money::NANOS_PER_MICRO;
+use kiki::pb::syncshield::v1::{Budget, ScopeBudget};
 use kiki::runtime;
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
@@ -15,6 +16,7 @@ use prometheus::{
 use tokio::time::Instant;
 
 use crate::breakers::Breakers;
+use crate::clients::leases::Leases;
 use crate::deadline::Deadline;
 use crate::domain::breaker::State;
 use crate::load::Load;
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub no_bids: IntCounterVec,
     /// Those among them that came while too many were under way.
     pub turned_away: IntCounter,
+    /// Decisions below the floor that were counted in place of recorded ([`crate::config::Record`]).
+    pub counted_below_floor: IntCounter,
     /// OpenRTB requests refused as malformed.
     pub malformed: IntCounter,
     predictions: [IntCounter; STATUSES.len()],
@@ -55,6 +59,7 @@ pub struct Metrics {
     spend: CounterVec,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
+    overspend: IntGaugeVec,
     pacing: GaugeVec,
 }
 
@@ -73,6 +78,12 @@ impl Metrics {
             bids: counters("syncflow_bids_total", "bids made", &["platform", "currency"]),
             turned_away: no_bids.with_label_values(&["OVERLOADED"]),
             no_bids,
+            counted_below_floor: counters(
+                "syncflow_decisions_counted_total",
+                "decisions that were counted in place of recorded, by reason",
+                &["reason"],
+            )
+            .with_label_values(&["BELOW_FLOOR"]),
             malformed: counter("syncflow_malformed_requests_total", "OpenRTB requests answered with 400"),
             predictions: STATUSES.map(|status| predictions.with_label_values(&[status])),
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
@@ -94,6 +105,11 @@ impl Metrics {
                 .add(CounterVec::new(Opts::new("syncflow_spend_total", "settled spend, units of the currency"), &["platform", "currency"])),
             spent: gauges("syncflow_budget_spent_micros", "settled spend of the campaign, micros", &budget),
             limit: gauges("syncflow_budget_limit_micros", "total budget of the campaign, micros", &budget),
+            overspend: gauges(
+                "syncflow_overspend_bound_micros",
+                "the most that may be charged above the limit that binds, were every open slot charged in full, micros",
+                &budget,
+            ),
             pacing: registry.add(GaugeVec::new(
                 Opts::new("syncflow_pacing_divisor", "what bids of a paced campaign are divided by: 1 + lambda"),
                 &["client", "campaign"],
@@ -118,6 +134,7 @@ impl Metrics {
         let settled = budget.settled_nanos.as_ref().map_or(0, |settled: &Int128| i128::from(settled) / 1_000);
         self.spent.with_label_values(&labels).set(i64::try_from(settled).unwrap_or(i64::MAX));
         self.limit.with_label_values(&labels).set(budget.limit_total_micros);
+        self.overspend.with_label_values(&labels).set(overspend_bound(budget));
     }
 
     /// What the bids of a paced campaign are divided by.
@@ -129,6 +146,15 @@ impl Metrics {
     pub fn settled(&self, platform: &str, currency: &str, nanos: i64) {
         self.spend.with_label_values(&[platform, currency]).inc_by(nanos as f64 / 1e9);
     }
+}
+
+/// By how much a budget may be overspent, micros, rounded up: what was charged and is set aside above the limit that binds. No grant
+/// takes it above 0; a limit that was lowered under way does, and a charge above what was set aside for it.
+fn overspend_bound(budget: &Budget) -> i64 {
+    let nanos = |sum: &Option<Int128>| sum.as_ref().map_or(0, i128::from);
+    let above = |of: &ScopeBudget| nanos(&of.settled_nanos) + nanos(&of.committed_nanos) - i128::from(of.limit_micros) * NANOS_PER_MICRO;
+    let most = budget.scopes.iter().map(above).max().unwrap_or(0).max(0);
+    i64::try_from((most + NANOS_PER_MICRO - 1) / NANOS_PER_MICRO).unwrap_or(i64::MAX)
 }
 
 /// How long the stages of a bid take (`crate::deadline`), and the whole of it. Of a stream's message one opportunity is timed.
@@ -176,6 +202,37 @@ pub fn register_load(registry: &runtime::Metrics, load: &Arc<Load>) {
     };
     gauge("syncflow_bids_limit", "bids that may be under way at once", Load::limit);
     gauge("syncflow_bids_under_way", "bids that are under way", Load::under_way);
+}
+
+/// What leases let this instance spend without another word from SyncShield, read when it is scraped: once SyncShield is out of
+/// reach, bids stop within it.
+#[derive(Debug, Clone)]
+pub struct Floating {
+    leases: Arc<Leases>,
+    clock: Clock,
+    float: IntGaugeVec,
+}
+
+impl Floating {
+    /// Registers it.
+    pub fn register(registry: &runtime::Metrics, leases: Arc<Leases>, clock: Clock) {
+        let help = "what leases let this instance spend without another word from SyncShield, micros of the campaign's currency";
+        let gauge = IntGaugeVec::new(Opts::new("syncflow_float_micros", help), &["client", "campaign"]);
+        registry.add(gauge.map(|float| Self { leases, clock, float }));
+    }
+}
+
+impl Collector for Floating {
+    fn desc(&self) -> Vec<&Desc> {
+        self.float.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        for (client, campaign, micros) in self.leases.floats(self.clock.now()) {
+            self.float.with_label_values(&[&client, &campaign]).set(micros.get());
+        }
+        self.float.collect()
+    }
 }
 
 /// The circuit breakers as metrics, read when they are scraped: the path of bids pays nothing for them.
@@ -231,5 +288,25 @@ impl Collector for Breaking {
             self.changes.with_label_values(&[&one.name]).set(i64::try_from(one.breaker.changes()).unwrap_or(i64::MAX));
         }
         [self.state.collect(), self.changes.collect(), self.seconds.collect()].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_may_be_overspent_by_what_is_open_above_the_limit_that_binds() {
+        let scope = |settled: i128, committed: i128, limit_micros| ScopeBudget {
+            settled_nanos: Some(settled.into()),
+            committed_nanos: Some(committed.into()),
+            limit_micros,
+            ..Default::default()
+        };
+        let bound = |scopes| overspend_bound(&Budget { scopes, ..Default::default() });
+        assert_eq!(bound(vec![]), 0);
+        assert_eq!(bound(vec![scope(600, 400, 1), scope(0, 10, 5)]), 0, "used up is not overspent");
+        assert_eq!(bound(vec![scope(600, 401, 1)]), 1, "rounded up");
+        assert_eq!(bound(vec![scope(6_000, 4_000, 20), scope(6_000, 4_000, 3)]), 7, "the limit that binds most");
     }
 }

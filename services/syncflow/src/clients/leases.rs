@@ -106,6 +106,21 @@ impl Leases {
         self.books.read(&campaign.client, &campaign.id, |book| *book.shared.counts.lock()).flatten()
     }
 
+    /// What windows of leases let each campaign spend without another word from SyncShield, rounded up, by client and campaign.
+    #[must_use]
+    pub fn floats(&self, now: UnixMicros) -> Vec<(String, String, Micros)> {
+        let mut floats: Vec<(String, String, i128)> = Vec::new();
+        for (client, campaign, account) in self.books.accounts() {
+            let nanos = account.left(now).wide();
+            match floats.last_mut() {
+                Some(last) if last.0 == client && last.1 == campaign => last.2 += nanos,
+                _ => floats.push((client, campaign, nanos)),
+            }
+        }
+        let micros = |nanos: i128| i64::try_from((nanos + NANOS_PER_MICRO - 1) / NANOS_PER_MICRO).unwrap_or(i64::MAX);
+        floats.into_iter().map(|(client, campaign, nanos)| (client, campaign, Micros::new(micros(nanos)))).collect()
+    }
+
     /// Money of the campaign came back: an exhausted budget may be asked again.
     pub fn freed(&self, client: &str, campaign: &str) {
         self.books.read(client, campaign, |book| book.shared.freed.fetch_add(1, Ordering::AcqRel));

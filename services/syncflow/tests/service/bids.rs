@@ -3,6 +3,7 @@
 use kiki::leaf;
 use kiki::pb::syncflow::v1 as pb;
 use serde_json::json;
+use syncflow::config::Record;
 
 use crate::fakes::Manner;
 use crate::world::{PREDICTED_PRICE, World, campaign, client_campaign, policy, prediction, request};
@@ -160,4 +161,23 @@ async fn grpc_fields_are_checked_and_named() {
         assert!(status.message().starts_with(field), "{status}");
     }
     world.stop().await;
+}
+
+#[tokio::test]
+async fn decisions_below_the_floor_are_counted_where_they_are_not_to_be_recorded() {
+    for (record, recorded) in [(Record::All, 3), (Record::Refusals, 2)] {
+        let world = World::told(64_000_000_000, Manner::Answers(prediction()), |config| config.record = record).await;
+        world.open(vec![client_campaign(campaign())]).await;
+        world.won("bid").await;
+        let mut below = request("below");
+        below["imp"][0]["bidfloor"] = json!(1_000);
+        assert_eq!(world.post("/openrtb2/x1", &below).await.header("x-kiki-no-bid"), Some("BELOW_FLOOR"));
+        let mut refused = request("refused");
+        refused["site"]["domain"] = json!("bad.example");
+        assert_eq!(world.post("/openrtb2/x1", &refused).await.header("x-kiki-no-bid"), Some("POLICY"));
+        let counted = world.metric(r#"syncflow_decisions_counted_total{reason="BELOW_FLOOR"}"#).await;
+        assert_eq!(counted, f64::from(3 - recorded), "what is not recorded is counted");
+        let shield = world.stop().await;
+        assert_eq!(shield.state.lock().decisions.len(), recorded as usize, "{record:?}");
+    }
 }

@@ -235,3 +235,23 @@ async fn a_lease_that_the_log_holds_for_ended_is_returned_all_the_same() {
     assert!(state.leases[&1].returned);
     assert_eq!(state.leases[&1].mark, (1, PREDICTED_PRICE));
 }
+
+#[tokio::test]
+async fn without_syncshield_bids_stop_within_the_bound_that_is_shown() {
+    let world = World::new(64_000_000_000).await;
+    world.won("r0").await;
+    let float = world.metric(r#"syncflow_float_micros{campaign="spring",client="acme"}"#).await as i64 * 1_000;
+    assert_eq!(float, 31 * PREDICTED_PRICE, "a lease begins with a mark of 32 bids");
+    world.shield.state.lock().overloaded = u32::MAX;
+    let mut bids = 0;
+    for n in 1..100 {
+        let answer = world.bid(&format!("r{n}")).await;
+        if answer.status != 200 {
+            assert_eq!(answer.header("x-kiki-no-bid"), Some("NOT_READY"));
+            break;
+        }
+        bids += 1;
+    }
+    assert_eq!(bids * PREDICTED_PRICE, float);
+    assert_eq!(world.metric(r#"syncflow_float_micros{campaign="spring",client="acme"}"#).await, 0.0);
+}

@@ -119,12 +119,17 @@ impl World {
 
     /// Without policy and campaigns, its impressions counted in this Redis.
     pub async fn counting_in(frequency: Option<String>, budget_nanos: i64, manner: Manner) -> Self {
+        Self::told(budget_nanos, manner, |config| config.frequency = frequency).await
+    }
+
+    /// Without policy and campaigns, with something else in its configuration.
+    pub async fn told(budget_nanos: i64, manner: Manner, what: impl FnOnce(&mut syncflow::Config)) -> Self {
         let clock = VirtualClock::at(START);
         let (shield, shield_address) = Shield::start(Clock::Virtual(clock.clone()), Duration::from_secs(60), budget_nanos).await;
         let (value, value_address) = Value::start(manner).await;
         let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let (grpc, http) = (listeners.grpc.local_addr().unwrap(), listeners.http.local_addr().unwrap());
-        let config = syncflow::Config {
+        let mut config = syncflow::Config {
             shield: shield_address,
             value: value_address,
             pseudonym_key: Key::new([1; 32]),
@@ -135,15 +140,17 @@ impl World {
             settle_on_win: vec!["x2".into()],
             no_bid_reasons: vec!["x2".into()],
             notice_window_secs: 3_600,
-            frequency,
+            frequency: None,
             frequency_budget_ms: 1_500, // a busy machine is no Redis that is gone
             fallback_multipliers: vec!["tradedesk=1.2".into()],
             trip_spend_velocity: vec![],
             trip_cpm_jump: vec!["tradedesk=2".into()],
+            record: syncflow::config::Record::All,
             clock_skew_ms: 1_000,
             network_allowance_ms: 5,
             deadline_max_ms: 2_000,
         };
+        what(&mut config);
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(syncflow::serve(listeners, config, Clock::Virtual(clock.clone()), shutdown.clone()));
         let flow = SyncFlowServiceClient::new(kiki::runtime::channel(&format!("http://{grpc}")).unwrap());

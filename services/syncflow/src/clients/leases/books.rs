@@ -112,6 +112,11 @@ impl Account {
         self.window.load().as_ref()?.take(price, now)
     }
 
+    /// What the window that is open lets be taken.
+    pub(super) fn left(&self, now: UnixMicros) -> Nanos {
+        self.window.load().as_ref().map_or(Nanos::ZERO, |window| window.left(now))
+    }
+
     /// How large a lease should be: by what this holder burns, or before that is known, by what others do.
     pub(super) fn amount(&self, campaign: &Campaign, price: Nanos, burn: Burn) -> Micros {
         let burn = burn.in_a_life().unwrap_or_else(|| *self.shared.burn.lock());

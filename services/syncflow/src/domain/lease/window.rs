@@ -78,6 +78,13 @@ impl Window {
         Some(Slot { lease_id, epoch, sequence: self.end.sequence - slots, granted_at })
     }
 
+    /// What may still be taken at `now`.
+    #[must_use]
+    pub fn left(&self, now: UnixMicros) -> Nanos {
+        let (slots, nanos) = unpack(self.left.load(Ordering::Acquire));
+        if slots == 0 || now >= self.until { Nanos::ZERO } else { Nanos::new(nanos as i64) }
+    }
+
     /// What was taken of the lease by now, while this is open.
     pub(super) fn used(&self) -> Mark {
         self.before(self.left.load(Ordering::Acquire))
