@@ -10,6 +10,7 @@ use kiki::clock::monotonic;
 use kiki::money::Micros;
 use syncflow::deadline::Deadline;
 use syncflow::domain::fallback::Recent;
+use syncflow::domain::limit::Limit;
 use syncflow::metrics::Metrics;
 use tokio::time::{Duration, Instant};
 
@@ -24,6 +25,12 @@ fn main() {
         measure("median_of_64_taken", threads, |_| _ = black_box(recent.median()));
         let deadline = Deadline::new(Instant::now(), Duration::from_secs(1));
         measure("deadline_checked_by_the_clock", threads, |_| _ = black_box(deadline.too_late_to_bid(Instant::now())));
+        let (limit, due) = (Limit::default(), Duration::from_millis(50));
+        measure("place_taken_judged_and_left", threads, |n| {
+            let _ = limit.enter(1); // one at a time on each thread: there is room
+            limit.took(Duration::from_micros(200), due, Duration::from_micros(n as u64));
+            limit.leave(1);
+        });
         // As one bid does that is timed: three stages and the whole.
         measure("all_stages_timed", threads, |_| {
             let asked = Instant::now();

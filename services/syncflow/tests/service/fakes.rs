@@ -99,8 +99,35 @@ pub struct Shield {
 
 impl Shield {
     pub async fn start(clock: Clock, ttl: Duration, budget_nanos: i64) -> (Self, String) {
+        let shield = Self::new(clock, ttl, budget_nanos);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let server = tonic::transport::Server::builder().add_service(SyncShieldServiceServer::new(shield.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        (shield, address)
+    }
+
+    /// The same without a socket: under paused time nothing but time itself takes time.
+    pub fn start_in_memory(clock: Clock, ttl: Duration, budget_nanos: i64) -> (Self, tonic::transport::Channel) {
+        let shield = Self::new(clock, ttl, budget_nanos);
+        let (connections, incoming) = mpsc::channel::<Result<tokio::io::DuplexStream, std::io::Error>>(1);
+        let server = tonic::transport::Server::builder().add_service(SyncShieldServiceServer::new(shield.clone()));
+        tokio::spawn(server.serve_with_incoming(ReceiverStream::new(incoming)));
+        let connect = move |_: tonic::transport::Uri| {
+            let (here, there) = tokio::io::duplex(64 << 10);
+            let connections = connections.clone();
+            async move {
+                connections.send(Ok(there)).await.unwrap();
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(here))
+            }
+        };
+        let endpoint = tonic::transport::Endpoint::from_static("http://memory");
+        (shield, endpoint.connect_with_connector_lazy(tower::service_fn(connect)))
+    }
+
+    fn new(clock: Clock, ttl: Duration, budget_nanos: i64) -> Self {
         let state = Arc::new(Mutex::new(State { budget_nanos, ..Default::default() }));
-        let shield = Self {
+        Self {
             state,
             policy: watch::Sender::new(None),
             campaigns: watch::Sender::new(vec![]),
@@ -108,12 +135,7 @@ impl Shield {
             mute: watch::Sender::new(("", false)),
             clock,
             ttl,
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = tonic::transport::Server::builder().add_service(SyncShieldServiceServer::new(shield.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        (shield, address)
+        }
     }
 
     fn grant(&self, client: String, campaign: String, id: u64, lease: &Leased) -> Option<shield::Grant> {

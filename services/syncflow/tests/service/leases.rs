@@ -31,8 +31,11 @@ impl Holder {
         let clock = VirtualClock::at(START);
         let limit = 640_000 * PRICE.get();
         let (shield, address) = Shield::start(Clock::Virtual(clock.clone()), Duration::from_secs(60), limit).await;
+        Self::of(clock, limit, shield, client(&address).unwrap())
+    }
+
+    fn of(clock: VirtualClock, limit: i64, shield: Shield, client: syncflow::clients::Shield) -> Self {
         let metrics = Metrics::new(&kiki::runtime::Metrics::new());
-        let client = client(&address).unwrap();
         let leases = Leases::new(
             client,
             "flow".into(),
@@ -174,4 +177,27 @@ async fn a_syncshield_that_is_not_there_is_not_asked_by_every_bid() {
     let asked = world.shield.state.lock().asked_lost;
     assert!((50..=150).contains(&asked), "{asked}: the first, and the hundred of the reserve");
     world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_paused_time_no_platform_waits_for_the_lease_of_another() {
+    let (clock, limit) = (VirtualClock::at(START), 640_000 * PRICE.get());
+    let (shield, channel) = Shield::start_in_memory(Clock::Virtual(clock.clone()), Duration::from_secs(60), limit);
+    let holder = Holder::of(clock, limit, shield, syncflow::clients::Shield::new(channel));
+    holder.shield.mute.send_replace(("meta", false));
+    let (leases, campaign, now) = (holder.leases.clone(), holder.campaign.clone(), holder.now());
+    let silent =
+        tokio::spawn(
+            async move { tokio::time::timeout(Duration::from_secs(2), leases.take(&campaign, "meta", PRICE, now)).await.is_err() },
+        );
+    holder.shield.mute.subscribe().wait_for(|(_, asked)| *asked).await.unwrap();
+    let began = tokio::time::Instant::now();
+    for platform in ["tradedesk", "x", "tiktok"] {
+        for _ in 0..100 {
+            holder.leases.take(&holder.campaign, platform, PRICE, now).await.unwrap();
+        }
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO, "not a moment passed for the others");
+    assert!(silent.await.unwrap(), "and the silent one's bid took all of its time");
+    assert!((Duration::from_secs(2)..Duration::from_millis(2_100)).contains(&began.elapsed()));
 }
