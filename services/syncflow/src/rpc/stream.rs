@@ -97,7 +97,7 @@ impl Conversation {
         let (mut prepared, mut questions) = (Vec::with_capacity(count), Questions::default());
         for (at, opportunity) in message.opportunities.into_iter().enumerate().take(places.count()) {
             let (opportunity, tmax) = convert::opportunity(format_args!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
-            // One of a message, by and by each place in it: the clock and the histograms cost a tenth of a microsecond.
+            // One of a message, by and by each place in it: the clock and the histograms cost some tenths of a microsecond.
             let deadline = Deadline { timed: at == timed, ..self.engine.deadline(began, tmax, None) };
             prepared.push((self.engine.prepare(opportunity, deadline, &mut questions), deadline));
         }
