@@ -125,6 +125,8 @@ pub struct BidRequest<'t> {
     pub cur: Vec<Cow<'t, str>>,
     /// Blocked content categories of advertisers.
     pub bcat: Vec<&'t str>,
+    /// The only categories of advertisers that are allowed; empty is all.
+    pub acat: Vec<&'t str>,
     /// Blocked advertiser domains, in lower case.
     pub badv: Vec<Cow<'t, str>>,
     /// Blocked applications.
@@ -174,6 +176,7 @@ impl<'t> BidRequest<'t> {
             at: root.count("at")?.unwrap_or(2),
             cur: root.texts("cur")?.into_iter().map(capitals).collect(),
             bcat: root.texts("bcat")?,
+            acat: root.texts("acat")?,
             badv: root.texts("badv")?.into_iter().map(small).collect(),
             bapp: root.texts("bapp")?,
             wseat: root.texts("wseat")?,

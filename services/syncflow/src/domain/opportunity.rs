@@ -46,6 +46,8 @@ pub struct Opportunity {
     pub currencies: Vec<String>,
     /// Categories of advertisers that may not bid.
     pub blocked_categories: Vec<String>,
+    /// The only categories of advertisers that may bid; empty is all.
+    pub allowed_categories: Vec<String>,
     /// Domains of advertisers that may not bid, in lower case.
     pub blocked_advertisers: Vec<String>,
     /// Clients that may bid; empty is all.
@@ -109,6 +111,7 @@ impl Opportunity {
             currencies: if request.cur.is_empty() { vec![floor_currency.clone()] } else { owned(&request.cur) },
             floor_currency,
             blocked_categories: owned(&request.bcat),
+            allowed_categories: owned(&request.acat),
             blocked_advertisers: owned(&request.badv),
             seats: owned(&request.wseat),
             blocked_seats: owned(&request.bseat),

@@ -169,10 +169,14 @@ impl Creative {
 
     /// Whether the publisher will not have its advertiser.
     fn blocked(&self, opportunity: &Opportunity) -> bool {
-        let tier1 = |category: &str| category.split('-').next().unwrap_or_default().to_owned();
-        let category = |blocked: &String| self.categories.iter().any(|own| own == blocked || tier1(own) == *blocked);
+        // A category of the first tier stands for those below it.
+        let listed = |own: &String, list: &[String]| list.iter().any(|one| own == one || own.split('-').next() == Some(one.as_str()));
+        let category = self.categories.iter().any(|own| listed(own, &opportunity.blocked_categories));
+        // Who does not say what is advertised cannot say that it is among what is allowed.
+        let allowed = &opportunity.allowed_categories;
+        let elsewhere = self.categories.is_empty() || !self.categories.iter().all(|own| listed(own, allowed));
         let domain = |blocked: &String| self.adomain.iter().any(|own| within(own, blocked));
-        opportunity.blocked_categories.iter().any(category) || opportunity.blocked_advertisers.iter().any(domain)
+        category || (!allowed.is_empty() && elsewhere) || opportunity.blocked_advertisers.iter().any(domain)
     }
 }
 

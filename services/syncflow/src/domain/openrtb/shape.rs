@@ -89,6 +89,7 @@ static BID_REQUEST: Shape = shape(&[
     many(text(17, "bseat")),
     object(19, "source", &SOURCE),
     object(22, "dooh", &DOOH),
+    many(text(23, "acat")),
 ]);
 
 static SOURCE: Shape = shape(&[object(4, "schain", &SUPPLY_CHAIN), object(99, "ext", &SOURCE_EXT)]);

@@ -24,7 +24,7 @@ fn refused_field(value: &Value) -> String {
 fn reads_what_a_bid_needs() {
     let request = parse(&json!({
         "id": "auction-1", "tmax": 120, "at": 1, "cur": ["usd"], "test": 1,
-        "bcat": ["IAB25"], "badv": ["Rival.Example"], "bapp": ["com.rival"], "wseat": ["s1"], "bseat": ["s2"],
+        "bcat": ["IAB25"], "acat": ["IAB22"], "badv": ["Rival.Example"], "bapp": ["com.rival"], "wseat": ["s1"], "bseat": ["s2"],
         "imp": [{
             "id": "1", "secure": 1, "bidfloor": 0.29, "bidfloorcur": "eur",
             "banner": {"w": 300, "h": 250, "format": [{"w": 300, "h": 250}, {"w": 728, "h": 90}, {"wmin": 10, "wratio": 2, "hratio": 1}]},
@@ -53,6 +53,7 @@ fn reads_what_a_bid_needs() {
     assert_eq!(request.customer, Some("exchange-7"));
     assert_eq!(request.cur, ["USD"]);
     assert_eq!(request.badv, ["rival.example"]);
+    assert_eq!((request.bcat, request.acat), (vec!["IAB25"], vec!["IAB22"]));
     assert_eq!((request.regs.gdpr, request.regs.us_privacy), (Some(true), Some("1YNN")));
     assert!(request.set_aside.is_empty());
 }

@@ -89,11 +89,12 @@ fn a_campaign_keeps_to_its_places() {
 #[test]
 fn a_publisher_keeps_to_its_advertisers() {
     type Change = fn(&mut Opportunity);
-    let refusals: [(&str, Change); 9] = [
+    let refusals: [(&str, Change); 10] = [
         ("size", |o| o.shapes = vec![Shape::Banner(vec![Size { w: 300, h: 251 }])]),
         ("no size", |o| o.shapes = vec![Shape::Banner(vec![])]),
         ("category", |o| o.blocked_categories = vec!["IAB22-1".into()]),
         ("tier 1", |o| o.blocked_categories = vec!["IAB22".into()]),
+        ("allowed", |o| o.allowed_categories = vec!["IAB2".into(), "IAB22-2".into()]),
         ("domain", |o| o.blocked_advertisers = vec!["acme.example".into()]),
         ("seats", |o| o.seats = vec!["globex".into()]),
         ("blocked seat", |o| o.blocked_seats = vec!["acme".into()]),
@@ -108,6 +109,7 @@ fn a_publisher_keeps_to_its_advertisers() {
     let mut others = opportunity();
     others.blocked_advertisers = vec!["notacme.example".into(), "www.shop.acme.example".into()];
     others.blocked_categories = vec!["IAB2".into(), "IAB22-2".into()];
+    others.allowed_categories = vec!["IAB1".into(), "IAB22".into()];
     assert!(campaign(|_| {}).fits(&others).is_some());
 }
 

@@ -59,6 +59,7 @@ fn the_numbers_are_those_of_the_iab() {
         text(11, "EUR"),
         text(12, "IAB7"),
         text(13, "Bad.example"),
+        text(23, "IAB8"),
         text(16, "bad.app"),
         within(14, &[number(4, 1), text(2, "gpp"), within(99, &[text(2, "1YNN"), within(4, &[number(1, 2), number(2, 1)])])]),
         within(19, &[within(4, &[number(1, 1)])]),
@@ -66,7 +67,7 @@ fn the_numbers_are_those_of_the_iab() {
         text(98, "unknown"),
     ];
     let same = json!({
-        "id": "r", "at": 1, "tmax": 100, "wseat": ["seat"], "bseat": ["other"], "cur": ["EUR"], "bcat": ["IAB7"], "badv": ["Bad.example"],
+        "id": "r", "at": 1, "tmax": 100, "wseat": ["seat"], "bseat": ["other"], "cur": ["EUR"], "bcat": ["IAB7"], "acat": ["IAB8"], "badv": ["Bad.example"],
         "bapp": ["bad.app"], "test": 0,
         "app": {"domain": "App.example", "cat": ["IAB1"], "bundle": "com.app"},
         "device": {"geo": {"country": "FRA"}, "ifa": "ifa-1", "lmt": 0},
