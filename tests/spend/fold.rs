@@ -62,6 +62,10 @@ impl Fold {
             }
             Body::Settlements(batch) => {
                 for one in batch.settlements {
+                    let mark = self.lease(batch.lease_id)?.mark.0;
+                    if one.sequence >= mark {
+                        return Err(format!("slot {} of lease {} was charged above the mark {mark}", one.sequence, batch.lease_id));
+                    }
                     if !self.lease(batch.lease_id)?.close(one.sequence, one.max_nanos) {
                         return Err(format!("slot {} of lease {} was closed twice", one.sequence, batch.lease_id));
                     }
