@@ -11,6 +11,7 @@ use std::time::Duration;
 use kiki::pb::syncflow::v1::{BidRequest, BidResponse};
 use prost::Message as _;
 use serde_json::{Value, json};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::bids::NoBids;
@@ -44,8 +45,8 @@ pub(super) struct Args {
     /// How long each is measured, seconds.
     #[arg(long, default_value_t = 10.0, value_parser = super::bids::seconds)]
     seconds: f64,
-    /// Callers; over HTTP each has a connection of its own.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    /// Callers; over HTTP each has a connection of its own. More than SyncFlow takes at a time are answered without a bid.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     callers: u16,
     /// Bid requests that are measured too, a JSON document a line: {"request": {...}} or a bare body.
     #[arg(long)]
@@ -202,7 +203,15 @@ impl Calls {
     async fn ask(&self, caller: usize) -> Result<(usize, bool), Failure> {
         let request = self.request(self.number.fetch_add(1, Ordering::Relaxed));
         let channel = self.channels[caller % self.channels.len()].clone();
-        let answer = raw::unary(channel, BID, request.into()).await.map_err(|status| rpc(BID, &status))?;
+        let answer = match raw::unary(channel, BID, request.into()).await {
+            Ok(answer) => answer,
+            // As over HTTP, where what is too much is answered without a bid.
+            Err(status) if status.code() == Code::ResourceExhausted => {
+                self.no_bids.count("OVERLOADED");
+                return Ok((0, false));
+            }
+            Err(status) => return Err(rpc(BID, &status)),
+        };
         let bytes = answer.len();
         let answer = BidResponse::decode(answer).doing("reading an answer")?;
         Ok((bytes, self.no_bids.is_bid(answer.result.as_ref())))
