@@ -157,7 +157,7 @@ impl Predictions {
             return Predicted::Missing;
         }
         let said = pending.said.get_mut(place % MAX_BATCH).map(std::mem::take);
-        said.filter(|said| ids::check("model", &said.model).is_ok()).map_or(Predicted::Missing, known)
+        said.filter(named).map_or(Predicted::Missing, known)
     }
 }
 
@@ -174,10 +174,16 @@ impl Pending {
             }
             Err(_) => watched.metrics.predictions_late.inc(),
         }
-        let answered = !self.said.is_empty();
+        // An answer that nobody can use is a failure, as one that does not come.
+        let answered = self.said.iter().any(named);
         permit.for_each(|permit| if answered { permit.succeeded(now) } else { permit.failed(now) });
         answered
     }
+}
+
+/// Whether a prediction says which model it is of, in the form that the log takes.
+fn named(prediction: &pb::Prediction) -> bool {
+    ids::check("model", &prediction.model).is_ok()
 }
 
 /// Of a customer or a population that nobody has seen, the campaign's prior knows more; where SyncValue cannot get at what it

@@ -52,6 +52,16 @@ async fn a_customer_that_nobody_knows_is_priced_by_the_prior() {
 }
 
 #[tokio::test]
+async fn predictions_that_name_no_model_are_failures_to_the_breaker() {
+    let world = world(Manner::Answers(value::Prediction { model: "No Model".into(), ..prediction() })).await;
+    for n in 0..30 {
+        assert_eq!(price(&world, &format!("r{n}")).await, PRIOR_PRICE);
+    }
+    assert_eq!(world.metric(r#"syncflow_circuit_breaker_state_count{platform="syncvalue",state="open"}"#).await, 1.0);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_late_prediction_is_counted_and_the_prior_stands_in_until_the_breaker_opens() {
     let world = world(Manner::Hangs).await;
     assert_eq!(price(&world, "late").await, PRIOR_PRICE);
