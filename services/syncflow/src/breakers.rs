@@ -83,8 +83,9 @@ impl Named {
 /// All of them.
 #[derive(Debug)]
 pub struct Breakers {
-    /// By name, and none is added later.
-    named: BTreeMap<String, Named>,
+    syncvalue: Named,
+    /// By platform: a bid finds its own without making a name. None is added later.
+    platforms: BTreeMap<String, Named>,
     clock: Clock,
 }
 
@@ -93,20 +94,23 @@ impl Breakers {
     #[must_use]
     pub fn new<'a>(platforms: impl Iterator<Item = &'a str>, surges: BTreeMap<String, Bounds>, seed: u64, clock: Clock) -> Self {
         let now = clock.now();
-        let platform = Settings { window: Window::Time(Duration::from_secs(10)), ..Settings::default() };
-        let mut all = vec![(SYNCVALUE.to_owned(), Settings::default(), Bounds::default())];
-        all.extend(platforms.map(|name| (platform_name(name), platform, surges.get(name).copied().unwrap_or_default())));
-        let named = (0..).zip(all).map(|(nth, (name, settings, bounds))| {
-            let breaker = Arc::new(Breaker::new(settings, seed.wrapping_add(nth), now));
-            (name.clone(), Named { name, breaker, told: Mutex::default(), bounds, charged: Mutex::default() })
+        let settings = Settings { window: Window::Time(Duration::from_secs(10)), ..Settings::default() };
+        let named = |name: String, settings: Settings, bounds: Bounds, seed: u64| {
+            let breaker = Arc::new(Breaker::new(settings, seed, now));
+            Named { name, breaker, told: Mutex::default(), bounds, charged: Mutex::default() }
+        };
+        let syncvalue = named(SYNCVALUE.to_owned(), Settings::default(), Bounds::default(), seed);
+        let platforms = (1..).zip(platforms).map(|(nth, platform)| {
+            let bounds = surges.get(platform).copied().unwrap_or_default();
+            (platform.to_owned(), named(format!("platform/{platform}"), settings, bounds, seed.wrapping_add(nth)))
         });
-        Self { named: named.collect(), clock }
+        Self { syncvalue, platforms: platforms.collect(), clock }
     }
 
     /// The one around SyncValue.
     #[must_use]
     pub fn syncvalue(&self) -> Arc<Breaker> {
-        self.named[SYNCVALUE].breaker.clone()
+        self.syncvalue.breaker.clone()
     }
 
     /// Asks to bid on a platform; one that the configuration does not name has no breaker, and is bid on.
@@ -114,12 +118,12 @@ impl Breakers {
     /// # Errors
     /// Its breaker refuses.
     pub fn admit(&self, platform: &str, now: UnixMicros) -> Result<Option<Permit<Arc<Breaker>>>, Refused> {
-        self.named.get(&platform_name(platform)).map(|one| one.breaker.admit_owned(now)).transpose()
+        self.platforms.get(platform).map(|one| one.breaker.admit_owned(now)).transpose()
     }
 
     /// A platform charged an impression. Where that is a surge, its breaker is tripped.
     pub fn charged(&self, platform: &str, currency: Currency, price: Nanos) {
-        let Some(one) = self.named.get(&platform_name(platform)) else { return };
+        let Some(one) = self.platforms.get(platform) else { return };
         if one.bounds == Bounds::default() {
             return;
         }
@@ -140,14 +144,14 @@ impl Breakers {
 
     /// All of them, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Named> {
-        self.named.values()
+        self.platforms.values().chain([&self.syncvalue])
     }
 
     /// Where all of them stand.
     #[must_use]
     pub fn statuses(&self) -> Vec<Status> {
         let now = self.clock.now();
-        self.named.values().map(|one| one.status(now)).collect()
+        self.iter().map(|one| one.status(now)).collect()
     }
 
     /// Does what an operator wants.
@@ -156,8 +160,8 @@ impl Breakers {
     /// No breaker of that name; no operator or reason, or a long one; an end that is past or far.
     pub fn tell(&self, name: &str, what: Override, operator: &str, reason: &str) -> Result<Status, Error> {
         let now = self.clock.now();
-        let one = self.named.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.named.keys().map(String::as_str).collect();
+        let one = self.iter().find(|one| one.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.iter().map(|one| one.name.as_str()).collect();
             Error::field("name", format!("{name:?} is none of {}", names.join(", ")))
         })?;
         for (field, text, limit) in [("operator", operator, MAX_OPERATOR), ("reason", reason, MAX_REASON)] {
@@ -182,8 +186,4 @@ impl Breakers {
         tracing::warn!("breaker {name}: {what:?} by {operator}: {reason}");
         Ok(one.status(now))
     }
-}
-
-fn platform_name(platform: &str) -> String {
-    format!("platform/{platform}")
 }
