@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::explicit_write, missing_docs)]
 
+#[path = "../support/acme.rs"]
+mod acme;
 mod moving;
 mod one_bid;
 mod python_client;

@@ -12,6 +12,8 @@ use kiki::runtime::channel;
 use kiki_cli::platform::{Endpoints, Platform, PlatformConfig, Ports};
 use tonic::transport::Channel;
 
+use crate::acme;
+
 /// 2026-01-15T12:00:00Z
 const MIDMONTH: i64 = 1_768_478_400_000_000;
 /// 2026-02-01T00:00:00Z
@@ -26,17 +28,6 @@ async fn set_up(shield: &mut SyncShieldServiceClient<Channel>) {
         .put_policy(PutPolicyRequest { policy: Some(leaf::Policy { bid_caps, ..Default::default() }), ..Default::default() })
         .await
         .unwrap();
-    let creative = leaf::Creative {
-        creative: "b1".into(),
-        crid: "b1".into(),
-        adomain: vec!["acme.example".into()],
-        format: leaf::CreativeFormat::Banner.into(),
-        width: 300,
-        height: 250,
-        markup: "<a href=\"${KIKI_CLICK}\">Acme</a>".into(),
-        click_url: "https://acme.example/".into(),
-        ..Default::default()
-    };
     let campaign = leaf::Campaign {
         campaign: "spring".into(),
         currency: "USD".into(),
@@ -46,26 +37,12 @@ async fn set_up(shield: &mut SyncShieldServiceClient<Channel>) {
         // 1 % of 90.00 at a target of 3.0: worth 0.30 an impression, above the campaign's cap of 0.02.
         prior_ltv_micros: 90_000_000,
         bid_cap_nanos: PRICE_CAP,
-        creatives: vec![creative],
+        creatives: vec![acme::banner("b1", "<a href=\"${KIKI_CLICK}\">Acme</a>")],
         zone: "UTC".into(),
         ..Default::default()
     };
     shield.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();
-    let terms = leaf::Terms {
-        currency: "USD".into(),
-        client_name: "Acme".into(),
-        baseline_ppm: 3_000_000,
-        share_ppm: 100_000,
-        basis: leaf::Basis::Predicted.into(),
-        netting: leaf::Netting::Client.into(),
-        zone: "UTC".into(),
-        payment_days: 30,
-        horizon_days: 90,
-        attribution: leaf::AttributionRule::LastBilledV1.into(),
-        lookback_seconds: 7 * 86_400,
-        ..Default::default()
-    };
-    shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(terms) }).await.unwrap();
+    shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(acme::terms()) }).await.unwrap();
 }
 
 fn opportunity(request_id: &str) -> Opportunity {

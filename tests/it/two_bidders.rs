@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use crate::acme;
+
 /// 2026-01-15T12:00:00Z
 const START: UnixMicros = UnixMicros(1_768_478_400_000_000);
 /// An impression's price: the campaign's cap. The value allows it many times over, whatever was charged by then.
@@ -57,21 +59,7 @@ impl World {
         let bid_caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 10 * PRICE }];
         let policy = PutPolicyRequest { policy: Some(leaf::Policy { bid_caps, ..Default::default() }), ..Default::default() };
         shield.put_policy(policy).await.unwrap();
-        let terms = leaf::Terms {
-            currency: "USD".into(),
-            client_name: "Acme".into(),
-            baseline_ppm: 3_000_000,
-            share_ppm: 100_000,
-            basis: leaf::Basis::Predicted.into(),
-            netting: leaf::Netting::Client.into(),
-            zone: "UTC".into(),
-            payment_days: 30,
-            horizon_days: 90,
-            attribution: leaf::AttributionRule::LastBilledV1.into(),
-            lookback_seconds: 7 * 86_400,
-            ..Default::default()
-        };
-        shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(terms) }).await.unwrap();
+        shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(acme::terms()) }).await.unwrap();
         let mut world = Self { data, address, clock, shield, stop, served, asked: 0 };
         world.put_campaign(room).await;
         world
@@ -79,17 +67,6 @@ impl World {
 
     /// Puts the campaign with a limit of so many bids.
     async fn put_campaign(&mut self, room: i64) {
-        let creative = leaf::Creative {
-            creative: "c1".into(),
-            crid: "c1".into(),
-            adomain: vec!["acme.example".into()],
-            format: leaf::CreativeFormat::Banner.into(),
-            width: 300,
-            height: 250,
-            markup: "<b>shop</b>".into(),
-            click_url: "https://acme.example/".into(),
-            ..Default::default()
-        };
         let campaign = leaf::Campaign {
             campaign: "spring".into(),
             currency: "USD".into(),
@@ -99,7 +76,7 @@ impl World {
             prior_p_conversion_ppb: 1_000_000,
             prior_ltv_micros: 900_000_000,
             bid_cap_nanos: PRICE,
-            creatives: vec![creative],
+            creatives: vec![acme::banner("c1", "<b>shop</b>")],
             ..Default::default()
         };
         self.shield.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();

@@ -15,6 +15,7 @@ use syncshield::store::{Log, Paths};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
 
+use crate::acme;
 use crate::disk::SimDisk;
 use crate::net;
 use crate::rng::Rng;
@@ -154,17 +155,6 @@ pub(crate) async fn operator(limit_micros: i64) -> turmoil::Result {
         async move { shield.put_policy(policy).await }
     })
     .await?;
-    let creative = leaf::Creative {
-        creative: "c1".into(),
-        crid: "c1".into(),
-        adomain: vec!["acme.example".into()],
-        format: leaf::CreativeFormat::Banner.into(),
-        width: 300,
-        height: 250,
-        markup: "<b>shop</b>".into(),
-        click_url: "https://acme.example/".into(),
-        ..Default::default()
-    };
     let campaign = leaf::Campaign {
         campaign: "c".into(),
         currency: "USD".into(),
@@ -173,7 +163,7 @@ pub(crate) async fn operator(limit_micros: i64) -> turmoil::Result {
         target_roas_ppm: 2_000_000,
         prior_p_conversion_ppb: 1_000_000,
         prior_ltv_micros: 20_000_000,
-        creatives: vec![creative],
+        creatives: vec![acme::banner("c1", "<b>shop</b>")],
         ..Default::default()
     };
     let put = PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) };
@@ -182,21 +172,7 @@ pub(crate) async fn operator(limit_micros: i64) -> turmoil::Result {
         async move { shield.put_campaign(put).await }
     })
     .await?;
-    let terms = leaf::Terms {
-        currency: "USD".into(),
-        client_name: "Acme".into(),
-        baseline_ppm: 3_000_000,
-        share_ppm: 100_000,
-        basis: leaf::Basis::Predicted.into(),
-        netting: leaf::Netting::Client.into(),
-        zone: "UTC".into(),
-        payment_days: 30,
-        horizon_days: 90,
-        attribution: leaf::AttributionRule::LastBilledV1.into(),
-        lookback_seconds: 7 * 86_400,
-        ..Default::default()
-    };
-    let put = PutTermsRequest { client: "acme".into(), terms: Some(terms) };
+    let put = PutTermsRequest { client: "acme".into(), terms: Some(acme::terms()) };
     until_answered(|mut shield| {
         let put = put.clone();
         async move { shield.put_terms(put).await }

@@ -15,6 +15,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+#[path = "../support/acme.rs"]
+mod acme;
 mod book;
 #[allow(dead_code)] // SyncShield's own simulation uses the rest
 #[path = "../../services/syncshield/tests/sim/disk.rs"]
