@@ -194,9 +194,11 @@ pub fn hashes(bytes: &[u8]) -> Option<&[Hash]> {
 ///
 /// # Errors
 /// More than 256 leaves, or one that is longer than 65,535 bytes.
-pub fn bundle<'a>(leaves: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    for (i, leaf) in leaves.into_iter().enumerate() {
+pub fn bundle<'a>(leaves: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Result<Vec<u8>, Error> {
+    let leaves = leaves.into_iter();
+    // One of decisions has some megabytes, which would be copied each time that they grow.
+    let mut bytes = Vec::with_capacity(leaves.clone().take(WIDTH as usize).map(|leaf| leaf.len() + 2).sum());
+    for (i, leaf) in leaves.enumerate() {
         if i as u64 == WIDTH {
             return Err(Error::TooMany);
         }

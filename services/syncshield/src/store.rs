@@ -388,6 +388,11 @@ impl Log {
         self.read_until(from, size, max_bytes).await
     }
 
+    /// What reads leaves, for who reads many of them beside the runtime.
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.inner.reader.clone()
+    }
+
     async fn read_until(&self, from: u64, size: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
         let reader = self.inner.reader.clone();
         tokio::task::spawn_blocking(move || reader.read(from, size, max_bytes)).await.map_err(|_| Error::Stopped)?

@@ -5,14 +5,20 @@
 //! missing or does not fit the tree. `checkpoint` is replaced last, so that all tiles of its size are there when it
 //! is. They are a copy and hold up nobody: where they cannot be written, the log goes on and says so.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiki::tlog::leaf_hash;
 use kiki::tlog::tile::{self, Kind, Tile};
 
+use super::engine::Reader;
 use super::{Log, Paths, Signed};
 use crate::error::Error;
+
+/// Bytes of leaves that are read at a time.
+const PART: usize = 1 << 20;
 
 /// Brings the folder up to newer and newer checkpoints.
 pub struct Publisher {
@@ -49,16 +55,14 @@ impl Publisher {
     async fn put(&self, tile: &Tile) -> Result<(), Error> {
         let path = self.folder.join(tile.to_string());
         if let Some(leaves) = leaf_hashes(tile) {
-            let want = self.bytes(&leaves).await?;
-            let path = path.clone();
-            if blocking(move || Ok(holds_entries(&path, &want))).await? {
-                return Ok(());
-            }
+            let (want, reader, tile) = (self.bytes(&leaves).await?, self.log.reader(), *tile);
+            let put = move || if holds_entries(&path, &want) { Ok(()) } else { put_bundle(&path, &*reader, &tile) };
+            return match tokio::task::spawn_blocking(put).await.map_err(|_| Error::Stopped)? {
+                Err(Error::Pruned { .. }) => Ok(()), // nobody has the leaves of it any more
+                put => put,
+            };
         }
-        let (bytes, full) = match self.bytes(tile).await {
-            Err(Error::Pruned { .. }) => return Ok(()), // nobody has the leaves of it any more
-            bytes => (bytes?, tile.is_full()),
-        };
+        let (bytes, full) = (self.bytes(tile).await?, tile.is_full());
         blocking(move || if std::fs::read(&path).is_ok_and(|found| found == bytes) { Ok(()) } else { put_file(&path, &bytes, full) }).await
     }
 
@@ -83,22 +87,44 @@ fn holds_entries(path: &Path, hashes: &[u8]) -> bool {
         .is_ok_and(|leaves| leaves.iter().map(|leaf| leaf_hash(leaf)).eq(tile::hashes(hashes).unwrap_or(&[]).iter().copied()))
 }
 
-/// With a full tile, its partial ones go.
 fn put_file(path: &Path, bytes: &[u8], full: bool) -> std::io::Result<()> {
+    put(path, full, |file| file.write_all(bytes))
+}
+
+/// Writes a bundle as it is read: one of decisions has some megabytes.
+fn put_bundle(path: &Path, reader: &dyn Reader, tile: &Tile) -> Result<(), Error> {
+    put(path, tile.is_full(), |file| {
+        let (mut next, end) = (tile.start(), tile.start() + tile.width());
+        while next < end {
+            let leaves = reader.read(next, end, PART)?;
+            if leaves.is_empty() {
+                return Err(Error::Damaged(format!("leaf {next} is not to be found")));
+            }
+            next += leaves.len() as u64;
+            for (at, leaf) in leaves {
+                let length = u16::try_from(leaf.len()).map_err(|_| Error::Damaged(format!("leaf {at} has {} bytes", leaf.len())))?;
+                file.write_all(&length.to_be_bytes())?;
+                file.write_all(&leaf)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Whole or not at all, but not synced: what a power failure took is found and written at the next start. With a full tile, its
+/// partial ones go.
+fn put<E: From<std::io::Error>>(path: &Path, full: bool, write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>) -> Result<(), E> {
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    write(path, bytes)?;
+    let next = path.with_extension("new");
+    let mut file = BufWriter::with_capacity(1 << 16, File::create(&next)?);
+    write(&mut file)?;
+    file.flush()?;
+    std::fs::rename(&next, path)?;
     if !full {
         return Ok(());
     }
     match std::fs::remove_dir_all(path.with_extension("p")) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
         _ => Ok(()),
     }
-}
-
-/// Whole or not at all, but not synced: what a power failure took is found and written at the next start.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let next = path.with_extension("new");
-    std::fs::write(&next, bytes)?;
-    std::fs::rename(&next, path)
 }
