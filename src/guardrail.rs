@@ -92,13 +92,42 @@ pub struct Bid<'a> {
     /// ISO 3166-1 alpha-3, or empty where unknown.
     pub country: &'a str,
     /// Content categories of the page or app.
-    pub categories: &'a [String],
+    pub categories: List<'a>,
     /// Site domain, app bundle and app domain, as far as they are known.
-    pub places: &'a [String],
+    pub places: List<'a>,
     /// A bit for each `leaf::Signal` of the request: see [`signals`].
     pub signals: u32,
     /// When the bid is made.
     pub at: UnixMicros,
+}
+
+/// Texts that a bid brings along: a record's own, or those that a request is read from.
+#[derive(Debug, Clone, Copy)]
+pub enum List<'a> {
+    /// Of a record.
+    Kept(&'a [String]),
+    /// Of a request.
+    Read(&'a [&'a str]),
+}
+
+impl<'a> List<'a> {
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        let (kept, read): (&[String], &[&str]) = match self {
+            Self::Kept(texts) => (texts, &[]),
+            Self::Read(texts) => (&[], texts),
+        };
+        kept.iter().map(String::as_str).chain(read.iter().copied())
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Kept(texts) => texts.len(),
+            Self::Read(texts) => texts.len(),
+        }
+    }
 }
 
 /// What a policy says to a bid.
@@ -177,6 +206,12 @@ impl Policy {
         self.table.verdict(bid)
     }
 
+    /// Whether any bid has a frequency cap.
+    #[must_use]
+    pub fn caps_frequency(&self) -> bool {
+        self.table.caps_frequency()
+    }
+
     /// The frequency caps that are for a campaign's bids. Whoever counts impressions holds them; a verdict says nothing of them.
     #[must_use]
     pub fn caps(&self, client: &str, campaign: &str) -> Vec<Cap> {
@@ -210,8 +245,8 @@ impl Policy {
             price: Nanos::new(decision.price_nanos),
             predicted_ltv: Micros::new(decision.predicted_ltv_micros),
             country: &decision.country,
-            categories: &decision.categories,
-            places: &decision.places,
+            categories: List::Kept(&decision.categories),
+            places: List::Kept(&decision.places),
             signals: decision.signals,
             at: UnixMicros::from_pb(decision.at.as_ref())?,
         }))
@@ -253,8 +288,8 @@ mod tests {
             price: Nanos::new(5_000_000),
             predicted_ltv: Micros::new(1),
             country: "DEU",
-            categories: &[],
-            places: &[],
+            categories: List::Read(&[]),
+            places: List::Read(&[]),
             signals: 0,
             at: UnixMicros(0),
         }
@@ -269,19 +304,18 @@ mod tests {
     #[test]
     fn allows_what_no_rule_speaks_against() {
         assert_eq!(refusals(|_| {}), []);
-        assert_eq!(policy().check(&Bid { places: &["notbad.example".to_owned()], ..bid() }), Refusals::NONE);
+        assert_eq!(policy().check(&Bid { places: List::Read(&["notbad.example"]), ..bid() }), Refusals::NONE);
     }
 
     #[test]
     fn names_every_reason() {
-        let categories = ["IAB7-39".to_owned()];
         let policy = policy();
         let verdict = policy.verdict(&Bid {
             platform: "x",
             price: Nanos::new(5_000_001),
             country: "PRK",
-            categories: &categories,
-            places: &["com.good".to_owned(), "www.BAD.example".to_owned()],
+            categories: List::Read(&["IAB7-39"]),
+            places: List::Read(&["com.good", "www.BAD.example"]),
             ..bid()
         });
         use leaf::Refusal::{BidCap, Category, Domain, Geo, PlatformOff};

@@ -20,3 +20,4 @@ pub mod runtime;
 pub mod sealed;
 pub mod status;
 pub mod tlog;
+pub mod wire;

@@ -142,27 +142,28 @@ impl fmt::Display for Nanos {
 
 /// An ISO 4217 currency that is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Currency([u8; 3]);
+pub struct Currency(&'static str);
 
 impl Currency {
     /// US dollar, OpenRTB's default.
-    pub const USD: Self = Self(*b"USD");
+    pub const USD: Self = Self("USD");
 
     /// Reads the three-letter code.
     ///
     /// # Errors
     /// [`MoneyError::Currency`] where ISO 4217 has no such code.
     pub fn parse(code: &str) -> Result<Self, MoneyError> {
+        if code == Self::USD.0 {
+            return Ok(Self::USD); // nearly every bid's, and the table is long
+        }
         let known = iso_currency::Currency::from_code(code).ok_or_else(|| MoneyError::Currency(code.chars().take(12).collect()))?;
-        let mut bytes = [0; 3];
-        bytes.copy_from_slice(known.code().as_bytes());
-        Ok(Self(bytes))
+        Ok(Self(known.code()))
     }
 
     /// The three letters.
     #[must_use]
-    pub fn code(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("XXX")
+    pub const fn code(&self) -> &'static str {
+        self.0
     }
 
     /// Decimals of the minor unit: 2 for USD, 0 for JPY, 3 for KWD.

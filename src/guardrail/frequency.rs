@@ -57,6 +57,10 @@ impl Caps {
         self.caps.push(Cap { rule: rule as u16, ..cap }); // below MAX_RULES
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.caps.is_empty()
+    }
+
     /// The caps among these rules.
     pub(super) fn of(&self, scope: &[u64]) -> Vec<Cap> {
         let mut found = Vec::new();

@@ -143,7 +143,9 @@ proptest! {
         rules.iter_mut().enumerate().for_each(|(i, rule)| rule.id = format!("r{i}"));
         let ((client, campaign, platform, country), categories, places, (price, ltv, signals, second), currency) = &facts;
         let bid = Bid {
-            client, campaign, platform, country, categories, places,
+            client, campaign, platform, country,
+            categories: List::Kept(categories),
+            places: List::Kept(places),
             signals: *signals,
             currency: Currency::parse(currency).expect("a currency"),
             price: Nanos::new(*price),

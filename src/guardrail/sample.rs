@@ -1,6 +1,6 @@
 //! A policy of any number of rules of every kind, and a bid that it allows: what benchmarks check.
 
-use super::Bid;
+use super::{Bid, List};
 use crate::clock::UnixMicros;
 use crate::leaf::{self, policy_rule::Kind};
 use crate::money::{Currency, Micros, Nanos};
@@ -35,8 +35,8 @@ impl Sample {
             price: Nanos::new(2_000_000),
             predicted_ltv: Micros::new(50_000_000),
             country: "DEU",
-            categories: &self.categories,
-            places: &self.places,
+            categories: List::Kept(&self.categories),
+            places: List::Kept(&self.places),
             signals: 0,
             at: UnixMicros(1_770_000_000_000_000),
         }

@@ -345,6 +345,10 @@ impl Table {
         }
     }
 
+    pub(super) fn caps_frequency(&self) -> bool {
+        !self.caps.is_empty()
+    }
+
     /// The frequency caps of a campaign.
     pub(super) fn caps(&self, client: &str, campaign: &str) -> Vec<Cap> {
         self.caps.of(self.of_campaign(client, campaign))
@@ -371,8 +375,8 @@ impl Table {
         for (dimension, names) in &self.lists {
             match dimension {
                 Dimension::Countries => names.check(std::iter::once(bid.country), hit),
-                Dimension::Categories => names.check(bid.categories.iter().map(String::as_str), hit),
-                Dimension::Places => names.check(bid.places.iter().map(String::as_str), hit),
+                Dimension::Categories => names.check(bid.categories.iter(), hit),
+                Dimension::Places => names.check(bid.places.iter(), hit),
                 Dimension::Platforms => names.check(std::iter::once(bid.platform), hit),
             }
         }

@@ -70,7 +70,7 @@ fn read(body: &[u8], then: impl FnOnce(BidRequest<'_>) -> usize) -> usize {
 
 fn opportunities(mut request: BidRequest<'_>) -> usize {
     let imps = std::mem::take(&mut request.imps);
-    imps.into_iter().map(|imp| Opportunity::of(&request, imp, "x", "y").shapes.len()).sum()
+    imps.iter().map(|imp| Opportunity::of(&request, imp, "x", "y").shapes.len()).sum()
 }
 
 fn requests() -> Vec<Vec<u8>> {

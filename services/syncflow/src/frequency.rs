@@ -39,31 +39,24 @@ impl Frequency {
         Arc::new(Self { memory: Memory::default(), shared, budget, replicas, metrics })
     }
 
-    /// Those that no cap refuses, in their order; then those that one does, with the reason. It takes until `deadline` at
-    /// the most.
-    pub async fn hold(
-        &self,
-        candidates: Vec<Candidate>,
-        policy: &Policy,
-        now: UnixMicros,
-        deadline: Instant,
-    ) -> (Vec<Candidate>, Vec<Candidate>) {
-        let asked: Vec<(Vec<Cap>, Vec<Question>)> = candidates.iter().map(|candidate| caps(policy, candidate)).collect();
+    /// Marks those that a cap refuses. Of those that something else refuses nothing is asked. It takes until `deadline` at the most.
+    pub async fn hold(&self, candidates: &mut [Candidate<'_>], policy: &Policy, now: UnixMicros, deadline: Instant) {
+        let may = || candidates.iter().filter(|candidate| candidate.refusals.is_empty());
+        let asked: Vec<(Vec<Cap>, Vec<Question>)> = may().map(|candidate| caps(policy, candidate)).collect();
         let questions: Vec<Question> = asked.iter().flat_map(|(_, questions)| questions).cloned().collect();
         if questions.is_empty() {
-            return (candidates, Vec::new());
+            return;
         }
         let mut counts = self.counts(questions, now, deadline).await.into_iter();
-        let held = |(mut candidate, (caps, _)): (Candidate, (Vec<Cap>, _))| {
+        let may = candidates.iter_mut().filter(|candidate| candidate.refusals.is_empty());
+        for (candidate, (caps, _)) in may.zip(asked) {
             let full = caps.into_iter().zip(counts.by_ref()).filter(|(cap, count)| *count >= cap.most);
             let rules: Vec<String> = full.map(|(cap, _)| policy.rule_ids()[usize::from(cap.rule)].clone()).collect();
             if !rules.is_empty() {
                 candidate.refusals = candidate.refusals.with(leaf::Refusal::Frequency);
                 candidate.rules.extend(rules.into_iter().take(MAX_NAMED));
             }
-            candidate
-        };
-        candidates.into_iter().zip(asked).map(held).partition(|candidate| candidate.refusals.is_empty())
+        }
     }
 
     async fn counts(&self, questions: Vec<Question>, now: UnixMicros, deadline: Instant) -> Vec<u32> {
@@ -77,16 +70,23 @@ impl Frequency {
         questions.iter().map(|question| self.memory.count(question, now)).collect()
     }
 
+    /// Tells of what a notice says became of a bid.
+    pub fn noticed(&self, receipt: &Receipt, fate: Fate, now: UnixMicros) {
+        if let Some(policy) = self.replicas.policy() {
+            self.tell(receipt, fate, &policy, now);
+        }
+    }
+
     /// Tells of what became of a bid; for one that was made the receipt is what its notices will carry.
-    pub fn tell(&self, receipt: &Receipt, fate: Fate, now: UnixMicros) {
-        let Some(key) = receipt.customer else { return };
-        let Some(policy) = self.replicas.policy() else { return };
-        if policy.caps(&receipt.client, &receipt.campaign).is_empty() {
+    pub fn tell<Id: AsRef<str>>(&self, receipt: &Receipt<Id>, fate: Fate, policy: &Policy, now: UnixMicros) {
+        let (client, campaign) = (receipt.client.as_ref(), receipt.campaign.as_ref());
+        let Some(key) = receipt.customer.filter(|_| policy.caps_frequency()) else { return };
+        if policy.caps(client, campaign).is_empty() {
             return;
         }
-        let customer = Customer { client: receipt.client.clone(), key };
+        let customer = Customer { client: client.to_owned(), key };
         let slot = (receipt.lease_id, receipt.sequence);
-        let shown = Shown { slot, campaign: receipt.campaign.clone(), at: receipt.bid_at, deadline: receipt.deadline };
+        let shown = Shown { slot, campaign: campaign.to_owned(), at: receipt.bid_at, deadline: receipt.deadline };
         if let Some(shared) = &self.shared {
             shared.take(&customer, &shown, fate, now);
         }
@@ -96,7 +96,7 @@ impl Frequency {
 }
 
 /// The caps of a candidate, and what has to be asked for each.
-fn caps(policy: &Policy, candidate: &Candidate) -> (Vec<Cap>, Vec<Question>) {
+fn caps(policy: &Policy, candidate: &Candidate<'_>) -> (Vec<Cap>, Vec<Question>) {
     let (client, campaign) = (&candidate.campaign.client, &candidate.campaign.id);
     let Some(key) = candidate.customer else { return Default::default() };
     let caps = policy.caps(client, campaign);

@@ -117,15 +117,15 @@ impl Metrics {
         }
     }
 
-    /// A price was made of a prediction.
-    pub fn predicted(&self, status: PredictionStatus) {
+    /// So many prices were made of predictions.
+    pub fn predicted(&self, status: PredictionStatus, count: u64) {
         let at = match status {
             PredictionStatus::Ok => 0,
             PredictionStatus::Fallback => 1,
             PredictionStatus::Median => 2,
             PredictionStatus::Prior | PredictionStatus::Unspecified => 3,
         };
-        self.predictions[at].inc();
+        self.predictions[at].inc_by(count);
     }
 
     /// What SyncShield said of a budget.

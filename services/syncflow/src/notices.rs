@@ -208,7 +208,7 @@ impl Notices {
         for (closing, result) in closings.into_iter().zip(results) {
             if matches!(result.status(), shield::SlotStatus::Applied | shield::SlotStatus::Duplicate) {
                 let fate = if closing.price.is_some() { Fate::Charged } else { Fate::Lost };
-                self.frequency.tell(&closing.receipt, fate, self.clock.now());
+                self.frequency.noticed(&closing.receipt, fate, self.clock.now());
             }
             let outcome = match result.status() {
                 shield::SlotStatus::Applied => {

@@ -2,6 +2,7 @@
 
 mod breakers;
 mod convert;
+mod offer;
 mod stream;
 
 /// The routing of calls that `build.rs` makes.
@@ -25,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::domain::receipt::Purpose;
-use crate::engine::Engine;
+use crate::engine::{Engine, Offered, Round};
 use crate::error::Error;
 use crate::load::Places;
 use crate::notices::{Heard, MAX_ITEMS, Notices, Outcome, Why};
 use crate::wire::Fields;
+use offer::Offer;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -48,17 +50,22 @@ impl server::SyncFlowService for Service {
         Caller::of(&request).act_for_all()?;
         let (began, call) = (Instant::now(), grpc_timeout(&request));
         let place = self.place()?;
-        let pb::BidRequest { opportunity, await_durable } = convert::read(request.into_inner())?;
+        let engine = &*self.engine;
+        let pb::BidRequest { opportunity, await_durable } = convert::read(&request.into_inner())?;
         let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
-        let (opportunity, tmax) = convert::opportunity(format_args!("opportunity"), opportunity, &self.engine.exchanges)?;
-        let deadline = self.engine.deadline(began, tmax, call);
-        let answered = self.engine.bid(opportunity, deadline).await;
+        let (opportunity, tmax) = convert::opportunity(format_args!("opportunity"), Offer::from(&opportunity), &engine.exchanges)?;
+        let deadline = engine.deadline(began, tmax, call);
+        let offered = [Offered { opportunity, deadline }];
+        let mut round = Round::new(engine, 1);
+        let prepared = round.prepare(&offered);
+        let mut predictions = round.ask();
+        let decided = round.decide(&prepared[0], &mut predictions).await;
         let (mut response, encoding) = (Vec::new(), Instant::now());
-        convert::answer(&answered.answer, &self.engine, &self.public_url, &mut Fields(&mut response));
-        self.engine.metrics.stages.encoded(&deadline, encoding);
+        convert::answer(&decided.answer, &offered[0].opportunity, engine, &self.public_url, &mut Fields(&mut response));
+        engine.metrics.stages.encoded(&deadline, encoding);
         place.answered(&deadline);
         if await_durable {
-            self.engine.recorder.wait(answered.ticket).await;
+            engine.recorder.wait(decided.ticket).await;
         }
         Ok(Response::new(response))
     }

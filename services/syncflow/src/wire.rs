@@ -8,6 +8,8 @@ use prost_types::Timestamp;
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
 const BYTES: u32 = 2;
+/// Bytes that are kept free for a message's length.
+const GUESS: usize = 2;
 
 /// The fields of one message, written behind what is in the buffer.
 #[derive(Debug)]
@@ -54,13 +56,21 @@ impl Fields<'_> {
         self.0.extend_from_slice(bytes);
     }
 
+    /// A string in parts, of which some come again: `part` is each in turn.
+    pub(crate) fn parts<'p>(&mut self, field: u32, parts: impl Iterator<Item = &'p str> + Clone) {
+        self.varint((field << 3 | BYTES).into());
+        self.varint(parts.clone().map(str::len).sum::<usize>() as u64);
+        parts.for_each(|part| self.0.extend_from_slice(part.as_bytes()));
+    }
+
     /// A message of what `write` writes.
     pub(crate) fn message(&mut self, field: u32, write: impl FnOnce(&mut Fields<'_>)) {
         self.varint((field << 3 | BYTES).into());
+        // The length stands before what it is the length of. Most messages of some size have one of two bytes.
         let at = self.0.len();
+        self.0.extend_from_slice(&[0; GUESS]);
         write(&mut Fields(self.0));
-        // The length is known now, and stands before what it is the length of.
-        let (mut length, mut rest) = ([0; 10], self.0.len() - at);
+        let (mut length, mut rest) = ([0; 10], self.0.len() - at - GUESS);
         let mut bytes = 0;
         loop {
             length[bytes] = (rest & 0x7F) as u8 | if rest >= 0x80 { 0x80 } else { 0 };
@@ -70,9 +80,12 @@ impl Fields<'_> {
                 break;
             }
         }
-        let end = self.0.len();
-        self.0.extend_from_slice(&length[..bytes]);
-        self.0.copy_within(at..end, at + bytes);
+        if bytes != GUESS {
+            let end = self.0.len();
+            self.0.resize(end.max(end + bytes - GUESS), 0);
+            self.0.copy_within(at + GUESS..end, at + bytes);
+            self.0.truncate(end + bytes - GUESS);
+        }
         self.0[at..at + bytes].copy_from_slice(&length[..bytes]);
     }
 

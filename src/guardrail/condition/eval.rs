@@ -172,8 +172,8 @@ impl Texts {
     fn len(&self, bid: &Bid<'_>) -> usize {
         match self {
             Self::Are(list) => list.len(),
-            Self::Categories => bid.categories.len(),
-            Self::Places => bid.places.len(),
+            Self::Categories => bid.categories.count(),
+            Self::Places => bid.places.count(),
         }
     }
 }

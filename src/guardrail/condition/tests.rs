@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::UnixMicros;
+use crate::guardrail::List;
 use crate::money::{Currency, Micros, Nanos};
 
 fn bid<'a>(categories: &'a [String], places: &'a [String], cpm: i64, ltv: i64) -> Bid<'a> {
@@ -18,8 +19,8 @@ fn bid<'a>(categories: &'a [String], places: &'a [String], cpm: i64, ltv: i64) -
         price: Nanos::new(cpm),
         predicted_ltv: Micros::new(ltv),
         country: "DEU",
-        categories,
-        places,
+        categories: List::Kept(categories),
+        places: List::Kept(places),
         signals: 1 << 2,
         at: UnixMicros(0),
     }
@@ -107,8 +108,8 @@ fn by_cel(text: &str, bid: &Bid<'_>) -> Result<bool, String> {
     let texts = [("client", bid.client), ("campaign", bid.campaign), ("platform", bid.platform), ("country", bid.country)];
     texts.iter().for_each(|(name, text)| context.add_variable_from_value(*name, (*text).to_owned()));
     context.add_variable_from_value("currency", bid.currency.code().to_owned());
-    context.add_variable_from_value("categories", bid.categories.to_vec());
-    context.add_variable_from_value("places", bid.places.to_vec());
+    context.add_variable_from_value("categories", bid.categories.iter().collect::<Vec<_>>());
+    context.add_variable_from_value("places", bid.places.iter().collect::<Vec<_>>());
     context.add_variable_from_value("cpm_micros", bid.price.get());
     context.add_variable_from_value("predicted_ltv_micros", bid.predicted_ltv.get());
     match env.compile(text).map_err(|error| error.to_string())?.execute(&context) {

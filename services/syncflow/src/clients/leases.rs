@@ -30,7 +30,8 @@ use crate::domain::targeting::Campaign;
 use crate::error::unreachable;
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
-use books::{Account, Books, Exhausted, Held};
+pub(crate) use books::Account;
+use books::{Books, Exhausted, Held};
 
 /// A step waits this long for SyncShield; bids give up earlier by their own deadline.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,12 +127,17 @@ impl Leases {
         self.books.read(client, campaign, |book| book.shared.freed.fetch_add(1, Ordering::AcqRel));
     }
 
+    /// What the campaign's bids on a platform take their slots from.
+    pub(crate) fn account(&self, campaign: &Campaign, platform: &str) -> Arc<Account> {
+        self.books.account(&campaign.client, &campaign.id, platform)
+    }
+
     /// Takes a slot for a bid on a platform that may cost `price`.
     ///
     /// # Errors
     /// [`NoSlot`], and then no slot was taken. Given up while waiting, none was taken either.
     pub async fn take(self: &Arc<Self>, campaign: &Arc<Campaign>, platform: &str, price: Nanos, now: UnixMicros) -> Result<Slot, NoSlot> {
-        let account = self.books.account(&campaign.client, &campaign.id, platform);
+        let account = self.account(campaign, platform);
         for _ in 0..MAX_STEPS {
             if let Some(slot) = account.take(price, now) {
                 return Ok(slot);

@@ -5,18 +5,19 @@
 //! `MAX_WAITING` calls of at most `MAX_BATCH` questions wait to be sent, `MAX_IN_FLIGHT` messages of less than two calls'
 //! questions are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 
+mod answers;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kiki::clock::{Clock, UnixMicros};
-use kiki::ids::{self, CustomerKey};
+use kiki::ids::CustomerKey;
 use kiki::leaf;
-use kiki::money::{Micros, PPM};
+use kiki::money::PPM;
 use kiki::pb::syncvalue::v1 as pb;
 use kiki::runtime::Raw;
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,6 +33,7 @@ use crate::domain::fallback::Predicted;
 use crate::domain::targeting::Campaign;
 use crate::metrics::Metrics;
 use crate::wire::Fields;
+use answers::Said;
 
 /// Calls that may wait: of single questions, 16 full messages.
 const MAX_WAITING: usize = 1_024;
@@ -60,33 +62,46 @@ struct Watched {
     metrics: Metrics,
 }
 
-/// Whose value, in what, over how long, as of when.
-#[derive(Debug, Clone)]
-pub struct Subject {
-    /// The advertiser's campaign, with its currency and the horizon of its terms: two may be answered by two models.
-    pub campaign: Arc<Campaign>,
-    /// The advertiser's customer.
-    pub customer: CustomerKey,
-    /// "Now" of the question.
-    pub at: UnixMicros,
-}
-
 /// What the opportunities of one message ask for.
 #[derive(Debug, Default)]
-pub struct Questions(Vec<Subject>);
+pub struct Questions {
+    /// Full calls and one that is not, each with the bytes of a `PredictStreamRequest`.
+    calls: Vec<Asked>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    count: usize,
+    message: Vec<u8>,
+}
 
 impl Questions {
-    /// One more; its place among them.
-    pub fn add(&mut self, subject: Subject) -> usize {
-        self.0.push(subject);
-        self.0.len() - 1
+    /// Room for so many.
+    #[must_use]
+    pub fn for_about(count: usize) -> Self {
+        Self { calls: Vec::with_capacity(count.div_ceil(MAX_BATCH)), count: 0 }
+    }
+
+    /// Asks what the campaign's customer is worth as of then, in the campaign's currency and over the horizon of its terms: two
+    /// campaigns may be answered by two models. The question's place among them.
+    pub fn add(&mut self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> usize {
+        if self.calls.last().is_none_or(|call| call.count == MAX_BATCH) {
+            self.calls.push(Asked { count: 0, message: Vec::with_capacity(MAX_BATCH * USUAL) });
+        }
+        if let Some(call) = self.calls.last_mut() {
+            Fields(&mut call.message).message(1, |to| request(campaign, customer, at, to));
+            call.count += 1;
+        }
+        self.count += 1;
+        self.count - 1
     }
 }
 
 #[derive(Debug)]
 struct Call {
-    subjects: Vec<Subject>,
-    answer: oneshot::Sender<Vec<pb::Prediction>>,
+    asked: Asked,
+    answer: oneshot::Sender<Bytes>,
 }
 
 /// Predictions that were asked for.
@@ -100,10 +115,10 @@ pub struct Predictions {
 #[derive(Debug)]
 struct Pending {
     /// None once it came, or is known never to come.
-    answer: Option<oneshot::Receiver<Vec<pb::Prediction>>>,
+    answer: Option<oneshot::Receiver<Bytes>>,
     /// None once the call is known to be answered, late or failed.
     permit: Option<Permit<Arc<Breaker>>>,
-    said: Vec<pb::Prediction>,
+    said: Vec<Said>,
 }
 
 impl Predictor {
@@ -124,21 +139,16 @@ impl Predictor {
 
     /// Asks, and waits for nothing.
     #[must_use]
-    pub fn ask(&self, Questions(mut subjects): Questions) -> Predictions {
-        let mut calls = Vec::with_capacity(subjects.len().div_ceil(MAX_BATCH));
-        while !subjects.is_empty() {
-            let rest = subjects.split_off(subjects.len().min(MAX_BATCH));
-            calls.push(self.call(std::mem::replace(&mut subjects, rest)));
-        }
-        Predictions { calls, watched: self.watched.clone() }
+    pub fn ask(&self, questions: Questions) -> Predictions {
+        Predictions { calls: questions.calls.into_iter().map(|asked| self.call(asked)).collect(), watched: self.watched.clone() }
     }
 
-    fn call(&self, subjects: Vec<Subject>) -> Option<Pending> {
+    fn call(&self, asked: Asked) -> Option<Pending> {
         let Watched { breaker, clock, .. } = &*self.watched;
         let now = clock.now();
         let permit = breaker.admit_owned(now).ok()?;
         let (answer, pending) = oneshot::channel();
-        match self.questions.try_send(Call { subjects, answer }) {
+        match self.questions.try_send(Call { asked, answer }) {
             Ok(()) => Some(Pending { answer: Some(pending), permit: Some(permit), said: Vec::new() }),
             Err(_) => {
                 permit.failed(now);
@@ -153,53 +163,47 @@ impl Predictions {
     pub async fn of(&mut self, place: usize, deadline: Instant) -> Predicted {
         let Self { calls, watched } = self;
         let Some(Some(pending)) = calls.get_mut(place / MAX_BATCH) else { return Predicted::Missing };
-        if !pending.wait(deadline, watched).await {
-            return Predicted::Missing;
+        if pending.answer.is_some() {
+            pending.wait(deadline, watched).await;
         }
-        let said = pending.said.get_mut(place % MAX_BATCH).map(std::mem::take);
-        said.filter(named).map_or(Predicted::Missing, known)
+        let said = pending.said.get(place % MAX_BATCH);
+        said.map_or(Predicted::Missing, known)
     }
 }
 
 impl Pending {
-    /// Whether the call is answered by then.
-    async fn wait(&mut self, deadline: Instant, watched: &Watched) -> bool {
-        let Some(answer) = &mut self.answer else { return !self.said.is_empty() };
+    /// Waits until the call is answered, or until then.
+    async fn wait(&mut self, deadline: Instant, watched: &Watched) {
+        let Some(answer) = &mut self.answer else { return };
         let came = tokio::time::timeout_at(deadline, answer).await;
         let (now, permit) = (watched.clock.now(), self.permit.take().into_iter());
         match came {
             Ok(said) => {
                 self.answer = None;
-                self.said = said.unwrap_or_default();
+                self.said = said.ok().and_then(|said| answers::read(&said)).unwrap_or_default();
             }
             Err(_) => watched.metrics.predictions_late.inc(),
         }
         // An answer that nobody can use is a failure, as one that does not come.
-        let answered = self.said.iter().any(named);
+        let answered = self.said.iter().any(|said| said.model.is_some());
         permit.for_each(|permit| if answered { permit.succeeded(now) } else { permit.failed(now) });
-        answered
     }
 }
 
-/// Whether a prediction says which model it is of, in the form that the log takes.
-fn named(prediction: &pb::Prediction) -> bool {
-    ids::check("model", &prediction.model).is_ok()
-}
-
 /// Of a customer or a population that nobody has seen, the campaign's prior knows more; where SyncValue cannot get at what it
-/// knows of the customer, that is as good as no answer.
-fn known(prediction: pb::Prediction) -> Predicted {
-    match prediction.fallback_reason() {
+/// knows of the customer, or does not say which model it is of, that is as good as no answer.
+fn known(said: &Said) -> Predicted {
+    let Some(model) = &said.model else { return Predicted::Missing };
+    match said.fallback_reason {
         pb::FallbackReason::NoPopulation | pb::FallbackReason::UnknownCustomer => return Predicted::Unknown,
         pb::FallbackReason::StateUnavailable => return Predicted::Missing,
         _ => {}
     }
-    let status = match prediction.status() {
+    let status = match said.status {
         leaf::PredictionStatus::Ok => leaf::PredictionStatus::Ok,
         _ => leaf::PredictionStatus::Fallback,
     };
-    let [ltv, q05] = [prediction.mean_micros, prediction.q05_micros].map(Micros::new);
-    Predicted::Said(Prediction { ltv, q05: Some(q05), model: prediction.model, status, multiplier_ppm: PPM as u32 })
+    Predicted::Said(Prediction { ltv: said.mean, q05: Some(said.q05), model: model.clone(), status, multiplier_ppm: PPM as u32 })
 }
 
 async fn serve(value: Channel, mut waiting: mpsc::Receiver<Call>) {
@@ -233,13 +237,11 @@ async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Call>, first: Ca
         tokio::select! {
             biased;
             answer = next(&mut answers, in_flight.is_empty()) => {
-                let Some(answer) = answer? else { return Ok(()) };
-                let mut predictions = answer.predictions;
+                let Some(mut answer) = answer? else { return Ok(()) };
                 for (count, call) in in_flight.pop_front().unwrap_or_default() {
-                    let rest = predictions.split_off(predictions.len().min(count));
-                    let said = std::mem::replace(&mut predictions, rest);
-                    if said.len() == count {
-                        let _ = call.send(said); // whoever asked may have stopped waiting
+                    match answers::split(&mut answer, count) {
+                        Some(said) => drop(call.send(said)), // whoever asked may have stopped waiting
+                        None => break,
                     }
                 }
             }
@@ -260,26 +262,25 @@ async fn open(value: &Channel, requests: mpsc::Receiver<Vec<u8>>) -> Result<Stre
 }
 
 /// The next answer; without a limit where none is owed.
-async fn next(answers: &mut Streaming<Bytes>, idle: bool) -> Result<Option<pb::PredictStreamResponse>, Status> {
+async fn next(answers: &mut Streaming<Bytes>, idle: bool) -> Result<Option<Bytes>, Status> {
     let late = |_| Status::deadline_exceeded("no answer for 5 s");
-    let answer = if idle { answers.message().await } else { tokio::time::timeout(STALL, answers.message()).await.map_err(late)? };
-    let read = |bytes: Bytes| pb::PredictStreamResponse::decode(bytes).map_err(|error| Status::internal(error.to_string()));
-    answer?.map(read).transpose()
+    if idle { answers.message().await } else { tokio::time::timeout(STALL, answers.message()).await.map_err(late)? }
 }
 
 /// Of each unanswered message its calls, and how many questions each has.
-type InFlight = VecDeque<Vec<(usize, oneshot::Sender<Vec<pb::Prediction>>)>>;
+type InFlight = VecDeque<Vec<(usize, oneshot::Sender<Bytes>)>>;
 
 /// Sends the call together with those that wait behind it, as far as a message goes.
 fn send(requests: &mpsc::Sender<Vec<u8>>, in_flight: &mut InFlight, waiting: &mut mpsc::Receiver<Call>, first: Call) {
-    let mut message = Vec::with_capacity(MAX_BATCH * USUAL);
-    let (mut calls, mut count, mut next) = (Vec::new(), 0, Some(first));
-    while let Some(Call { subjects, answer }) = next {
-        let mut to = Fields(&mut message);
-        subjects.iter().for_each(|subject| to.message(1, |to| request(subject, to)));
-        count += subjects.len();
-        calls.push((subjects.len(), answer));
-        next = if count < MAX_BATCH { waiting.try_recv().ok() } else { None };
+    let Call { asked: Asked { mut count, mut message }, answer } = first;
+    let mut calls = vec![(count, answer)];
+    // What belongs together is written together: protobuf's lists are one behind the other.
+    while count < MAX_BATCH
+        && let Ok(Call { asked, answer }) = waiting.try_recv()
+    {
+        message.extend_from_slice(&asked.message);
+        count += asked.count;
+        calls.push((asked.count, answer));
     }
     if requests.try_send(message).is_ok() {
         in_flight.push_back(calls);
@@ -287,11 +288,11 @@ fn send(requests: &mpsc::Sender<Vec<u8>>, in_flight: &mut InFlight, waiting: &mu
 }
 
 /// Writes a `PredictRequest`.
-fn request(Subject { campaign, customer, at }: &Subject, to: &mut Fields<'_>) {
+fn request(campaign: &Campaign, customer: CustomerKey, at: UnixMicros, to: &mut Fields<'_>) {
     to.text(1, &campaign.client);
     to.entry(3, &customer.0);
     to.text(5, campaign.currency.code());
     to.number(6, campaign.horizon_days.into());
-    to.message(7, |to| to.timestamp(*at));
+    to.message(7, |to| to.timestamp(at));
     to.text(8, &campaign.id);
 }

@@ -33,8 +33,14 @@ pub struct Entry {
     pub counts: Counts,
 }
 
-/// All campaigns by client and id.
-pub type Table = BTreeMap<(String, String), Entry>;
+/// All campaigns, in the order of client and id.
+pub type Table = Vec<Entry>;
+
+impl Entry {
+    fn name(&self) -> (&str, &str) {
+        (&self.campaign.client, &self.campaign.id)
+    }
+}
 
 /// The replicas.
 #[derive(Debug)]
@@ -46,8 +52,8 @@ pub struct Replicas {
     metrics: Metrics,
 }
 
-/// What decisions are made on.
-#[derive(Debug, Clone)]
+/// What the decisions of a message are made on. One for all of them: a handle that all bids of all threads count would be waited for.
+#[derive(Debug)]
 pub struct View {
     /// The campaigns.
     pub campaigns: Arc<Table>,
@@ -72,7 +78,7 @@ impl Replicas {
     ///
     /// # Errors
     /// What is missing.
-    pub fn view(&self) -> Result<View, &'static str> {
+    pub fn view(&self) -> Result<Arc<View>, &'static str> {
         let fresh = |heard: &Mutex<Option<Instant>>| heard.lock().is_some_and(|heard| heard.elapsed() < MAX_AGE);
         if !fresh(&self.campaigns_heard) {
             return Err("the campaigns were not heard of for 10 s");
@@ -81,14 +87,15 @@ impl Replicas {
             return Err("the policy was not heard of for 10 s");
         }
         let policy = self.policy.load_full().ok_or("no policy is in force")?;
-        Ok(View { campaigns: self.campaigns.load_full(), policy })
+        Ok(Arc::new(View { campaigns: self.campaigns.load_full(), policy }))
     }
 
     /// The campaign, however old the replica.
     #[must_use]
     pub fn campaign(&self, client: &str, campaign: &str) -> Option<Arc<Campaign>> {
-        let key = (client.to_owned(), campaign.to_owned());
-        self.campaigns.load().get(&key).map(|entry| entry.campaign.clone())
+        let table = self.campaigns.load();
+        let at = table.binary_search_by(|entry| entry.name().cmp(&(client, campaign))).ok()?;
+        Some(table[at].campaign.clone())
     }
 
     /// The policy that was in force last, however old the replica.
@@ -151,7 +158,9 @@ impl Replicas {
     fn take_campaigns(&self, message: shield::WatchCampaignsResponse) {
         if message.snapshot || !message.campaigns.is_empty() {
             let before = self.campaigns.load();
-            let mut table = if message.snapshot { Table::new() } else { Table::clone(&before) };
+            let known: BTreeMap<_, _> = before.iter().map(|entry| (entry.name(), entry)).collect();
+            let mut table =
+                if message.snapshot { BTreeMap::new() } else { before.iter().map(|entry| (owned(entry.name()), entry.clone())).collect() };
             for one in message.campaigns {
                 let Some(campaign) = one.campaign else { continue };
                 let key = (one.client.clone(), campaign.campaign.clone());
@@ -160,7 +169,7 @@ impl Replicas {
                         let counts = one.counts.unwrap_or_default();
                         let counts = Counts { billed: counts.billed_impressions, conversions: counts.conversions };
                         // Counts of later messages come at any moment; decisions would depend on when.
-                        let (campaign, counts) = match before.get(&key) {
+                        let (campaign, counts) = match known.get(&(key.0.as_str(), key.1.as_str())) {
                             Some(entry) => (campaign.following(&entry.campaign), entry.counts),
                             None => (campaign, counts),
                         };
@@ -172,9 +181,9 @@ impl Replicas {
                     }
                 }
             }
-            let known = i64::try_from(table.len()).unwrap_or(i64::MAX);
-            self.campaigns.store(Arc::new(table));
-            self.metrics.campaigns.set(known);
+            let count = i64::try_from(table.len()).unwrap_or(i64::MAX);
+            self.campaigns.store(Arc::new(table.into_values().collect()));
+            self.metrics.campaigns.set(count);
         }
         *self.campaigns_heard.lock() = Some(Instant::now());
     }
@@ -193,6 +202,10 @@ impl Replicas {
         *self.policy_heard.lock() = Some(Instant::now());
         Ok(())
     }
+}
+
+fn owned((client, campaign): (&str, &str)) -> (String, String) {
+    (client.to_owned(), campaign.to_owned())
 }
 
 /// The stream's next message; an error where it ended or fell silent.
@@ -237,7 +250,7 @@ mod tests {
     }
 
     fn ids(replicas: &Replicas) -> Vec<String> {
-        replicas.campaigns.load().keys().map(|(_, id)| id.clone()).collect()
+        replicas.campaigns.load().iter().map(|entry| entry.campaign.id.clone()).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -280,7 +293,7 @@ mod tests {
         replicas.take_campaigns(message(true, vec![campaign("a", "USD", 1), campaign("b", "USD", 1)]));
         replicas.take_campaigns(message(false, vec![campaign("c", "USD", 1), campaign("a", "USD", 9)]));
         assert_eq!(ids(&replicas), ["a", "b", "c"]);
-        let first = replicas.campaigns.load().values().next().unwrap().counts;
+        let first = replicas.campaigns.load()[0].counts;
         assert_eq!(first.billed, 1, "later counts come with leases alone");
         replicas.take_campaigns(message(false, vec![campaign("b", "nonsense", 1)]));
         assert_eq!(ids(&replicas), ["a", "c"]);

@@ -27,7 +27,7 @@ pub struct Prediction {
     /// Its 5 % quantile, where there is an interval.
     pub q05: Option<Micros>,
     /// The model that said so.
-    pub model: String,
+    pub model: Arc<str>,
     /// Whether it was a trained model, SyncValue's fallback, the median of recent predictions or the campaign's prior.
     pub status: leaf::PredictionStatus,
     /// How many times its value is priced, parts per million: a million but for a median.
@@ -38,7 +38,7 @@ impl Prediction {
     /// The campaign's own prior.
     #[must_use]
     pub fn prior(campaign: &Campaign) -> Self {
-        let (ltv, model, status) = (campaign.prior_ltv, PRIOR_MODEL.to_owned(), leaf::PredictionStatus::Prior);
+        let (ltv, model, status) = (campaign.prior_ltv, PRIOR_MODEL.into(), leaf::PredictionStatus::Prior);
         Self { ltv, q05: None, model, status, multiplier_ppm: PPM as u32 }
     }
 }
@@ -63,13 +63,28 @@ pub struct Standing<'a> {
     pub markets: &'a Markets,
 }
 
+/// A campaign that fits an opportunity.
+#[derive(Debug, Clone, Copy)]
+pub struct Fit<'a> {
+    /// The campaign's place among those that the caller knows.
+    pub place: usize,
+    /// The campaign.
+    pub campaign: &'a Arc<Campaign>,
+    /// Which of its creatives it would show.
+    pub creative: usize,
+    /// The customer as the client knows them, if the request named one.
+    pub customer: Option<CustomerKey>,
+}
+
 /// A campaign's bid, before its budget was asked.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct Candidate<'a> {
+    /// The campaign's place among those that the caller knows.
+    pub place: usize,
     /// The campaign.
-    pub campaign: Arc<Campaign>,
-    /// What it would show.
-    pub creative: Arc<Creative>,
+    pub campaign: &'a Arc<Campaign>,
+    /// Which of its creatives it would show.
+    pub creative: usize,
     /// The customer as the client knows them, if the request named one.
     pub customer: Option<CustomerKey>,
     /// What it was priced on.
@@ -92,7 +107,13 @@ pub struct Candidate {
     pub rules: Vec<String>,
 }
 
-impl Candidate {
+impl Candidate<'_> {
+    /// What it would show.
+    #[must_use]
+    pub fn creative(&self) -> &Creative {
+        &self.campaign.creatives[self.creative]
+    }
+
     /// Whether its price is more than the value and the cap tell: it was paced or shaded.
     #[must_use]
     pub fn reckoned(&self) -> bool {
@@ -100,18 +121,16 @@ impl Candidate {
     }
 }
 
-/// Prices a campaign that fits, and holds it against the floor and the guardrails. None of this depends on who the customer is,
-/// whom the caller adds.
+/// Prices a campaign that fits, and holds it against the floor and the guardrails. None of this depends on who the customer is.
 #[must_use]
-pub fn candidate(
-    opportunity: &Opportunity,
-    campaign: Arc<Campaign>,
-    creative: Arc<Creative>,
+pub fn candidate<'a>(
+    opportunity: &Opportunity<'_>,
+    Fit { place, campaign, creative, customer }: Fit<'a>,
     prediction: Prediction,
     Standing { counts, lambda_ppm, markets }: Standing<'_>,
     policy: &guardrail::Policy,
     now: UnixMicros,
-) -> Candidate {
+) -> Candidate<'a> {
     let p_conversion_ppb = pricing::p_conversion_ppb(campaign.prior_p_conversion_ppb, counts.billed, counts.conversions);
     let target_roas_ppm = campaign.target_roas_ppm;
     let cautious = pricing::cautious(prediction.ltv, prediction.q05, campaign.caution_ppm);
@@ -124,16 +143,17 @@ pub fn candidate(
     });
     let price = pricing::capped(shaded.map_or(paced, |(_, offer)| offer), campaign.bid_cap);
     let market = shaded.map(|(market, _)| market);
-    let verdict = check(opportunity, &campaign, (price, prediction.ltv), policy, now);
+    let verdict = check(opportunity, campaign, (price, prediction.ltv), policy, now);
     let (mut refusals, rules) = (verdict.refusals, policy.named(&verdict));
     // A price of 0 is no offer, even where there is no floor.
     if price == Nanos::ZERO || price < opportunity.floor {
         refusals = refusals.with(leaf::Refusal::BelowFloor);
     }
     Candidate {
+        place,
         campaign,
         creative,
-        customer: None,
+        customer,
         prediction,
         priced_ltv,
         p_conversion_ppb,
@@ -148,7 +168,7 @@ pub fn candidate(
 
 /// The guardrails.
 fn check(
-    opportunity: &Opportunity,
+    opportunity: &Opportunity<'_>,
     campaign: &Campaign,
     (price, predicted_ltv): (Nanos, Micros),
     policy: &guardrail::Policy,
@@ -157,33 +177,37 @@ fn check(
     policy.verdict(&guardrail::Bid {
         client: &campaign.client,
         campaign: &campaign.id,
-        platform: &opportunity.platform,
+        platform: opportunity.platform,
         currency: campaign.currency,
         price,
         predicted_ltv,
-        country: &opportunity.country,
-        categories: &opportunity.categories,
-        places: &opportunity.places,
+        country: opportunity.country,
+        categories: guardrail::List::Read(&opportunity.categories),
+        places: guardrail::List::Read(&opportunity.places),
         signals: opportunity.signals,
         at,
     })
 }
 
-/// Those that may bid, the highest price first, equal prices by client and campaign; then those that may not.
-#[must_use]
-pub fn rank(candidates: Vec<Candidate>) -> (Vec<Candidate>, Vec<Candidate>) {
-    let (mut may, may_not): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| one.refusals.is_empty());
-    may.sort_by(|one, other| {
-        let (first, second) = (&one.campaign, &other.campaign);
+/// Those that may bid go first, the highest price before the others, equal prices by client and campaign; then those that may not,
+/// in their order.
+pub fn rank(candidates: &mut [Candidate<'_>]) {
+    candidates.sort_by(|one, other| {
+        let refused = |candidate: &Candidate<'_>| !candidate.refusals.is_empty();
+        let (first, second) = (one.campaign, other.campaign);
         let by_name = || (&first.client, &first.id).cmp(&(&second.client, &second.id));
-        other.price.cmp(&one.price).then_with(by_name)
+        match (refused(one), refused(other)) {
+            (false, false) => other.price.cmp(&one.price).then_with(by_name),
+            (one, other) => one.cmp(&other),
+        }
     });
-    (may, may_not)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use smallvec::smallvec;
 
     use super::*;
     use crate::domain::openrtb::Size;
@@ -199,7 +223,7 @@ mod tests {
         .unwrap()
     }
 
-    fn bid(id: &str, ltv_micros: i64, opportunity: &Opportunity) -> Candidate {
+    fn campaign(id: &str) -> Arc<Campaign> {
         let leaf = leaf::Campaign {
             campaign: id.into(),
             currency: "USD".into(),
@@ -208,45 +232,52 @@ mod tests {
             creatives: vec![leaf::Creative { creative: "c".into(), ..Default::default() }],
             ..Default::default()
         };
-        let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
-        let creative = campaign.creatives[0].clone();
-        let prediction = Prediction { ltv: Micros::new(ltv_micros), ..Prediction::prior(&campaign) };
+        Arc::new(Campaign::compile("acme", &leaf, 90).unwrap())
+    }
+
+    fn bid<'a>(campaign: &'a Arc<Campaign>, ltv_micros: i64, opportunity: &Opportunity<'_>) -> Candidate<'a> {
+        let prediction = Prediction { ltv: Micros::new(ltv_micros), ..Prediction::prior(campaign) };
         let standing = Standing { counts: Counts::default(), lambda_ppm: 0, markets: &Markets::default() };
-        candidate(opportunity, campaign, creative, prediction, standing, &policy(), UnixMicros(0))
+        let fit = Fit { place: 0, campaign, creative: 0, customer: None };
+        candidate(opportunity, fit, prediction, standing, &policy(), UnixMicros(0))
     }
 
-    fn opportunity() -> Opportunity {
-        Opportunity { shapes: vec![Shape::Banner(vec![Size { w: 1, h: 1 }])], floor: Nanos::new(1_000), ..Default::default() }
+    fn opportunity() -> Opportunity<'static> {
+        let shapes = smallvec![Shape::Banner(smallvec![Size { w: 1, h: 1 }])];
+        Opportunity { shapes, floor: Nanos::new(1_000), ..Default::default() }
     }
 
-    fn refusals(candidate: &Candidate) -> Vec<leaf::Refusal> {
+    fn refusals(candidate: &Candidate<'_>) -> Vec<leaf::Refusal> {
         candidate.refusals.iter().collect()
     }
 
     #[test]
     fn holds_a_price_against_floor_and_cap() {
-        assert_eq!(bid("a", 100_000_000, &opportunity()).price, Nanos::new(50_000_000));
-        assert_eq!(refusals(&bid("a", 100_000_000, &opportunity())), []);
-        assert_eq!(refusals(&bid("a", 100_000_002, &opportunity())), [leaf::Refusal::BidCap]);
-        assert_eq!(refusals(&bid("a", 1_998, &opportunity())), [leaf::Refusal::BelowFloor]);
+        let a = campaign("a");
+        assert_eq!(bid(&a, 100_000_000, &opportunity()).price, Nanos::new(50_000_000));
+        assert_eq!(refusals(&bid(&a, 100_000_000, &opportunity())), []);
+        assert_eq!(refusals(&bid(&a, 100_000_002, &opportunity())), [leaf::Refusal::BidCap]);
+        assert_eq!(refusals(&bid(&a, 1_998, &opportunity())), [leaf::Refusal::BelowFloor]);
         let free = Opportunity { floor: Nanos::ZERO, ..opportunity() };
-        assert_eq!(refusals(&bid("a", 1, &free)), [leaf::Refusal::BelowFloor], "0 is no offer");
+        assert_eq!(refusals(&bid(&a, 1, &free)), [leaf::Refusal::BelowFloor], "0 is no offer");
     }
 
     #[test]
     fn an_app_is_blocked_by_its_bundle_or_its_domain() {
         for places in [["bad.example", "com.good"], ["com.good", "www.bad.example"]] {
-            let places = places.map(str::to_owned).to_vec();
-            let candidate = bid("a", 1_000_000, &Opportunity { places, ..opportunity() });
+            let a = campaign("a");
+            let candidate = bid(&a, 1_000_000, &Opportunity { places: places.into(), ..opportunity() });
             assert_eq!(refusals(&candidate), [leaf::Refusal::Domain]);
         }
     }
 
     #[test]
     fn the_highest_price_goes_first_and_ties_go_by_name() {
-        let names = |list: &[Candidate]| list.iter().map(|one| one.campaign.id.clone()).collect::<Vec<_>>();
-        let offers = [("b", 1_000_000), ("low", 10), ("c", 2_000_000), ("a", 1_000_000)];
-        let (may, may_not) = rank(offers.map(|(id, ltv)| bid(id, ltv, &opportunity())).to_vec());
-        assert_eq!((names(&may), names(&may_not)), (vec!["c".into(), "a".into(), "b".into()], vec!["low".into()]));
+        let campaigns = ["b", "low", "c", "none", "a"].map(campaign);
+        let offers = campaigns.iter().zip([1_000_000, 10, 2_000_000, 9, 1_000_000]);
+        let mut all: Vec<_> = offers.map(|(campaign, ltv)| bid(campaign, ltv, &opportunity())).collect();
+        rank(&mut all);
+        let names: Vec<_> = all.iter().map(|one| (one.campaign.id.as_str(), one.refusals.is_empty())).collect();
+        assert_eq!(names, [("c", true), ("a", true), ("b", true), ("low", false), ("none", false)]);
     }
 }

@@ -1,9 +1,9 @@
 //! Click addresses: where an ad leads, and where a click on it is sent on to.
 
-/// The address that a click opens. `to`: the landing page, as [`encode`] writes it.
+/// The address that a click opens, in parts. `to`: the landing page, as [`encode`] writes it.
 #[must_use]
-pub fn address(public_url: &str, receipt: &str, to: &str) -> String {
-    [public_url, "/click?r=", receipt, "&to=", to].concat()
+pub fn address<'a>(public_url: &'a str, receipt: &'a str, to: &'a str) -> [&'a str; 5] {
+    [public_url, "/click?r=", receipt, "&to=", to]
 }
 
 /// The landing page with the receipt among its parameters.
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_landing_page_is_one_parameter_of_the_click() {
-        let address = address("http://flow", "R", &encode("https://a.example/?x=1&y=ü"));
-        assert_eq!(address, "http://flow/click?r=R&to=https%3A%2F%2Fa.example%2F%3Fx%3D1%26y%3D%C3%BC");
+        let page = encode("https://a.example/?x=1&y=ü");
+        assert_eq!(address("http://flow", "R", &page).concat(), "http://flow/click?r=R&to=https%3A%2F%2Fa.example%2F%3Fx%3D1%26y%3D%C3%BC");
     }
 }

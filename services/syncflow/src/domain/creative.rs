@@ -63,10 +63,10 @@ impl Creative {
         }
     }
 
-    /// The markup of one bid.
-    #[must_use]
-    pub fn render(&self, click: &str) -> String {
-        self.markup.join(click)
+    /// The markup of one bid, in parts. `click`: the address that a click opens, in parts too.
+    pub fn render<'a>(&'a self, click: &'a [&'a str]) -> impl Iterator<Item = &'a str> + Clone {
+        let between = move |at: usize| if at == 0 { &[][..] } else { click };
+        self.markup.iter().enumerate().flat_map(move |(at, part)| between(at).iter().copied().chain([part.as_str()]))
     }
 
     /// What a request is told of whose ad it is, where it asks for that and either the publisher or the markup shows it.

@@ -46,9 +46,10 @@ pub enum Predicted {
     Missing,
 }
 
-/// The value that a bid of the campaign stands on. What was said goes among the recent predictions.
+/// The value that a bid of the campaign stands on. What was said goes among the recent predictions. `multiplier_ppm`: the
+/// platform's.
 #[must_use]
-pub fn settled(predicted: Predicted, campaign: &Campaign, multiplier_ppm: u32) -> Prediction {
+pub fn settled(predicted: Predicted, campaign: &Campaign, multiplier_ppm: impl FnOnce() -> u32) -> Prediction {
     match predicted {
         Predicted::Said(prediction) => {
             campaign.recent.note(prediction.ltv, prediction.q05);
@@ -58,7 +59,8 @@ pub fn settled(predicted: Predicted, campaign: &Campaign, multiplier_ppm: u32) -
         Predicted::Missing => match campaign.recent.median() {
             None => Prediction::prior(campaign),
             Some((ltv, q05)) => {
-                Prediction { ltv, q05: Some(q05), model: MEDIAN_MODEL.to_owned(), status: leaf::PredictionStatus::Median, multiplier_ppm }
+                let (model, status) = (MEDIAN_MODEL.into(), leaf::PredictionStatus::Median);
+                Prediction { ltv, q05: Some(q05), model, status, multiplier_ppm: multiplier_ppm() }
             }
         },
     }
@@ -161,16 +163,16 @@ mod tests {
     #[test]
     fn a_missing_prediction_is_the_median_of_recent_ones_and_before_them_the_prior() {
         let campaign = campaign();
-        let missing = || settled(Predicted::Missing, &campaign, 1_500_000);
+        let missing = || settled(Predicted::Missing, &campaign, || 1_500_000);
         assert_eq!(missing(), Prediction::prior(&campaign));
         for ltv in [10, 1_000, 20, 30] {
-            assert_eq!(settled(said(ltv), &campaign, 1_500_000).ltv.get(), ltv);
+            assert_eq!(settled(said(ltv), &campaign, || 1_500_000).ltv.get(), ltv);
         }
         let fallback = missing();
         assert_eq!((fallback.ltv, fallback.q05), (Micros::new(20), Some(Micros::new(10))), "of two middle values the lower");
-        assert_eq!((fallback.status, fallback.model.as_str()), (leaf::PredictionStatus::Median, MEDIAN_MODEL));
+        assert_eq!((fallback.status, &*fallback.model), (leaf::PredictionStatus::Median, MEDIAN_MODEL));
         assert_eq!(fallback.multiplier_ppm, 1_500_000);
-        assert_eq!(settled(Predicted::Unknown, &campaign, 1_500_000), Prediction::prior(&campaign), "a stranger is no fallback");
+        assert_eq!(settled(Predicted::Unknown, &campaign, || 1_500_000), Prediction::prior(&campaign), "a stranger is no fallback");
     }
 
     #[test]

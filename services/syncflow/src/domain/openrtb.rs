@@ -36,7 +36,7 @@ use std::borrow::Cow;
 
 pub use channel::{Channel, ChannelKind, Device, Dsa, Regs};
 pub use decimal::{from_micros, micros_exact};
-pub use imp::{Banner, Deal, Imp, Media, Size};
+pub use imp::{Banner, Deal, Imp, Media, Size, Sizes};
 pub use native::{AssetKind, Native};
 pub use response::{Bid, BidExt, BidResponse, Disclosed, MarkupType, NoBid, SeatBid};
 

@@ -3,14 +3,18 @@
 use kiki::guardrail;
 use kiki::money::Nanos;
 use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
 
-use super::openrtb::{BidRequest, Dsa, Imp, Media, Native, Size};
+use super::openrtb::{BidRequest, Dsa, Imp, Media, Native, Sizes};
+
+/// Texts of which there are few as a rule: places, categories, currencies.
+pub type Texts<'a> = SmallVec<[&'a str; 2]>;
 
 /// What may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
     /// A banner of one of these sizes.
-    Banner(Vec<Size>),
+    Banner(Sizes),
     /// A video.
     Video(Media),
     /// Sound.
@@ -19,41 +23,41 @@ pub enum Shape {
     Native(Native),
 }
 
-/// One impression on offer.
+/// One impression on offer. It borrows from the request that offers it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Opportunity {
+pub struct Opportunity<'a> {
     /// First half of SHA-256(exchange 0x00 request id 0x00 impression id): one opportunity has one answer.
     pub key: [u8; 16],
     /// The exchange that offers it.
-    pub exchange: String,
+    pub exchange: &'a str,
     /// The platform that the exchange belongs to.
-    pub platform: String,
+    pub platform: &'a str,
     /// The customer's own id.
-    pub customer: Option<String>,
+    pub customer: Option<&'a str>,
     /// ISO 3166-1 alpha-3, or empty.
-    pub country: String,
+    pub country: &'a str,
     /// Site domain, app bundle and app domain, as far as they are known.
-    pub places: Vec<String>,
+    pub places: Texts<'a>,
     /// Content categories of the place.
-    pub categories: Vec<String>,
+    pub categories: Texts<'a>,
     /// What may be shown; any of them.
-    pub shapes: Vec<Shape>,
+    pub shapes: SmallVec<[Shape; 1]>,
     /// Lowest price.
     pub floor: Nanos,
     /// Its currency.
-    pub floor_currency: String,
+    pub floor_currency: &'a str,
     /// Currencies that may be bid in.
-    pub currencies: Vec<String>,
+    pub currencies: Texts<'a>,
     /// Categories of advertisers that may not bid.
-    pub blocked_categories: Vec<String>,
+    pub blocked_categories: Vec<&'a str>,
     /// The only categories of advertisers that may bid; empty is all.
-    pub allowed_categories: Vec<String>,
-    /// Domains of advertisers that may not bid, in lower case.
-    pub blocked_advertisers: Vec<String>,
+    pub allowed_categories: Vec<&'a str>,
+    /// Domains of advertisers that may not bid.
+    pub blocked_advertisers: Vec<&'a str>,
     /// Clients that may bid; empty is all.
-    pub seats: Vec<String>,
+    pub seats: Vec<&'a str>,
     /// Clients that may not bid.
-    pub blocked_seats: Vec<String>,
+    pub blocked_seats: Vec<&'a str>,
     /// Markup must be HTTPS throughout.
     pub secure: bool,
     /// Only holders of a deal may bid.
@@ -61,7 +65,7 @@ pub struct Opportunity {
     /// Who wins pays what they bid.
     pub first_price: bool,
     /// The exchange's own name of the placement, or empty.
-    pub placement: String,
+    pub placement: &'a str,
     /// The exchange is testing and bills nothing.
     pub test: bool,
     /// What the request says of the law and of where it comes from: a bit for each `leaf::Signal`.
@@ -85,40 +89,39 @@ pub fn key(exchange: &str, request_id: &str, imp_id: &str) -> [u8; 16] {
     key
 }
 
-impl Opportunity {
-    /// An impression of an OpenRTB request. What a bid is decided by outlives the request, so it is copied here.
+impl<'a> Opportunity<'a> {
+    /// An impression of an OpenRTB request.
     #[must_use]
-    pub fn of(request: &BidRequest<'_>, imp: Imp<'_>, exchange: &str, platform: &str) -> Self {
+    pub fn of(request: &'a BidRequest<'_>, imp: &'a Imp<'_>, exchange: &'a str, platform: &'a str) -> Self {
         let shapes = [
-            imp.banner.map(|banner| Shape::Banner(banner.sizes)),
-            imp.video.map(Shape::Video),
-            imp.audio.map(Shape::Audio),
-            imp.native.map(Shape::Native),
+            imp.banner.as_ref().map(|banner| Shape::Banner(banner.sizes.clone())),
+            imp.video.clone().map(Shape::Video),
+            imp.audio.clone().map(Shape::Audio),
+            imp.native.clone().map(Shape::Native),
         ];
         let places = [request.channel.bundle, request.channel.domain.as_deref()];
-        let floor_currency = imp.floor_currency.into_owned();
         Self {
             key: key(exchange, request.id, imp.id),
-            exchange: exchange.to_owned(),
-            platform: platform.to_owned(),
-            customer: request.customer.map(str::to_owned),
-            country: request.device.country.clone().unwrap_or_default(),
-            places: owned(places.iter().flatten()),
-            categories: owned(&request.channel.cat),
+            exchange,
+            platform,
+            customer: request.customer,
+            country: request.device.country.as_deref().unwrap_or_default(),
+            places: places.into_iter().flatten().collect(),
+            categories: texts(&request.channel.cat),
             shapes: shapes.into_iter().flatten().collect(),
             floor: Nanos::new(imp.floor_nanos),
             // Without a list, what the floor is in is what the exchange reckons in.
-            currencies: if request.cur.is_empty() { vec![floor_currency.clone()] } else { owned(&request.cur) },
-            floor_currency,
-            blocked_categories: owned(&request.bcat),
-            allowed_categories: owned(&request.acat),
-            blocked_advertisers: owned(&request.badv),
-            seats: owned(&request.wseat),
-            blocked_seats: owned(&request.bseat),
+            currencies: if request.cur.is_empty() { texts([&imp.floor_currency]) } else { texts(&request.cur) },
+            floor_currency: &imp.floor_currency,
+            blocked_categories: texts(&request.bcat),
+            allowed_categories: texts(&request.acat),
+            blocked_advertisers: texts(&request.badv),
+            seats: texts(&request.wseat),
+            blocked_seats: texts(&request.bseat),
             secure: imp.secure,
             deals_only: imp.private_auction,
             first_price: request.at == 1,
-            placement: imp.placement.to_owned(),
+            placement: imp.placement,
             test: request.test,
             signals: guardrail::signals(&request.regs.regulations()),
             dsa: request.regs.dsa,
@@ -126,8 +129,8 @@ impl Opportunity {
     }
 }
 
-fn owned(texts: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
-    texts.into_iter().map(|text| text.as_ref().to_owned()).collect()
+fn texts<'a, T: AsRef<str> + 'a, L: FromIterator<&'a str>>(texts: impl IntoIterator<Item = &'a T>) -> L {
+    texts.into_iter().map(AsRef::as_ref).collect()
 }
 
 #[cfg(test)]

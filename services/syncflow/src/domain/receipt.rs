@@ -3,7 +3,7 @@
 //! Bytes (integers big-endian), then text by base64url without padding:
 //!
 //! ```text
-//!   0  version = 2                    54  deadline, micros (i64)
+//!   0  version = 3                    54  deadline, micros (i64)
 //!   1  key id                         62  P(conversion), parts per billion (u32)
 //!   2  lease id (u64)                 66  horizon, days (u16)
 //!  10  epoch (u64)                    68  policy digest, first 16 bytes
@@ -13,14 +13,15 @@
 //!  38  bid made at, micros (i64)     104  client, campaign, exchange, platform, model: packed ids
 //!  46  lease granted at (i64)             market (u64), where the bid was shaded by one
 //!                                    end-17  purpose: 0 notice, 1 click
-//!                                    end-16  HMAC-SHA256 of all before it, first 16 bytes
+//!                                    end-16  of the HMAC-SHA256 of all before the purpose: a notice's is the first half,
+//!                                            a click's the second
 //! ```
 //!
 //! A packed id is its length and then three of its 39 possible characters in each two bytes, so that the longest receipt
 //! has 344 bytes and 459 characters: it always fits the 512 that notice addresses have room for.
 //!
-//! A click's address is seen by whoever is shown the ad. Its receipt moves no money: it differs from the notices' by its
-//! purpose, which is under the MAC, so that neither can be made from the other without the key.
+//! A click's address is seen by whoever is shown the ad. Its receipt moves no money: half of an HMAC says nothing of the other
+//! half to who has not the key, so that neither receipt can be made from the other, and one HMAC does for both.
 //!
 //! Invariant: nothing of a receipt is looked at before its MAC was found right. It is not secret: whoever holds it can
 //! read it. Not here: whether a slot was settled before, which is the log's to say.
@@ -41,7 +42,7 @@ use super::shading::Market;
 /// The longest receipt, in characters. The layout above needs at most 459.
 pub const MAX_CHARS: usize = 512;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const IDS_AT: usize = 104;
 const MAC_BYTES: usize = 16;
 /// Five ids of at most 63 characters, each in 43 bytes, and a market.
@@ -74,21 +75,30 @@ impl Purpose {
             Self::Click => 1,
         }
     }
+
+    /// Its half of a MAC.
+    fn half(self, mac: &[u8; 2 * MAC_BYTES]) -> &[u8] {
+        let (first, second) = mac.split_at(MAC_BYTES);
+        match self {
+            Self::Notice => first,
+            Self::Click => second,
+        }
+    }
 }
 
 /// What a bid leaves in its notices and clicks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Receipt<Id = String> {
     /// The advertiser.
-    pub client: String,
+    pub client: Id,
     /// Its campaign.
-    pub campaign: String,
+    pub campaign: Id,
     /// The exchange that the bid was made at.
-    pub exchange: String,
+    pub exchange: Id,
     /// The platform that the exchange belongs to.
-    pub platform: String,
+    pub platform: Id,
     /// The model that predicted.
-    pub model: String,
+    pub model: Id,
     /// The lease that holds the money.
     pub lease_id: u64,
     /// Its epoch when the bid was made.
@@ -119,10 +129,6 @@ pub struct Receipt {
     pub market: Option<Market>,
 }
 
-/// A receipt's bytes before it has a purpose: what is kept of a bid that may be asked for again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content(Box<[u8]>);
-
 /// A receipt that is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptError {
@@ -150,6 +156,7 @@ pub enum ReceiptError {
 #[derive(Clone)]
 pub struct ReceiptKeys {
     current: u8,
+    current_key: Hmac<Sha256>,
     keys: BTreeMap<u8, Hmac<Sha256>>,
 }
 
@@ -165,29 +172,21 @@ impl ReceiptKeys {
     pub fn new(current: &Key, old: &[Key]) -> Self {
         // The current key goes in last: should two ids be the same, it is the one that is kept.
         let keys = old.iter().chain([current]).map(|key| (key_id(key), keyed(key))).collect();
-        Self { current: key_id(current), keys }
+        Self { current: key_id(current), current_key: keyed(current), keys }
     }
 
-    /// What every receipt of the bid has under the current key, whatever it is for.
+    /// The receipt as text, for each of the purposes alone, under the current key.
     #[must_use]
-    pub fn content(&self, receipt: &Receipt) -> Content {
-        Content(receipt.encode(self.current).into())
-    }
-
-    /// The receipt as text, for each of the purposes alone.
-    #[must_use]
-    pub fn seal<const N: usize>(&self, content: &Content, purposes: [Purpose; N]) -> [String; N] {
-        let mut bytes = Vec::with_capacity(MAX_BYTES);
-        bytes.extend_from_slice(&content.0);
-        // What they have in common goes through the hash once.
-        let common = self.keys.get(&self.current).map(|key| key.clone().chain_update(&content.0));
+    pub fn seal<const N: usize>(&self, receipt: &Receipt<impl AsRef<str>>, purposes: [Purpose; N]) -> [String; N] {
+        let mut bytes = receipt.encode(self.current);
+        let (common, mac) = (bytes.len(), code(&self.current_key, &bytes));
         purposes.map(|purpose| {
-            bytes.truncate(content.0.len());
+            bytes.truncate(common);
             bytes.push(purpose.byte());
-            if let Some(mac) = common.as_ref().and_then(|common| code(common.clone().chain_update([purpose.byte()]))) {
-                bytes.extend_from_slice(&mac);
-            }
-            URL_SAFE_NO_PAD.encode(&bytes)
+            bytes.extend_from_slice(purpose.half(&mac));
+            let mut text = String::with_capacity(MAX_CHARS);
+            URL_SAFE_NO_PAD.encode_string(&bytes, &mut text);
+            text
         })
     }
 
@@ -207,22 +206,22 @@ impl ReceiptKeys {
             return Err(ReceiptError::Malformed("of another version"));
         };
         let key = self.keys.get(key_id).ok_or(ReceiptError::UnknownKey(*key_id))?;
-        let expected = code(key.clone().chain_update(body)).ok_or(ReceiptError::BadMac)?;
-        if !bool::from(expected.ct_eq(mac)) {
-            return Err(ReceiptError::BadMac);
-        }
         let Some((found, body)) = body.split_last() else {
             return Err(ReceiptError::Malformed("not of the layout"));
         };
-        if *found != purpose.byte() {
+        let made = [Purpose::Notice, Purpose::Click].into_iter().find(|made| made.byte() == *found).ok_or(ReceiptError::BadMac)?;
+        if !bool::from(made.half(&code(key, body)).ct_eq(mac)) {
+            return Err(ReceiptError::BadMac);
+        }
+        if made != purpose {
             return Err(ReceiptError::WrongPurpose(purpose));
         }
         Receipt::decode(body).ok_or(ReceiptError::Malformed("not of the layout"))
     }
 }
 
-fn code(mac: Hmac<Sha256>) -> Option<[u8; MAC_BYTES]> {
-    mac.finalize().into_bytes().first_chunk().copied()
+fn code(key: &Hmac<Sha256>, bytes: &[u8]) -> [u8; 2 * MAC_BYTES] {
+    key.clone().chain_update(bytes).finalize().into_bytes().into()
 }
 
 fn key_id(key: &Key) -> u8 {
@@ -233,16 +232,7 @@ fn keyed(key: &Key) -> Hmac<Sha256> {
     Hmac::new_from_slice(key.bytes()).unwrap_or_else(|_| unreachable!("hmac takes any key"))
 }
 
-impl Receipt {
-    /// Whether a notice that comes at `now` is taken.
-    ///
-    /// # Errors
-    /// [`ReceiptError::TooOld`] after the deadline.
-    pub fn check_deadline(&self, now: UnixMicros) -> Result<(), ReceiptError> {
-        let late = now.since(self.deadline);
-        if late.is_zero() { Ok(()) } else { Err(ReceiptError::TooOld { late_seconds: late.as_secs() }) }
-    }
-
+impl<Id: AsRef<str>> Receipt<Id> {
     fn encode(&self, key_id: u8) -> Vec<u8> {
         let mut out = Vec::with_capacity(MAX_BYTES);
         out.extend_from_slice(&[VERSION, key_id]);
@@ -259,10 +249,23 @@ impl Receipt {
         out.push(u8::from(self.customer.is_some()));
         out.extend_from_slice(&self.customer.map_or([0; 16], |customer| customer.0));
         for id in [&self.client, &self.campaign, &self.exchange, &self.platform, &self.model] {
-            pack(&mut out, id);
+            pack(&mut out, id.as_ref());
         }
-        out.extend(self.market.into_iter().flat_map(|market| market.get().to_be_bytes()));
+        if let Some(market) = self.market {
+            out.extend_from_slice(&market.get().to_be_bytes());
+        }
         out
+    }
+}
+
+impl Receipt {
+    /// Whether a notice that comes at `now` is taken.
+    ///
+    /// # Errors
+    /// [`ReceiptError::TooOld`] after the deadline.
+    pub fn check_deadline(&self, now: UnixMicros) -> Result<(), ReceiptError> {
+        let late = now.since(self.deadline);
+        if late.is_zero() { Ok(()) } else { Err(ReceiptError::TooOld { late_seconds: late.as_secs() }) }
     }
 
     fn decode(body: &[u8]) -> Option<Self> {
@@ -302,13 +305,14 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 fn pack(out: &mut Vec<u8>, id: &str) {
-    let digit = |byte: &u8| usize::from(DIGITS[usize::from(*byte)]);
+    let digit = |byte: Option<&u8>| byte.map_or(0, |byte| u16::from(DIGITS[usize::from(*byte)]));
     // Ids were checked when they came in; a longer one would be cut here rather than break the layout.
     let id = &id.as_bytes()[..id.len().min(ids::MAX_ID)];
     out.push(id.len() as u8);
     for three in id.chunks(3) {
-        let number = three.iter().rev().fold(0, |sum, byte| sum * ALPHABET.len() + digit(byte));
-        out.extend_from_slice(&(number as u16).to_be_bytes());
+        const BASE: u16 = ALPHABET.len() as u16;
+        let number = digit(three.first()) + BASE * (digit(three.get(1)) + BASE * digit(three.get(2)));
+        out.extend_from_slice(&number.to_be_bytes());
     }
 }
 
@@ -372,7 +376,7 @@ mod tests {
         for customer in [None, Some(CustomerKey([7; 16]))] {
             let receipt = Receipt { customer, ..receipt() };
             for purpose in [Purpose::Notice, Purpose::Click] {
-                assert_eq!(keys.open(&keys.seal(&keys.content(&receipt), [purpose])[0], purpose).as_ref(), Ok(&receipt));
+                assert_eq!(keys.open(&keys.seal(&receipt, [purpose])[0], purpose).as_ref(), Ok(&receipt));
             }
         }
     }
@@ -380,8 +384,8 @@ mod tests {
     #[test]
     fn the_predicted_value_stands_where_the_layout_says() {
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let [text] = keys.seal(&keys.content(&receipt()), [Purpose::Notice]);
-        let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+        let [text] = keys.seal(&receipt(), [Purpose::Notice]);
+        let bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
         assert_eq!(bytes[30..38], (-5_i64).to_be_bytes());
         assert_eq!(&bytes[84..87], b"USD");
     }
@@ -399,7 +403,7 @@ mod tests {
             ..receipt()
         };
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let [text] = keys.seal(&keys.content(&longest), [Purpose::Click]);
+        let [text] = keys.seal(&longest, [Purpose::Click]);
         assert_eq!(text.len(), 459);
         assert_eq!(keys.open(&text, Purpose::Click), Ok(longest));
     }
@@ -407,7 +411,7 @@ mod tests {
     #[test]
     fn one_changed_bit_anywhere_is_refused() {
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let bytes = URL_SAFE_NO_PAD.decode(&keys.seal(&keys.content(&receipt()), [Purpose::Notice])[0]).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(&keys.seal(&receipt(), [Purpose::Notice])[0]).unwrap();
         for at in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[at / 8] ^= 1 << (at % 8);
@@ -421,7 +425,7 @@ mod tests {
     #[test]
     fn takes_what_an_old_key_made_and_nobody_elses() {
         let keys = ReceiptKeys::new(&key(1), &[]);
-        let [text] = keys.seal(&keys.content(&receipt()), [Purpose::Notice]);
+        let [text] = keys.seal(&receipt(), [Purpose::Notice]);
         assert!(ReceiptKeys::new(&key(2), &[key(1)]).open(&text, Purpose::Notice).is_ok());
         let other = ReceiptKeys::new(&key(2), &[]).open(&text, Purpose::Notice).unwrap_err();
         assert_eq!(other, ReceiptError::UnknownKey(key_id(&key(1))));
@@ -436,9 +440,9 @@ mod tests {
     fn is_taken_for_its_own_purpose_alone_and_cannot_be_turned_into_the_other() {
         let keys = ReceiptKeys::new(&key(1), &[]);
         for (made, other) in [(Purpose::Click, Purpose::Notice), (Purpose::Notice, Purpose::Click)] {
-            let [text] = keys.seal(&keys.content(&receipt()), [made]);
+            let [text] = keys.seal(&receipt(), [made]);
             assert_eq!(keys.open(&text, other), Err(ReceiptError::WrongPurpose(other)));
-            let mut bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
             let at = bytes.len() - MAC_BYTES - 1;
             bytes[at] = other.byte();
             assert_eq!(keys.open(&URL_SAFE_NO_PAD.encode(bytes), other), Err(ReceiptError::BadMac));

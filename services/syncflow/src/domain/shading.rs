@@ -42,13 +42,13 @@ pub type Market = NonZeroU64;
 /// The market of bids in that currency for an opportunity in a first-price auction; none in another, where the value itself
 /// is the best bid.
 #[must_use]
-pub fn market(opportunity: &Opportunity, currency: Currency) -> Option<Market> {
+pub fn market(opportunity: &Opportunity<'_>, currency: Currency) -> Option<Market> {
     if !opportunity.first_price {
         return None;
     }
     let mut hash = Sha256::new();
-    let place = opportunity.places.first().map_or("", String::as_str);
-    for text in [&opportunity.exchange, &opportunity.placement, place, currency.code()] {
+    let place = opportunity.places.first().copied().unwrap_or_default();
+    for text in [opportunity.exchange, opportunity.placement, place, currency.code()] {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text.as_bytes());
     }

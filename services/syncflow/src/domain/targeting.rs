@@ -15,6 +15,9 @@ use super::fallback::Recent;
 use super::opportunity::{Opportunity, Shape};
 use super::pacing::Plan;
 
+/// Names that an opportunity is looked up in.
+type Names = HashSet<String, foldhash::fast::RandomState>;
+
 /// A campaign, compiled from its leaf.
 #[derive(Debug, Clone)]
 pub struct Campaign {
@@ -49,12 +52,12 @@ pub struct Campaign {
     /// What its customers were predicted to be worth lately.
     pub recent: Arc<Recent>,
     /// What it shows.
-    pub creatives: Vec<Arc<Creative>>,
+    pub creatives: Vec<Creative>,
     paused: bool,
-    platforms: HashSet<String>,
-    exchanges: HashSet<String>,
-    countries: HashSet<String>,
-    blocked_countries: HashSet<String>,
+    platforms: Names,
+    exchanges: Names,
+    countries: Names,
+    blocked_countries: Names,
     known_customers_only: bool,
 }
 
@@ -78,7 +81,7 @@ impl Campaign {
     /// # Errors
     /// An id or the currency is not of its form, or the zone of a paced campaign is unknown.
     pub fn compile(client: &str, campaign: &leaf::Campaign, horizon_days: u32) -> Result<Self, CampaignError> {
-        let set = |list: &[String]| list.iter().cloned().collect::<HashSet<_>>();
+        let set = |list: &[String]| list.iter().cloned().collect::<Names>();
         let targeting = campaign.targeting.clone().unwrap_or_default();
         Ok(Self {
             client: ClientId::parse(client)?.as_str().to_owned(),
@@ -96,7 +99,7 @@ impl Campaign {
             pacing: Plan::of(campaign)?,
             shading: campaign.shading.then_some(campaign.exploration_ppm),
             recent: Arc::default(),
-            creatives: campaign.creatives.iter().map(|creative| Arc::new(Creative::compile(creative))).collect(),
+            creatives: campaign.creatives.iter().map(Creative::compile).collect(),
             paused: campaign.paused,
             platforms: set(&campaign.platforms),
             exchanges: set(&campaign.exchanges),
@@ -113,24 +116,24 @@ impl Campaign {
         if same { Self { recent: earlier.recent.clone(), ..self } } else { self }
     }
 
-    /// The first creative that may be shown, if the campaign wants the opportunity at all.
+    /// The place of the first creative that may be shown, if the campaign wants the opportunity at all.
     #[must_use]
-    pub fn fits(&self, opportunity: &Opportunity) -> Option<&Arc<Creative>> {
-        let everywhere = |set: &HashSet<String>, value: &str| set.is_empty() || set.contains(value);
+    pub fn fits(&self, opportunity: &Opportunity<'_>) -> Option<usize> {
+        let everywhere = |set: &Names, value: &str| set.is_empty() || set.contains(value);
         let wanted = !self.paused
             && self.horizon_days > 0
             && !opportunity.deals_only
-            && everywhere(&self.platforms, &opportunity.platform)
-            && everywhere(&self.exchanges, &opportunity.exchange)
-            && everywhere(&self.countries, &opportunity.country)
-            && !self.blocked_countries.contains(&opportunity.country)
+            && everywhere(&self.platforms, opportunity.platform)
+            && everywhere(&self.exchanges, opportunity.exchange)
+            && everywhere(&self.countries, opportunity.country)
+            && !self.blocked_countries.contains(opportunity.country)
             && (opportunity.customer.is_some() || !self.known_customers_only)
             && self.seat_allowed(opportunity)
             && self.currency_taken(opportunity);
         if !wanted {
             return None;
         }
-        self.creatives.iter().find(|creative| {
+        self.creatives.iter().position(|creative| {
             !creative.blocked(opportunity)
                 && (creative.secure || !opportunity.secure)
                 && (creative.disclosed(opportunity.dsa).is_some() || !opportunity.dsa.is_required())
@@ -138,16 +141,16 @@ impl Campaign {
         })
     }
 
-    fn seat_allowed(&self, opportunity: &Opportunity) -> bool {
-        let listed = |seats: &[String]| seats.contains(&self.client);
+    fn seat_allowed(&self, opportunity: &Opportunity<'_>) -> bool {
+        let listed = |seats: &[&str]| seats.contains(&self.client.as_str());
         (opportunity.seats.is_empty() || listed(&opportunity.seats)) && !listed(&opportunity.blocked_seats)
     }
 
     /// There are no exchange rates here: a floor in another currency cannot be compared with.
-    fn currency_taken(&self, opportunity: &Opportunity) -> bool {
+    fn currency_taken(&self, opportunity: &Opportunity<'_>) -> bool {
         let code = self.currency.code();
         let comparable = opportunity.floor == Nanos::ZERO || opportunity.floor_currency == code;
-        comparable && opportunity.currencies.iter().any(|currency| currency == code)
+        comparable && opportunity.currencies.contains(&code)
     }
 }
 
@@ -168,21 +171,23 @@ impl Creative {
     }
 
     /// Whether the publisher will not have its advertiser.
-    fn blocked(&self, opportunity: &Opportunity) -> bool {
+    fn blocked(&self, opportunity: &Opportunity<'_>) -> bool {
         // A category of the first tier stands for those below it.
-        let listed = |own: &String, list: &[String]| list.iter().any(|one| own == one || own.split('-').next() == Some(one.as_str()));
+        let listed = |own: &String, list: &[&str]| list.iter().any(|one| own == one || own.split('-').next() == Some(one));
         let category = self.categories.iter().any(|own| listed(own, &opportunity.blocked_categories));
         // Who does not say what is advertised cannot say that it is among what is allowed.
         let allowed = &opportunity.allowed_categories;
         let elsewhere = self.categories.is_empty() || !self.categories.iter().all(|own| listed(own, allowed));
-        let domain = |blocked: &String| self.adomain.iter().any(|own| within(own, blocked));
+        let domain = |blocked: &&str| self.adomain.iter().any(|own| within(own, blocked));
         category || (!allowed.is_empty() && elsewhere) || opportunity.blocked_advertisers.iter().any(domain)
     }
 }
 
-/// Whether `domain` is `parent` or below it.
+/// Whether `domain` is `parent` or below it, in letters of any case.
 fn within(domain: &str, parent: &str) -> bool {
-    domain == parent || domain.strip_suffix(parent).is_some_and(|below| below.ends_with('.'))
+    let (domain, parent) = (domain.as_bytes(), parent.as_bytes());
+    let Some((below, end)) = domain.len().checked_sub(parent.len()).map(|at| domain.split_at(at)) else { return false };
+    end.eq_ignore_ascii_case(parent) && (below.is_empty() || below.ends_with(b"."))
 }
 
 #[cfg(test)]

@@ -1,69 +1,142 @@
 //! What was answered lately: the same opportunity again has the same answer, and no second slot.
+//!
+//! The answers of a message lie side by side in one [`Batch`], and the memory knows where each opportunity's is. It has two
+//! generations: when as many opportunities have been asked as one holds, the older is forgotten as a whole. So nothing is made for
+//! a bid alone; and what was forgotten is let go bit by bit, because nobody should wait for all of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::{Answer, Answered};
+use super::{Answer, Decided};
 
-/// Opportunities remembered: at 10,000 a second, the last six seconds, which is longer than an exchange repeats one.
-/// A bid with what its receipts are made of has less than 700 bytes, so 46 MB at most.
-pub(crate) const MAX_ENTRIES: usize = 65_536;
+/// Opportunities of a generation: at 10,000 a second, five seconds, which is longer than an exchange repeats one. As many as fill
+/// a table of 65,536 places. Answers of 256 bytes, and where each is, are less than 20 MB a generation, of which there are at most three.
+pub(crate) const GENERATION: usize = 57_344;
+/// Batches of the forgotten that go with each message: more than a message brings, so that they end before the next ones come.
+const LET_GO: usize = 2;
 
-type Key = [u8; 16];
+pub(super) type Key = [u8; 16];
+
+/// Places for the answers of a message.
+type Batch = Arc<[OnceCell<Decided>]>;
 
 /// Where an opportunity's answer is, or will be.
-pub(crate) type Cell = Arc<OnceCell<Answered>>;
+#[derive(Debug, Clone)]
+pub(super) struct Cell {
+    batch: Batch,
+    place: usize,
+}
 
 /// The memory. Answers of a moment (not ready, too late) are not kept.
 #[derive(Debug, Default)]
-pub struct Memo {
-    inner: Mutex<Inner>,
+pub struct Memo(Mutex<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    younger: Generation,
+    older: Generation,
+    /// How many opportunities the younger one was asked of.
+    asked: usize,
+    forgotten: Vec<Batch>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    cells: HashMap<Key, Cell, foldhash::fast::RandomState>,
-    order: VecDeque<Key>,
+struct Generation {
+    /// Which batch, and which place in it. Keys are halves of SHA-256: a quick hash will do.
+    places: HashMap<Key, (u32, u32), foldhash::fast::RandomState>,
+    batches: Vec<Batch>,
 }
 
 impl Memo {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
-    /// The opportunity's place, made where there is none.
-    pub(crate) fn cell(&self, key: Key) -> Cell {
-        let mut inner = self.inner.lock();
-        if let Some(cell) = inner.cells.get(&key) {
-            return cell.clone();
+    /// The places of a message's opportunities: those that they have, or new ones.
+    pub(super) fn cells(&self, keys: impl ExactSizeIterator<Item = Key>) -> Vec<Cell> {
+        let batch: Batch = (0..keys.len()).map(|_| OnceCell::new()).collect();
+        let mut cells = Vec::with_capacity(keys.len());
+        let mut generations = self.0.lock();
+        generations.turn(keys.len());
+        let Generations { younger, older, forgotten, .. } = &mut *generations;
+        let number = younger.batches.len() as u32;
+        younger.batches.push(batch);
+        for (place, key) in (0..).zip(keys) {
+            let known = older.cell(&key);
+            cells.push(known.unwrap_or_else(|| {
+                let (batch, place) = *younger.places.entry(key).or_insert((number, place));
+                Cell { batch: younger.batches[batch as usize].clone(), place: place as usize }
+            }));
         }
-        if inner.order.len() >= MAX_ENTRIES
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            inner.cells.remove(&oldest);
-        }
-        let cell = Arc::new(OnceCell::new());
-        inner.cells.insert(key, cell.clone());
-        inner.order.push_back(key);
-        cell
+        let gone: [Option<Batch>; LET_GO] = std::array::from_fn(|_| forgotten.pop());
+        drop(generations);
+        drop(gone);
+        cells
     }
 }
 
-/// The answer that is there, else the one that `decide` makes. Of several at once one decides, and the others wait.
-pub(crate) async fn answer(cell: &Cell, decide: impl Future<Output = Answered>) -> Answered {
-    let decide = async {
-        let answered = decide.await;
-        match &*answered.answer {
-            Answer::NoBid(reason, _) if reason.passing() => Err(answered),
-            _ => Ok(answered),
+impl Generation {
+    fn cell(&self, key: &Key) -> Option<Cell> {
+        let (batch, place) = *self.places.get(key)?;
+        Some(Cell { batch: self.batches[batch as usize].clone(), place: place as usize })
+    }
+}
+
+impl Generations {
+    /// Makes room for so many, where need be in a new generation.
+    fn turn(&mut self, count: usize) {
+        self.asked += count;
+        if self.asked > GENERATION {
+            std::mem::swap(&mut self.older, &mut self.younger);
+            self.younger.places.clear();
+            self.forgotten.append(&mut self.younger.batches);
+            self.asked = count;
         }
-    };
-    match cell.get_or_try_init(|| decide).await {
-        Ok(answered) => answered.clone(),
-        Err(passing) => passing,
+    }
+}
+
+/// An answer, where it is kept or by itself.
+#[derive(Debug)]
+pub enum Answered<'a> {
+    /// In the memory.
+    Kept(&'a Decided),
+    /// Of a moment.
+    Passing(Decided),
+}
+
+impl std::ops::Deref for Answered<'_> {
+    type Target = Decided;
+
+    fn deref(&self) -> &Decided {
+        match self {
+            Self::Kept(decided) => decided,
+            Self::Passing(decided) => decided,
+        }
+    }
+}
+
+impl Cell {
+    fn once(&self) -> &OnceCell<Decided> {
+        &self.batch[self.place]
+    }
+
+    /// Whether its answer is there.
+    pub(super) fn answered(&self) -> bool {
+        self.once().initialized()
+    }
+
+    /// The answer that is there, else the one that `decide` makes. Of several at once one decides, and the others wait.
+    pub(super) async fn answer(&self, decide: impl Future<Output = Decided>) -> Answered<'_> {
+        let decide = async {
+            let decided = decide.await;
+            match &decided.answer {
+                Answer::NoBid(reason, _) if reason.passing() => Err(decided),
+                _ => Ok(decided),
+            }
+        };
+        match self.once().get_or_try_init(|| decide).await {
+            Ok(decided) => Answered::Kept(decided),
+            Err(passing) => Answered::Passing(passing),
+        }
     }
 }
 
@@ -72,35 +145,64 @@ mod tests {
     use super::*;
     use crate::engine::Reason;
 
-    async fn ask(memo: &Memo, key: u8, reason: Reason, ticket: u64) -> u64 {
-        answer(&memo.cell([key; 16]), async { Answered::no_bid(reason, String::new(), ticket) }).await.ticket
+    fn cell(memo: &Memo, key: u128) -> Cell {
+        memo.cells([key.to_be_bytes()].into_iter()).remove(0)
+    }
+
+    async fn ask(memo: &Memo, key: u128, reason: Reason, ticket: u64) -> u64 {
+        cell(memo, key).answer(async { Decided::no_bid(reason, String::new(), ticket) }).await.ticket
     }
 
     #[tokio::test]
     async fn the_same_opportunity_has_the_same_answer() {
-        let memo = Memo::new();
+        let memo = Memo::default();
         assert_eq!(ask(&memo, 1, Reason::Budget, 1).await, 1);
         assert_eq!(ask(&memo, 1, Reason::Budget, 2).await, 1);
         assert_eq!(ask(&memo, 2, Reason::Budget, 3).await, 3);
     }
 
     #[tokio::test]
-    async fn an_answer_of_a_moment_is_not_kept() {
-        let memo = Memo::new();
-        assert_eq!(ask(&memo, 1, Reason::NotReady, 1).await, 1);
-        assert!(!memo.cell([1; 16]).initialized());
-        assert_eq!(ask(&memo, 1, Reason::NoMatch, 2).await, 2);
-        assert!(memo.cell([1; 16]).initialized());
+    async fn the_answers_of_a_message_have_places_of_their_own() {
+        let memo = Memo::default();
+        ask(&memo, 3, Reason::Budget, 9).await;
+        let cells = memo.cells([1, 2, 1, 3].map(u128::to_be_bytes).into_iter());
+        let mut tickets = Vec::new();
+        for (cell, ticket) in cells.iter().zip(1..) {
+            tickets.push(cell.answer(async { Decided::no_bid(Reason::Budget, String::new(), ticket) }).await.ticket);
+        }
+        assert_eq!(tickets, [1, 2, 1, 9]);
     }
 
     #[tokio::test]
-    async fn forgets_the_oldest_beyond_its_bound() {
-        let memo = Memo::new();
-        for n in 0..=MAX_ENTRIES as u128 {
-            drop(memo.cell(n.to_be_bytes()));
+    async fn an_answer_of_a_moment_is_not_kept() {
+        let memo = Memo::default();
+        assert_eq!(ask(&memo, 1, Reason::NotReady, 1).await, 1);
+        assert!(!cell(&memo, 1).answered());
+        assert_eq!(ask(&memo, 1, Reason::NoMatch, 2).await, 2);
+        assert!(cell(&memo, 1).answered());
+    }
+
+    #[tokio::test]
+    async fn remembers_the_last_generation_and_forgets_the_one_before() {
+        let (memo, generation) = (Memo::default(), GENERATION as u128);
+        ask(&memo, 0, Reason::Budget, 1).await;
+        let asked = |from: u128, to: u128| (from..to).for_each(|key| drop(cell(&memo, key)));
+        asked(1, 2 * generation - 1);
+        assert!(cell(&memo, 0).answered(), "of the last {GENERATION} and more");
+        asked(2 * generation, 3 * generation);
+        assert!(!cell(&memo, 0).answered());
+    }
+
+    #[test]
+    fn holds_no_more_than_three_generations_whatever_is_asked() {
+        let memo = Memo::default();
+        for n in 0..5 * GENERATION as u128 / 64 {
+            // One of each message is new.
+            drop(memo.cells((0..64_u8).map(|i| if i == 0 { n + 64 } else { i.into() }.to_be_bytes())));
         }
-        let inner = memo.inner.lock();
-        assert_eq!((inner.cells.len(), inner.order.len()), (MAX_ENTRIES, MAX_ENTRIES));
-        assert!(!inner.cells.contains_key(&0_u128.to_be_bytes()));
+        let Generations { younger, older, forgotten, .. } = &*memo.0.lock();
+        let cells = [&younger.batches, &older.batches, forgotten].map(|batches| batches.iter().map(|batch| batch.len()).sum::<usize>());
+        assert!(cells.iter().all(|cells| *cells <= GENERATION), "{cells:?}");
+        assert!(younger.places.len() + older.places.len() < 2 * GENERATION);
     }
 }

@@ -3,7 +3,10 @@
 
 use kiki::clock::UnixMicros;
 use kiki::guardrail::Refusals;
+use smallvec::SmallVec;
 
+use crate::clients::recorder::{Entry, Recorder};
+use crate::clients::replicas::View;
 use crate::domain::auction::Candidate;
 use crate::domain::lease::Slot;
 use crate::domain::opportunity::Opportunity;
@@ -14,30 +17,65 @@ use crate::wire::Fields;
 const MAX_CATEGORIES: (usize, usize) = (16, 64);
 /// Names of one place, and bytes of each: a domain has at most 253.
 const MAX_PLACES: (usize, usize) = (4, 255);
-/// A decision's length, more or less: what room is made for.
-const USUAL: usize = 224;
 
-/// What was decided for one campaign.
-pub(super) struct Decision<'a> {
+/// The decisions of one opportunity, until they are handed on.
+#[derive(Debug, Default)]
+pub(super) struct Decisions {
+    /// When they were made.
     pub(super) at: UnixMicros,
-    pub(super) opportunity: &'a Opportunity,
-    pub(super) candidate: &'a Candidate,
-    /// None for a bid, which has a slot.
-    pub(super) refusals: Refusals,
-    pub(super) slot: Option<&'a Slot>,
+    /// The bytes of each `kiki.log.v1.Decision`, one behind the other.
+    bytes: Vec<u8>,
+    /// Of each its campaign's place in the view, and where it ends.
+    ends: SmallVec<[(usize, usize); 2]>,
 }
 
-impl Decision<'_> {
-    /// The bytes of `kiki.log.v1.Decision`.
-    pub(super) fn encode(&self) -> Vec<u8> {
+impl Decisions {
+    /// Those of another opportunity. What was not handed on of the one before is forgotten.
+    pub(super) fn begin(&mut self, at: UnixMicros) {
+        self.at = at;
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// What was decided for one campaign: refused, or a bid, which has a slot.
+    pub(super) fn add(&mut self, opportunity: &Opportunity<'_>, candidate: &Candidate<'_>, refusals: Refusals, slot: Option<&Slot>) {
+        Decision { at: self.at, opportunity, candidate, refusals, slot }.encode(&mut self.bytes);
+        self.ends.push((candidate.place, self.bytes.len()));
+    }
+
+    /// Hands them on. The recorder's ticket; 0 where there are none.
+    pub(super) fn push(&mut self, recorder: &Recorder, view: &View) -> u64 {
+        if self.ends.is_empty() {
+            return 0;
+        }
+        let mut begin = 0;
+        let entry = |(campaign, end): &(usize, usize)| {
+            let decision = &self.bytes[std::mem::replace(&mut begin, *end)..*end];
+            Entry { campaign: &view.campaigns[*campaign].campaign, policy_digest: &view.policy.digest, decision }
+        };
+        recorder.push(self.ends.iter().map(entry))
+    }
+}
+
+/// What was decided for one campaign.
+struct Decision<'a, 'o> {
+    at: UnixMicros,
+    opportunity: &'a Opportunity<'o>,
+    candidate: &'a Candidate<'a>,
+    refusals: Refusals,
+    slot: Option<&'a Slot>,
+}
+
+impl Decision<'_, '_> {
+    /// Writes a `kiki.log.v1.Decision`.
+    fn encode(&self, out: &mut Vec<u8>) {
         let Self { opportunity, candidate, .. } = self;
         let (categories, some_categories) = bounded(&opportunity.categories, MAX_CATEGORIES);
         let (places, some_places) = bounded(&opportunity.places, MAX_PLACES);
-        let mut out = Vec::with_capacity(USUAL);
-        let mut to = Fields(&mut out);
+        let mut to = Fields(out);
         to.message(1, |to| to.timestamp(self.at));
-        to.text(2, &opportunity.exchange);
-        to.text(3, &opportunity.platform);
+        to.text(2, opportunity.exchange);
+        to.text(3, opportunity.platform);
         to.bytes(4, &opportunity.key);
         to.bytes(5, candidate.customer.as_ref().map_or(&[], |key| &key.0));
         to.signed(6, candidate.price.get());
@@ -51,8 +89,8 @@ impl Decision<'_> {
             to.number(13, slot.epoch);
             to.number(14, slot.sequence.into());
         }
-        to.text(15, &candidate.creative.id);
-        to.text(16, &opportunity.country);
+        to.text(15, &candidate.creative().id);
+        to.text(16, opportunity.country);
         categories.for_each(|category| to.entry(17, category.as_bytes()));
         places.for_each(|place| to.entry(18, place.as_bytes()));
         to.number(19, opportunity.signals.into());
@@ -66,13 +104,12 @@ impl Decision<'_> {
         if candidate.priced_ltv != candidate.prediction.ltv {
             to.signed(25, candidate.priced_ltv.get());
         }
-        out
     }
 }
 
 /// What fits of a list, and whether something did not.
-fn bounded(list: &[String], (count, bytes): (usize, usize)) -> (impl Iterator<Item = &String>, bool) {
-    let kept = list.iter().filter(move |entry| entry.len() <= bytes).take(count);
+fn bounded<'a>(list: &'a [&'a str], (count, bytes): (usize, usize)) -> (impl Iterator<Item = &'a str>, bool) {
+    let kept = list.iter().copied().filter(move |entry| entry.len() <= bytes).take(count);
     let abridged = kept.clone().count() < list.len();
     (kept, abridged)
 }
@@ -87,21 +124,25 @@ mod tests {
     use kiki::leaf;
     use kiki::money::{Micros, Nanos};
     use prost::Message as _;
+    use smallvec::smallvec;
 
     use super::*;
     use crate::domain::auction::Prediction;
     use crate::domain::targeting::Campaign;
 
-    fn candidate() -> Candidate {
+    fn campaign() -> Arc<Campaign> {
         let creatives = vec![leaf::Creative { creative: "banner".into(), ..Default::default() }];
         let leaf = leaf::Campaign { campaign: "spring".into(), currency: "USD".into(), creatives, ..Default::default() };
-        let campaign = Arc::new(Campaign::compile("acme", &leaf, 90).unwrap());
-        let creative = campaign.creatives[0].clone();
+        Arc::new(Campaign::compile("acme", &leaf, 90).unwrap())
+    }
+
+    fn candidate(campaign: &Arc<Campaign>) -> Candidate<'_> {
         let (ltv, status) = (Micros::new(-7), leaf::PredictionStatus::Ok);
         let prediction = Prediction { ltv, q05: None, model: "drnn-1".into(), status, multiplier_ppm: 1_000_000 };
         Candidate {
+            place: 0,
             campaign,
-            creative,
+            creative: 0,
             customer: Some(CustomerKey([8; 16])),
             prediction,
             priced_ltv: Micros::new(-9),
@@ -115,23 +156,24 @@ mod tests {
         }
     }
 
-    fn opportunity(categories: usize, place: usize) -> Opportunity {
+    fn opportunity(categories: usize, place: &str) -> Opportunity<'_> {
         Opportunity {
             key: [3; 16],
-            exchange: "ssp".into(),
-            platform: "tradedesk".into(),
-            country: "USA".into(),
-            categories: vec!["IAB1".into(); categories],
-            places: vec!["x".repeat(place)],
+            exchange: "ssp",
+            platform: "tradedesk",
+            country: "USA",
+            categories: smallvec!["IAB1"; categories],
+            places: smallvec![place],
             signals: 6,
             ..Default::default()
         }
     }
 
-    fn decided(opportunity: &Opportunity, slot: Option<&Slot>) -> leaf::Decision {
-        let (at, candidate) = (UnixMicros(1_700_000_000_123_456), candidate());
+    fn decided(opportunity: &Opportunity<'_>, slot: Option<&Slot>) -> leaf::Decision {
+        let (at, campaign) = (UnixMicros(1_700_000_000_123_456), campaign());
         let refusals = Refusals::NONE.with(leaf::Refusal::Budget);
-        let bytes = Decision { at, opportunity, candidate: &candidate, refusals, slot }.encode();
+        let mut bytes = Vec::new();
+        Decision { at, opportunity, candidate: &candidate(&campaign), refusals, slot }.encode(&mut bytes);
         let decision = leaf::Decision::decode(bytes.as_slice()).unwrap();
         assert_eq!(decision.encode_to_vec(), bytes, "as prost writes it");
         decision
@@ -167,13 +209,13 @@ mod tests {
             shading_market: 0x1234,
             priced_ltv_micros: -9,
         };
-        assert_eq!(decided(&opportunity(2, 3), Some(&slot)), expected);
+        assert_eq!(decided(&opportunity(2, "xxx"), Some(&slot)), expected);
     }
 
     #[test]
     fn what_is_cut_is_marked() {
-        assert!(!decided(&opportunity(16, 255), None).abridged);
-        let long = decided(&opportunity(17, 256), None);
+        assert!(!decided(&opportunity(16, &"x".repeat(255)), None).abridged);
+        let long = decided(&opportunity(17, &"x".repeat(256)), None);
         assert_eq!((long.abridged, long.categories.len(), long.places.len()), (true, 16, 0));
     }
 }

@@ -1,7 +1,6 @@
 //! `POST /openrtb2/{exchange}`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -11,14 +10,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kiki::ids;
 use kiki::leaf::Disclosure;
+use kiki::money::Currency;
 use tokio::time::Instant;
 
 use super::format::Format;
 use super::{Web, malformed};
 use crate::domain::click;
-use crate::domain::openrtb::{self, BidExt, BidRequest, BidResponse, Disclosed, Dsa, Malformed, SeatBid};
+use crate::domain::openrtb::{self, BidExt, BidRequest, BidResponse, Disclosed, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
-use crate::engine::{Answer, Bid, Reason};
+use crate::engine::{Answer, Bid, Offered, Reason, Round};
 use crate::load::Places;
 
 /// Seconds that we wait between the auction and the impression: an hour holds the slowest of formats, audio.
@@ -73,36 +73,37 @@ async fn answer(
 }
 
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: Format, (began, place): (Instant, Places)) -> Response {
+async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Format, (began, place): (Instant, Places)) -> Response {
     let engine = &web.engine;
     let deadline = engine.deadline(began, request.tmax_ms, None);
-    let platform = engine.exchanges.platform(exchange).to_owned();
-    let mut currency: Option<String> = None;
-    let mut bids: Vec<(&str, Arc<Answer>)> = Vec::new();
+    let platform = engine.exchanges.platform(exchange);
+    let mut currency: Option<Currency> = None;
+    let mut seats: Vec<SeatBid> = Vec::new();
     let fault = request.set_aside.first();
     let mut why = fault.map(|fault| NoBid { code: INVALID_REQUEST, ..NoBid::of(Reason::NoMatch, fault.to_string()) });
-    let imps = std::mem::take(&mut request.imps);
-    let none = imps.is_empty();
-    for imp in imps {
-        let imp_id = imp.id;
-        let mut opportunity = Opportunity::of(&request, imp, exchange, &platform);
-        if let Some(currency) = &currency {
-            opportunity.currencies.retain(|one| one == currency);
+    for imp in &request.imps {
+        let mut opportunity = Opportunity::of(&request, imp, exchange, platform);
+        if let Some(currency) = currency {
+            opportunity.currencies.retain(|one| *one == currency.code());
         }
-        let answer = engine.bid(opportunity, deadline).await.answer;
-        match &*answer {
+        let offered = [Offered { opportunity, deadline }];
+        let mut round = Round::new(engine, 1);
+        let prepared = round.prepare(&offered);
+        let mut predictions = round.ask();
+        let decided = round.decide(&prepared[0], &mut predictions).await;
+        match &decided.answer {
             Answer::NoBid(reason, detail) => why = why.or_else(|| Some(NoBid::of(*reason, detail.clone()))),
             Answer::Bid(bid) => {
-                currency.get_or_insert_with(|| bid.campaign.currency.code().to_owned());
-                bids.push((imp_id, answer));
+                currency = Some(bid.campaign().currency);
+                seat(&mut seats, &bid.campaign().client, render(web, imp.id, bid, &offered[0].opportunity));
             }
         }
     }
     let encoding = Instant::now();
     let response = match currency {
-        Some(cur) => format.write(BidResponse { id: request.id.to_owned(), cur, seatbid: seats(web, &bids, request.regs.dsa) }),
+        Some(cur) => format.write(BidResponse { id: request.id.to_owned(), cur: cur.code().to_owned(), seatbid: seats }),
         None => {
-            if none {
+            if request.imps.is_empty() {
                 engine.metrics.no_bids.with_label_values(&[Reason::NoMatch.as_str()]).inc(); // nobody else saw it
             }
             let why = why.unwrap_or_else(|| NoBid::of(Reason::NoMatch, String::new()));
@@ -115,32 +116,27 @@ async fn decide(web: &Web, exchange: &str, mut request: BidRequest<'_>, format: 
     response
 }
 
-/// The bids by client.
-fn seats(web: &Web, bids: &[(&str, Arc<Answer>)], dsa: Dsa) -> Vec<SeatBid> {
-    let mut seats: Vec<SeatBid> = Vec::new();
-    for (imp_id, answer) in bids {
-        let Answer::Bid(bid) = &**answer else { continue };
-        let (client, bid) = (&bid.campaign.client, render(web, imp_id, bid, dsa));
-        match seats.iter_mut().find(|seat| seat.seat == *client) {
-            Some(seat) => seat.bid.push(bid),
-            None => seats.push(SeatBid { seat: client.clone(), bid: vec![bid] }),
-        }
+/// Bids of one client stand together.
+fn seat(seats: &mut Vec<SeatBid>, client: &str, bid: openrtb::Bid) {
+    match seats.iter_mut().find(|seat| seat.seat == client) {
+        Some(seat) => seat.bid.push(bid),
+        None => seats.push(SeatBid { seat: client.to_owned(), bid: vec![bid] }),
     }
-    seats
 }
 
-fn render(web: &Web, imp_id: &str, bid: &Bid, dsa: Dsa) -> openrtb::Bid {
-    let Bid { campaign, creative, .. } = bid;
+fn render(web: &Web, imp_id: &str, bid: &Bid, of: &Opportunity<'_>) -> openrtb::Bid {
+    let (campaign, creative) = (bid.campaign(), bid.creative());
     let sized = |pixels: u32| Some(pixels).filter(|pixels| *pixels > 0);
-    let [receipt, click] = web.engine.receipts(bid);
+    let [receipt, click] = web.engine.receipts(bid, of);
+    let click = click::address(&web.public_url, &click, &creative.click_to);
     // Who shades wants to know; for others the address stays short.
     let min = if bid.market.is_some() { "&min=${AUCTION_MIN_TO_WIN}" } else { "" };
     let notice = |kind: &str, rest: &str| format!("{}/notice/{kind}?r={receipt}{rest}{min}", web.public_url);
     openrtb::Bid {
-        id: format!("{}-{}", bid.slot.lease_id, bid.slot.sequence),
+        id: bid.id(),
         impid: imp_id.to_owned(),
         price_nanos: bid.price.get(),
-        adm: creative.render(&click::address(&web.public_url, &click, &creative.click_to)),
+        adm: creative.render(&click).collect(),
         crid: creative.crid.clone(),
         cid: campaign.id.clone(),
         adomain: creative.adomain.clone(),
@@ -152,7 +148,7 @@ fn render(web: &Web, imp_id: &str, bid: &Bid, dsa: Dsa) -> openrtb::Bid {
         lurl: notice("loss", "&loss=${AUCTION_LOSS}"),
         exp: EXPIRES_S,
         mtype: creative.markup_type(),
-        ext: creative.disclosed(dsa).map(disclosed),
+        ext: creative.disclosed(of.dsa).map(disclosed),
     }
 }
 

@@ -7,8 +7,10 @@ use kiki::leaf::CreativeFormat;
 use kiki::money::{Currency, Nanos};
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncshield::v1 as shield;
+use smallvec::smallvec;
 use tonic::Status;
 
+use super::offer::Offer;
 use crate::config::Exchanges;
 use crate::domain::click;
 use crate::domain::notice::Word;
@@ -25,76 +27,74 @@ const MAX_KEY_BYTES: usize = 128;
 const MAX_LIST: usize = 4_096;
 
 /// An opportunity, and the exchange's time limit in milliseconds.
-pub(super) fn opportunity(
+pub(super) fn opportunity<'m>(
     path: std::fmt::Arguments<'_>,
-    message: pb::Opportunity,
-    exchanges: &Exchanges,
-) -> Result<(Opportunity, Option<u32>), Error> {
+    offer: Offer<'m>,
+    exchanges: &'m Exchanges,
+) -> Result<(Opportunity<'m>, Option<u32>), Error> {
     let field = |name: &str, problem: String| Error::field(format!("{path}.{name}"), problem);
-    for (name, id) in [("request_id", &message.request_id), ("imp_id", &message.imp_id)] {
+    for (name, id) in [("request_id", offer.request_id), ("imp_id", offer.imp_id)] {
         if !(1..=MAX_KEY_BYTES).contains(&id.len()) {
             return Err(field(name, format!("has {} bytes; 1 to {MAX_KEY_BYTES} are taken", id.len())));
         }
     }
-    ids::check("exchange", &message.exchange).map_err(|error| field("exchange", error.to_string()))?;
-    if !message.customer.is_empty() {
-        ids::check_customer(&message.customer).map_err(|error| field("customer", error.to_string()))?;
+    ids::check("exchange", offer.exchange).map_err(|error| field("exchange", error.to_string()))?;
+    if !offer.customer.is_empty() {
+        ids::check_customer(offer.customer).map_err(|error| field("customer", error.to_string()))?;
     }
-    if message.placement.len() > MAX_KEY_BYTES {
-        return Err(field("placement", format!("has {} bytes; at most {MAX_KEY_BYTES} are taken", message.placement.len())));
+    if offer.placement.len() > MAX_KEY_BYTES {
+        return Err(field("placement", format!("has {} bytes; at most {MAX_KEY_BYTES} are taken", offer.placement.len())));
     }
-    let country = message.country.as_bytes();
-    if !matches!(country, [] | [b'A'..=b'Z', b'A'..=b'Z', b'A'..=b'Z']) {
+    if !matches!(offer.country.as_bytes(), [] | [b'A'..=b'Z', b'A'..=b'Z', b'A'..=b'Z']) {
         return Err(field("country", "is not three capital letters of ISO 3166-1".to_owned()));
     }
-    if message.floor_nanos < 0 {
-        return Err(field("floor_nanos", format!("{} is negative", message.floor_nanos)));
+    if offer.floor_nanos < 0 {
+        return Err(field("floor_nanos", format!("{} is negative", offer.floor_nanos)));
     }
-    for (name, list) in [
-        ("categories", &message.categories),
-        ("blocked_categories", &message.blocked_categories),
-        ("blocked_advertisers", &message.blocked_advertisers),
+    for (name, count) in [
+        ("categories", offer.categories.len()),
+        ("blocked_categories", offer.blocked_categories.len()),
+        ("blocked_advertisers", offer.blocked_advertisers.len()),
     ] {
-        if list.len() > MAX_LIST {
-            return Err(field(name, format!("{} entries; at most {MAX_LIST} are taken", list.len())));
+        if count > MAX_LIST {
+            return Err(field(name, format!("{count} entries; at most {MAX_LIST} are taken")));
         }
     }
-    let currency = if message.currency.is_empty() { "USD" } else { &message.currency };
-    let currency = Currency::parse(currency).map_err(|error| field("currency", error.to_string()))?.code().to_owned();
-    let shape = shape(&message).ok_or_else(|| field("format", "is required".to_owned()))?;
-    let platform = exchanges.platform(&message.exchange).to_owned();
+    let currency = if offer.currency.is_empty() { "USD" } else { offer.currency };
+    Currency::parse(currency).map_err(|error| field("currency", error.to_string()))?;
+    let shape = shape(&offer).ok_or_else(|| field("format", "is required".to_owned()))?;
     let opportunity = Opportunity {
-        key: key(&message.exchange, &message.request_id, &message.imp_id),
-        exchange: message.exchange,
-        platform,
-        customer: Some(message.customer).filter(|customer| !customer.is_empty()),
-        country: message.country,
-        places: Some(message.domain).filter(|domain| !domain.is_empty()).into_iter().collect(),
-        categories: message.categories,
-        shapes: vec![shape],
-        floor: Nanos::new(message.floor_nanos),
-        floor_currency: currency.clone(),
-        first_price: message.auction_type == 1,
-        placement: message.placement,
-        currencies: vec![currency],
-        blocked_categories: message.blocked_categories,
-        blocked_advertisers: message.blocked_advertisers.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+        key: key(offer.exchange, offer.request_id, offer.imp_id),
+        exchange: offer.exchange,
+        platform: exchanges.platform(offer.exchange),
+        customer: Some(offer.customer).filter(|customer| !customer.is_empty()),
+        country: offer.country,
+        places: Some(offer.domain).filter(|domain| !domain.is_empty()).into_iter().collect(),
+        categories: offer.categories,
+        shapes: smallvec![shape],
+        floor: Nanos::new(offer.floor_nanos),
+        floor_currency: currency,
+        first_price: offer.auction_type == 1,
+        placement: offer.placement,
+        currencies: smallvec![currency],
+        blocked_categories: offer.blocked_categories,
+        blocked_advertisers: offer.blocked_advertisers,
         ..Default::default()
     };
-    Ok((opportunity, Some(message.tmax_ms).filter(|tmax| *tmax > 0)))
+    Ok((opportunity, Some(offer.tmax_ms).filter(|tmax| *tmax > 0)))
 }
 
 /// The message names no content types: its sender has seen to it that the formats it offers play what is common.
-fn shape(message: &pb::Opportunity) -> Option<Shape> {
+fn shape(offer: &Offer<'_>) -> Option<Shape> {
     let media = |mime: &str| Media {
         mimes: vec![mime.to_owned()],
         size: None,
         min_duration_s: 0,
-        max_duration_s: Some(message.duration_seconds_max).filter(|longest| *longest > 0),
+        max_duration_s: Some(offer.duration_seconds_max).filter(|longest| *longest > 0),
     };
-    match message.format() {
+    match CreativeFormat::try_from(offer.format).unwrap_or_default() {
         CreativeFormat::Unspecified => None,
-        CreativeFormat::Banner => Some(Shape::Banner(vec![Size { w: message.width, h: message.height }])),
+        CreativeFormat::Banner => Some(Shape::Banner(smallvec![Size { w: offer.width, h: offer.height }])),
         CreativeFormat::Video => Some(Shape::Video(media("video/mp4"))),
         CreativeFormat::Audio => Some(Shape::Audio(media("audio/mpeg"))),
         CreativeFormat::Native => Some(Shape::Native(Native::default())),
@@ -102,14 +102,14 @@ fn shape(message: &pb::Opportunity) -> Option<Shape> {
 }
 
 /// A message that prost reads.
-pub(super) fn read<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|error| Status::internal(error.to_string())) // as tonic's own decoder has it
+pub(super) fn read<M: prost::Message + Default>(message: &Bytes) -> Result<M, Status> {
+    M::decode(message.as_ref()).map_err(|error| Status::internal(error.to_string())) // as tonic's own decoder has it
 }
 
-/// Writes a `BidResponse`.
-pub(super) fn answer(answer: &Answer, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
+/// Writes the `BidResponse` to an opportunity.
+pub(super) fn answer(answer: &Answer, of: &Opportunity<'_>, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
     match answer {
-        Answer::Bid(bid) => to.message(1, |to| self::bid(bid, engine, public_url, to)),
+        Answer::Bid(bid) => to.message(1, |to| self::bid(bid, of, engine, public_url, to)),
         Answer::NoBid(reason, detail) => to.message(2, |to| {
             to.signed(1, i32::from(no_bid_reason(*reason)));
             to.text(2, detail);
@@ -123,20 +123,20 @@ pub(super) fn turned_away(to: &mut Fields<'_>) {
 }
 
 /// Writes a `Bid`.
-fn bid(bid: &Bid, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
-    let Bid { campaign, creative, slot, .. } = bid;
-    to.text(1, &format!("{}-{}", slot.lease_id, slot.sequence));
+fn bid(bid: &Bid, of: &Opportunity<'_>, engine: &Engine, public_url: &str, to: &mut Fields<'_>) {
+    let (campaign, creative) = (bid.campaign(), bid.creative());
+    to.text(1, &bid.id());
     to.text(2, &campaign.client);
     to.text(3, &campaign.id);
     to.text(4, campaign.currency.code());
     to.signed(5, bid.price.get());
     to.text(6, &creative.id);
-    let [notice, click] = engine.receipts(bid);
+    let [notice, click] = engine.receipts(bid, of);
     to.text(7, &notice);
     to.signed(8, bid.predicted_ltv.get());
     to.signed(9, i32::from(bid.prediction_status));
     let click = click::address(public_url, &click, &creative.click_to);
-    to.text(10, &creative.render(&click));
+    to.parts(10, creative.render(&click));
 }
 
 fn no_bid_reason(reason: Reason) -> pb::NoBidReason {

@@ -11,9 +11,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::convert;
-use crate::clients::predictor::Questions;
+use super::offer::{self, Offer};
 use crate::deadline::Deadline;
-use crate::engine::Engine;
+use crate::engine::{Engine, Offered, Round};
 use crate::error::Error;
 use crate::wire::Fields;
 
@@ -66,7 +66,7 @@ impl Conversation {
                 message = messages.message(), if open && self.waiting.len() < MAX_UNACKNOWLEDGED => match message? {
                     None => open = false,
                     Some(message) => {
-                        let mut response = self.answer(convert::read(message)?).await?;
+                        let mut response = self.answer(&message).await?;
                         Fields(&mut response).number(ACKNOWLEDGED, self.acknowledge());
                         answers.send(Ok(response)).await.map_err(gone)?;
                     }
@@ -87,36 +87,51 @@ impl Conversation {
     }
 
     /// The bytes of the answers to a message.
-    async fn answer(&mut self, message: pb::BidStreamRequest) -> Result<Vec<u8>, Error> {
-        let count = message.opportunities.len();
+    async fn answer(&mut self, message: &Bytes) -> Result<Vec<u8>, Status> {
+        let engine = self.engine.clone();
+        let read; // what is rare is read by prost
+        let offers = match offer::offers(message, MAX_OPPORTUNITIES) {
+            Some(offers) => offers,
+            None => {
+                read = convert::read::<pb::BidStreamRequest>(message)?.opportunities;
+                (read.iter().take(MAX_OPPORTUNITIES).map(Offer::from).collect(), read.len())
+            }
+        };
+        Ok(self.decide(&engine, offers).await?)
+    }
+
+    async fn decide<'m>(&mut self, engine: &'m Engine, (offers, count): (Vec<Offer<'m>>, usize)) -> Result<Vec<u8>, Error> {
         if count > MAX_OPPORTUNITIES {
             return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES });
         }
-        let places = self.engine.load.enter(count);
+        let places = engine.load.enter(count);
         let (began, timed) = (Instant::now(), self.answered as usize / count.max(1) % count.max(1));
-        let (mut prepared, mut questions) = (Vec::with_capacity(count), Questions::default());
-        for (at, opportunity) in message.opportunities.into_iter().enumerate().take(places.count()) {
-            let (opportunity, tmax) = convert::opportunity(format_args!("opportunities[{at}]"), opportunity, &self.engine.exchanges)?;
+        let mut offered = Vec::with_capacity(places.count());
+        for (at, offer) in offers.into_iter().enumerate().take(places.count()) {
+            let (opportunity, tmax) = convert::opportunity(format_args!("opportunities[{at}]"), offer, &engine.exchanges)?;
             // One of a message, by and by each place in it: the clock and the histograms cost some tenths of a microsecond.
-            let deadline = Deadline { timed: at == timed, ..self.engine.deadline(began, tmax, None) };
-            prepared.push((self.engine.prepare(opportunity, deadline, &mut questions), deadline));
+            let deadline = Deadline { timed: at == timed, ..engine.deadline(began, tmax, None) };
+            offered.push(Offered { opportunity, deadline });
         }
-        let mut predictions = self.engine.predictor.ask(questions);
+        let mut round = Round::new(engine, offered.len());
+        let prepared = round.prepare(&offered);
+        let mut predictions = round.ask();
         let mut responses = Vec::with_capacity(count * USUAL);
-        let (mut ticket, last) = (0, prepared.last().map(|(_, deadline)| *deadline));
-        for (prepared, deadline) in prepared {
-            let answered = self.engine.decide(prepared, &mut predictions).await;
-            ticket = ticket.max(answered.ticket);
+        let (mut ticket, last) = (0, offered.last().map(|offered| offered.deadline));
+        for prepared in &prepared {
+            let decided = round.decide(prepared, &mut predictions).await;
+            ticket = ticket.max(decided.ticket);
+            let Offered { opportunity, deadline } = prepared.offered;
             let encoding = deadline.timed.then(Instant::now);
-            let one = |to: &mut Fields<'_>| convert::answer(&answered.answer, &self.engine, &self.public_url, to);
-            Fields(&mut responses).message(RESPONSES, one);
-            encoding.inspect(|encoding| self.engine.metrics.stages.encoded(&deadline, *encoding));
+            Fields(&mut responses).message(RESPONSES, |to| convert::answer(&decided.answer, opportunity, engine, &self.public_url, to));
+            encoding.inspect(|encoding| engine.metrics.stages.encoded(deadline, *encoding));
         }
+        drop(round);
         for _ in places.count()..count {
-            self.engine.metrics.turned_away.inc();
+            engine.metrics.turned_away.inc();
             Fields(&mut responses).message(RESPONSES, convert::turned_away);
         }
-        places.answered(&last.unwrap_or_else(|| self.engine.deadline(began, None, None)));
+        places.answered(&last.unwrap_or_else(|| engine.deadline(began, None, None)));
         self.answered += count as u64;
         self.waiting.push_back((self.answered, ticket));
         Ok(responses)

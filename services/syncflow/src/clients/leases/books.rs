@@ -42,7 +42,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(crate) struct Account {
     pub(super) shared: Arc<Shared>,
     /// The lease's window that was opened last; once the lease was shut, it gives nothing.
     pub(super) window: ArcSwapOption<Window>,
@@ -108,7 +108,7 @@ impl Books {
 
 impl Account {
     /// A slot of the window that is open, where it has room.
-    pub(super) fn take(&self, price: Nanos, now: UnixMicros) -> Option<Slot> {
+    pub(crate) fn take(&self, price: Nanos, now: UnixMicros) -> Option<Slot> {
         self.window.load().as_ref()?.take(price, now)
     }
 

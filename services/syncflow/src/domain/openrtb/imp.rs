@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use super::node::Node;
 use super::{MAX_ID_BYTES, MAX_IMPS, MAX_SIZES, Malformed, Native, capitals, native};
 
@@ -14,11 +16,14 @@ pub struct Size {
     pub h: u32,
 }
 
+/// Sizes of one banner: one or two as a rule.
+pub type Sizes = SmallVec<[Size; 2]>;
+
 /// A banner's exact sizes. None at all is legal (the specification only recommends them) and matches no creative.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Banner {
     /// `format`, then `w` x `h`, without repetition. Flexible formats are understood, and not bid on.
-    pub sizes: Vec<Size>,
+    pub sizes: Sizes,
 }
 
 /// A video or audio slot.
@@ -145,7 +150,7 @@ fn currency<'t>(node: &Node<'_, 't>) -> Result<Cow<'t, str>, Malformed> {
 }
 
 fn read_banner(node: &Node<'_, '_>) -> Result<Banner, Malformed> {
-    let mut sizes: Vec<Size> = node.each("format", MAX_SIZES, read_format)?.into_iter().flatten().collect();
+    let mut sizes: Sizes = node.each("format", MAX_SIZES, read_format)?.into_iter().flatten().collect();
     // A width of -1 is how one large exchange writes "as wide as the page"; such a banner has no exact size.
     let w = if node.int("w")? == Some(-1) { None } else { node.count("w")? };
     let own = size(w, node.count("h")?);

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use smallvec::smallvec;
+
 use super::*;
 use serde_json::{Value, json};
 
@@ -39,7 +41,7 @@ fn reads_what_a_bid_needs() {
     .unwrap();
     assert_eq!((request.id, request.tmax_ms, request.at, request.test), ("auction-1", Some(120), 1, true));
     let imp = &request.imps[0];
-    let sizes = vec![Size { w: 300, h: 250 }, Size { w: 728, h: 90 }];
+    let sizes = smallvec![Size { w: 300, h: 250 }, Size { w: 728, h: 90 }];
     assert_eq!(imp.banner, Some(Banner { sizes }));
     assert_eq!((imp.floor_nanos, &*imp.floor_currency, imp.secure), (290_000, "EUR", true));
     let video = imp.video.as_ref().unwrap();
@@ -67,7 +69,7 @@ fn tolerates_what_real_traffic_sends() {
         "regs": {"coppa": "", "ext": null}, "user": {"ext": null, "id": null}
     }))
     .unwrap();
-    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes, [Size { w: 160, h: 600 }]);
+    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes[..], [Size { w: 160, h: 600 }]);
     assert!(request.imps[0].secure);
     assert_eq!((request.tmax_ms, request.customer), (None, None));
 }
@@ -286,7 +288,7 @@ fn of_a_name_that_stands_twice_the_last_counts() {
     let request =
         read(with("id", r#""s", "imp": [7], "imp": [{"id": "2", "banner": {"w": 1, "w": 3, "h": 3}}], "tmax": 5, "tmax": null"#)).unwrap();
     assert_eq!((request.id, request.tmax_ms, request.imps[0].id), ("s", None, "2"));
-    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes, [Size { w: 3, h: 3 }]);
+    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes[..], [Size { w: 3, h: 3 }]);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use smallvec::smallvec;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -121,16 +123,16 @@ fn what_a_notice_says() {
 
 #[test]
 fn a_first_price_auction_alone_has_a_market_and_what_differs_has_another() {
-    let first = Opportunity { first_price: true, exchange: "x1".into(), floor: FLOOR, ..Default::default() };
-    let market = |opportunity: &Opportunity| market(opportunity, Currency::USD);
+    let first = Opportunity { first_price: true, exchange: "x1", floor: FLOOR, ..Default::default() };
+    let market = |opportunity: &Opportunity<'_>| market(opportunity, Currency::USD);
     assert_eq!(market(&Opportunity { first_price: false, ..first.clone() }), None);
     assert_eq!(market(&first), market(&Opportunity { key: [1; 16], ..first.clone() }));
     let others = [
-        Opportunity { exchange: "x2".into(), ..first.clone() },
-        Opportunity { placement: "top".into(), ..first.clone() },
-        Opportunity { places: vec!["news.example".into()], ..first.clone() },
+        Opportunity { exchange: "x2", ..first.clone() },
+        Opportunity { placement: "top", ..first.clone() },
+        Opportunity { places: smallvec!["news.example"], ..first.clone() },
         Opportunity { floor: Nanos::new(2 * FLOOR.get()), ..first.clone() },
-        Opportunity { shapes: vec![Shape::Banner(vec![])], ..first.clone() },
+        Opportunity { shapes: smallvec![Shape::Banner(smallvec![])], ..first.clone() },
     ];
     assert_ne!(super::market(&first, Currency::parse("EUR").unwrap()), market(&first));
     assert!(others.iter().all(|other| market(other).is_some() && market(other) != market(&first)));

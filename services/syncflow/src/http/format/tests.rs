@@ -99,7 +99,7 @@ fn parts_of_a_message_may_be_scattered() {
     let document = Format::Protobuf.read(&body).unwrap();
     let request = BidRequest::of(&document).unwrap();
     assert_eq!((request.id, &request.bcat[..]), ("r", &["IAB7", "IAB8"][..]));
-    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes, [openrtb::Size { w: 120, h: 60 }]);
+    assert_eq!(request.imps[0].banner.as_ref().unwrap().sizes[..], [openrtb::Size { w: 120, h: 60 }]);
 }
 
 #[test]

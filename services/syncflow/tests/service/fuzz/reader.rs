@@ -21,7 +21,7 @@ fn read(document: Result<Document<'_>, Malformed>) -> Result<String, Malformed> 
     let mut text = format!("{request:?}");
     for imp in std::mem::take(&mut request.imps) {
         assert!(imp.floor_nanos >= 0 && imp.deals.iter().all(|deal| deal.floor_nanos >= 0), "{imp:?}");
-        text += &format!("{:?}", Opportunity::of(&request, imp, "x1", "tradedesk"));
+        text += &format!("{:?}", Opportunity::of(&request, &imp, "x1", "tradedesk"));
     }
     Ok(text)
 }

@@ -3,6 +3,7 @@
 //! None is said of a message that is wrong, and of one that is rare: with a history, or a group among the fields that are unknown. prost reads those.
 
 use kiki::pb::syncvalue::v1 as pb;
+use kiki::wire::{BYTES, Reader, VARINT};
 use prost_types::Timestamp;
 
 /// A question as it stands in its message, unchecked.
@@ -53,14 +54,14 @@ struct Frame<'m> {
 
 /// Reads a PredictRequest; without a frame where it has no subject, or several.
 fn framed(message: &[u8]) -> Option<(Asking<'_>, Option<Frame<'_>>)> {
-    let (mut asking, mut fields, mut frame, mut subjects) = (Asking::default(), Fields(message), None, 0);
+    let (mut asking, mut fields, mut frame, mut subjects) = (Asking::default(), Reader(message), None, 0);
     loop {
         let before = fields.0.len();
         let Some(key) = fields.key()? else { break };
         match key {
             (1, BYTES) => asking.client = fields.text()?,
             (2 | 3, BYTES) => {
-                asking.subject = Some(fields.subject(key.0)?);
+                asking.subject = Some(subject(&mut fields, key.0)?);
                 frame = Some(Frame { head: &message[..message.len() - before], tail: fields.0 });
                 subjects += 1;
             }
@@ -77,15 +78,15 @@ fn framed(message: &[u8]) -> Option<(Asking<'_>, Option<Frame<'_>>)> {
 
 /// The subject of a question that is another's but for it.
 fn of_frame<'m>(message: &'m [u8], frame: &Frame<'_>) -> Option<Subject<'m>> {
-    let mut fields = Fields(message.strip_prefix(frame.head)?);
+    let mut fields = Reader(message.strip_prefix(frame.head)?);
     let (number @ (2 | 3), BYTES) = fields.key()?? else { return None };
-    let subject = fields.subject(number)?;
+    let subject = subject(&mut fields, number)?;
     (fields.0 == frame.tail).then_some(subject)
 }
 
 /// Reads a PredictBatchRequest or PredictStreamRequest: the first `most` questions, and how many there are.
 pub(in crate::rpc) fn questions(message: &[u8], most: usize) -> Option<(Vec<Asking<'_>>, usize)> {
-    let (mut all, mut count, mut fields) = (Vec::new(), 0, Fields(message));
+    let (mut all, mut count, mut fields) = (Vec::new(), 0, Reader(message));
     let mut before: Option<(Asking<'_>, Frame<'_>)> = None;
     while let Some(key) = fields.key()? {
         match key {
@@ -115,7 +116,7 @@ pub(in crate::rpc) fn questions(message: &[u8], most: usize) -> Option<(Vec<Aski
 
 /// Fields that come again replace those before, one by one.
 fn time(message: &[u8], time: &mut Timestamp) -> Option<()> {
-    let mut fields = Fields(message);
+    let mut fields = Reader(message);
     while let Some(key) = fields.key()? {
         match key {
             (1, VARINT) => time.seconds = fields.varint()?.cast_signed(),
@@ -127,75 +128,9 @@ fn time(message: &[u8], time: &mut Timestamp) -> Option<()> {
     Some(())
 }
 
-/// Kinds of fields, as the protobuf encoding numbers them. Those of groups are 3 and 4.
-const VARINT: u8 = 0;
-const EIGHT: u8 = 1;
-const BYTES: u8 = 2;
-const FOUR: u8 = 5;
-
-/// What is left of a message.
-struct Fields<'m>(&'m [u8]);
-
-impl<'m> Fields<'m> {
-    /// The next field's number and kind; none inside at the end.
-    fn key(&mut self) -> Option<Option<(u32, u8)>> {
-        if self.0.is_empty() {
-            return Some(None);
-        }
-        let key = u32::try_from(self.varint()?).ok()?;
-        let (number, kind) = (key >> 3, (key & 7) as u8);
-        (number > 0).then_some(Some((number, kind)))
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        let mut value = u64::from(first & 0x7f);
-        if *first < 0x80 {
-            return Some(value);
-        }
-        for shift in (7..70).step_by(7) {
-            let (next, rest) = self.0.split_first()?;
-            self.0 = rest;
-            value |= u64::from(next & 0x7f) << shift;
-            if *next < 0x80 {
-                // The tenth byte has one bit left.
-                return (shift < 63 || *next < 2).then_some(value);
-            }
-        }
-        None
-    }
-
-    fn bytes(&mut self) -> Option<&'m [u8]> {
-        let len = usize::try_from(self.varint()?).ok()?;
-        self.take(len)
-    }
-
-    fn text(&mut self) -> Option<&'m str> {
-        std::str::from_utf8(self.bytes()?).ok()
-    }
-
-    /// The rest of field 2 or 3.
-    fn subject(&mut self, number: u32) -> Option<Subject<'m>> {
-        Some(if number == 2 { Subject::Customer(self.text()?) } else { Subject::Key(self.bytes()?) })
-    }
-
-    fn take(&mut self, len: usize) -> Option<&'m [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// Passes a field over.
-    fn skip(&mut self, kind: u8) -> Option<()> {
-        match kind {
-            VARINT => self.varint().map(drop),
-            EIGHT => self.take(8).map(drop),
-            BYTES => self.bytes().map(drop),
-            FOUR => self.take(4).map(drop),
-            _ => None,
-        }
-    }
+/// The rest of field 2 or 3.
+fn subject<'m>(fields: &mut Reader<'m>, number: u32) -> Option<Subject<'m>> {
+    Some(if number == 2 { Subject::Customer(fields.text()?) } else { Subject::Key(fields.bytes()?) })
 }
 
 #[cfg(test)]
