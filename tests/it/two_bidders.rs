@@ -13,6 +13,7 @@ use kiki::pb::syncflow::v1::*;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{ChargedSlot, LeaseReport, PutCampaignRequest, PutPolicyRequest, PutTermsRequest, ReconcileRequest};
 use kiki::runtime::{Listeners, channel};
+use syncflow::config::Venues;
 use syncflow::domain::receipt::{Purpose, ReceiptKeys};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -92,15 +93,10 @@ impl World {
             receipt_key: Key::new(RECEIPT_KEY),
             holder: Some(holder.to_owned()),
             public_url: "http://flow.example".into(),
-            platforms: vec!["x1=tradedesk".into()],
-            settle_on_win: vec![],
+            venues: Venues { platforms: vec!["x1=tradedesk".into()], ..Venues::default() },
             notice_window_secs: 3_600,
             frequency: None,
             frequency_budget_ms: 5,
-            fallback_multipliers: vec![],
-            no_bid_reasons: vec![],
-            trip_spend_velocity: vec![],
-            trip_cpm_jump: vec![],
             record: syncflow::config::Record::All,
             clock_skew_ms: CLOCK_SKEW.as_millis() as u64,
             network_allowance_ms: 5,

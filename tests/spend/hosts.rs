@@ -11,6 +11,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::*;
 use kiki::runtime::Metrics;
 use kiki::tlog::note::SigningKey;
+use syncflow::config::Venues;
 use syncshield::store::{Log, Paths};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
@@ -97,15 +98,14 @@ pub(crate) async fn bidder(number: usize, off: i64) -> turmoil::Result {
         receipt_key: Key::new(RECEIPT_KEY),
         holder: Some(format!("flow-{number}")),
         public_url: "http://flow.example".into(),
-        platforms: vec!["x1=tradedesk".into(), "x2=tradedesk".into()],
-        settle_on_win: vec!["x2".into()],
+        venues: Venues {
+            platforms: vec!["x1=tradedesk".into(), "x2=tradedesk".into()],
+            settle_on_win: vec!["x2".into()],
+            ..Venues::default()
+        },
         notice_window_secs: 3_600,
         frequency: None,
         frequency_budget_ms: 5,
-        fallback_multipliers: vec![],
-        no_bid_reasons: vec![],
-        trip_spend_velocity: vec![],
-        trip_cpm_jump: vec![],
         record: syncflow::config::Record::All,
         clock_skew_ms: SKEW_MS,
         network_allowance_ms: 5,

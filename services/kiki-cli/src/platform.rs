@@ -15,6 +15,7 @@ use kiki::clock::Clock;
 use kiki::ids::Key;
 use kiki::lock::LockedFile;
 use kiki::runtime::Listeners;
+use syncflow::config::Venues;
 use syncshield::witness::WitnessAt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -63,12 +64,8 @@ pub struct PlatformConfig {
     pub ports: Ports,
     /// How long a budget lease lives, seconds.
     pub lease_ttl_secs: u64,
-    /// Exchanges and the ad platforms that they belong to, "exchange=platform".
-    pub platforms: Vec<String>,
-    /// Exchanges that settle on the win notice.
-    pub settle_on_win: Vec<String>,
-    /// Exchanges that are told why there is no bid.
-    pub no_bid_reasons: Vec<String>,
+    /// Exchanges and the ad platforms that they belong to.
+    pub venues: Venues,
     /// Name of SyncFlow's instance; random where there is none.
     pub holder: Option<String>,
     /// File of the log's last signed size; in the data folder where there is none.
@@ -91,9 +88,7 @@ impl PlatformConfig {
             clock: Clock::System,
             ports: Ports::Default,
             lease_ttl_secs: 60,
-            platforms: Vec::new(),
-            settle_on_win: Vec::new(),
-            no_bid_reasons: Vec::new(),
+            venues: Venues::default(),
             holder: None,
             signed_size: None,
             model: None,
@@ -268,15 +263,10 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         receipt_key: keys.receipt.clone(),
         holder: config.holder.clone(),
         public_url: endpoints.flow_http.clone(),
-        platforms: config.platforms.clone(),
-        settle_on_win: config.settle_on_win.clone(),
-        no_bid_reasons: config.no_bid_reasons.clone(),
+        venues: config.venues.clone(),
         notice_window_secs: NOTICE_WINDOW_SECS,
         frequency: None, // one process counts for itself
         frequency_budget_ms: 5,
-        fallback_multipliers: Vec::new(),
-        trip_spend_velocity: Vec::new(),
-        trip_cpm_jump: Vec::new(),
         record: syncflow::config::Record::All,
         clock_skew_ms: 1_000,
         network_allowance_ms: 2,

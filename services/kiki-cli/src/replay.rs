@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use billing::domain::invoice::Invoice;
 use billing::domain::summary::Summary;
 use kiki::clock::{Clock, VirtualClock};
+use syncflow::config::Venues;
 
 use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
@@ -200,8 +201,11 @@ async fn on_platform<T>(plan: &Plan, clock: &VirtualClock, task: impl AsyncFnOnc
         clock: Clock::Virtual(clock.clone()),
         ports: Ports::Auto,
         lease_ttl_secs: LEASE_TTL_SECS,
-        platforms: EXCHANGES.iter().map(|exchange| format!("{}={}", exchange.id, exchange.platform)).collect(),
-        settle_on_win: exchanges(Rule::FirstOnWin).map(|exchange| exchange.id.to_owned()).collect(),
+        venues: Venues {
+            platforms: EXCHANGES.iter().map(|exchange| format!("{}={}", exchange.id, exchange.platform)).collect(),
+            settle_on_win: exchanges(Rule::FirstOnWin).map(|exchange| exchange.id.to_owned()).collect(),
+            ..Venues::default()
+        },
         model: Some(plan.dir.join(&plan.settings.model)).filter(|_| plan.settings.model != PathBuf::new()),
         ..PlatformConfig::new(&plan.dir)
     };

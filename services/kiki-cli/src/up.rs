@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use syncflow::config::Venues;
 use syncshield::witness::WitnessAt;
 
 use crate::error::{Doing as _, Failure};
@@ -20,15 +21,9 @@ pub struct Args {
     /// How long a budget lease lives, seconds.
     #[arg(long, env = "KIKI_LEASE_TTL_SECS", default_value_t = 60)]
     pub lease_ttl_secs: u64,
-    /// An exchange's ad platform, "exchange=platform"; an exchange that is not named is a platform of its own. May be repeated.
-    #[arg(long, env = "KIKI_PLATFORMS", value_delimiter = ',')]
-    pub platforms: Vec<String>,
-    /// An exchange that settles on the win notice. May be repeated.
-    #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
-    pub settle_on_win: Vec<String>,
-    /// An exchange that is told why there is no bid: 200 with `nbr` in place of 204. May be repeated.
-    #[arg(long, env = "KIKI_NO_BID_REASONS", value_delimiter = ',')]
-    pub no_bid_reasons: Vec<String>,
+    /// The exchanges and their platforms, as SyncFlow takes them.
+    #[command(flatten)]
+    pub venues: Venues,
     /// File of the log's last signed size; default: `signed-size` in the data folder. Best on another disk.
     #[arg(long, env = "KIKI_SIGNED_SIZE")]
     pub signed_size: Option<PathBuf>,
@@ -51,9 +46,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let config = PlatformConfig {
         ports: args.ports,
         lease_ttl_secs: args.lease_ttl_secs,
-        platforms: args.platforms,
-        settle_on_win: args.settle_on_win,
-        no_bid_reasons: args.no_bid_reasons,
+        venues: args.venues,
         signed_size: args.signed_size,
         model: args.model,
         states: args.states,

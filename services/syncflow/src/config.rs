@@ -31,15 +31,9 @@ pub struct Config {
     /// Where exchanges and browsers reach the HTTP side, without a slash at the end.
     #[arg(long, env = "KIKI_PUBLIC_URL", default_value = "http://127.0.0.1:8080")]
     pub public_url: String,
-    /// The platforms that exchanges belong to, as exchange=platform; one not named is a platform of its own.
-    #[arg(long, env = "KIKI_PLATFORMS", value_delimiter = ',')]
-    pub platforms: Vec<String>,
-    /// Exchanges that send no billing notice: the win notice settles.
-    #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
-    pub settle_on_win: Vec<String>,
-    /// Exchanges that are told why there is no bid: 200 with OpenRTB's `nbr` in place of 204.
-    #[arg(long, env = "KIKI_NO_BID_REASONS", value_delimiter = ',')]
-    pub no_bid_reasons: Vec<String>,
+    /// The exchanges and their platforms.
+    #[command(flatten)]
+    pub venues: Venues,
     /// How long after a bid its notices are taken, seconds.
     #[arg(long, env = "KIKI_NOTICE_WINDOW_SECS", default_value_t = 604_800)]
     pub notice_window_secs: u64,
@@ -59,6 +53,24 @@ pub struct Config {
     /// What of an exchange's deadline the network takes, milliseconds: a round trip within a region.
     #[arg(long, env = "KIKI_NETWORK_ALLOWANCE_MS", default_value_t = 2)]
     pub network_allowance_ms: u64,
+    /// The longest that a bid may take whatever the exchange allows, milliseconds.
+    #[arg(long, env = "KIKI_DEADLINE_MAX_MS", default_value_t = 1_000)]
+    pub deadline_max_ms: u64,
+}
+
+/// Exchanges and the ad platforms that they belong to.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Venues {
+    /// The platforms that exchanges belong to, as exchange=platform; one not named is a platform of its own. This and
+    /// what follows may be given several times, or once with commas.
+    #[arg(long, env = "KIKI_PLATFORMS", value_delimiter = ',')]
+    pub platforms: Vec<String>,
+    /// Exchanges that send no billing notice: the win notice settles.
+    #[arg(long, env = "KIKI_SETTLE_ON_WIN", value_delimiter = ',')]
+    pub settle_on_win: Vec<String>,
+    /// Exchanges that are told why there is no bid: 200 with OpenRTB's `nbr` in place of 204.
+    #[arg(long, env = "KIKI_NO_BID_REASONS", value_delimiter = ',')]
+    pub no_bid_reasons: Vec<String>,
     /// What platforms pay of the median that stands in for a prediction, as platform=factor, 0 to 10. Those not named: google_ads,
     /// meta, tradedesk, amazon and others 1, x 0.75, linkedin 1.2, tiktok 1.5.
     #[arg(long, env = "KIKI_FALLBACK_MULTIPLIERS", value_delimiter = ',')]
@@ -70,9 +82,6 @@ pub struct Config {
     /// The same for impressions that cost more than so many times what they did.
     #[arg(long, env = "KIKI_TRIP_CPM_JUMP", value_delimiter = ',')]
     pub trip_cpm_jump: Vec<String>,
-    /// The longest that a bid may take whatever the exchange allows, milliseconds.
-    #[arg(long, env = "KIKI_DEADLINE_MAX_MS", default_value_t = 1_000)]
-    pub deadline_max_ms: u64,
 }
 
 /// Entries of the form platform=factor, parts per million.
@@ -96,15 +105,15 @@ pub fn factors(setting: &str, entries: &[String], (least, most): (u32, u32)) -> 
 ///
 /// # Errors
 /// As [`factors`].
-pub fn multipliers(config: &Config) -> Result<Multipliers, String> {
-    Ok(Multipliers::with(factors("fallback-multipliers", &config.fallback_multipliers, (0, 10_000_000))?))
+pub fn multipliers(venues: &Venues) -> Result<Multipliers, String> {
+    Ok(Multipliers::with(factors("fallback-multipliers", &venues.fallback_multipliers, (0, 10_000_000))?))
 }
 
 /// What of each platform is a surge.
 ///
 /// # Errors
 /// As [`factors`], and a platform that no exchange belongs to.
-pub fn surges(config: &Config, exchanges: &Exchanges) -> Result<BTreeMap<String, Bounds>, String> {
+pub fn surges(venues: &Venues, exchanges: &Exchanges) -> Result<BTreeMap<String, Bounds>, String> {
     let mut bounds: BTreeMap<String, Bounds> = BTreeMap::new();
     let named = exchanges.named_platforms();
     let mut read = |setting: &str, entries: &[String], set: fn(&mut Bounds, u32)| {
@@ -116,8 +125,8 @@ pub fn surges(config: &Config, exchanges: &Exchanges) -> Result<BTreeMap<String,
         }
         Ok(())
     };
-    read("trip-spend-velocity", &config.trip_spend_velocity, |bounds, ppm| bounds.velocity_ppm = Some(ppm))?;
-    read("trip-cpm-jump", &config.trip_cpm_jump, |bounds, ppm| bounds.jump_ppm = Some(ppm))?;
+    read("trip-spend-velocity", &venues.trip_spend_velocity, |bounds, ppm| bounds.velocity_ppm = Some(ppm))?;
+    read("trip-cpm-jump", &venues.trip_cpm_jump, |bounds, ppm| bounds.jump_ppm = Some(ppm))?;
     Ok(bounds)
 }
 
@@ -153,15 +162,15 @@ impl Exchanges {
     ///
     /// # Errors
     /// An entry that is not exchange=platform with ids of their form.
-    pub fn new(config: &Config) -> Result<Self, String> {
+    pub fn new(venues: &Venues) -> Result<Self, String> {
         let mut exchanges = Self::default();
-        for entry in &config.platforms {
+        for entry in &venues.platforms {
             let (exchange, platform) = entry.split_once('=').ok_or_else(|| format!("platforms: {entry:?} is not exchange=platform"))?;
             let exchange = ExchangeId::parse(exchange).map_err(|error| error.to_string())?;
             let platform = PlatformId::parse(platform).map_err(|error| error.to_string())?;
             exchanges.platforms.insert(exchange.as_str().to_owned(), platform.as_str().to_owned());
         }
-        for (named, set) in [(&config.settle_on_win, &mut exchanges.settle_on_win), (&config.no_bid_reasons, &mut exchanges.no_bid_reasons)]
+        for (named, set) in [(&venues.settle_on_win, &mut exchanges.settle_on_win), (&venues.no_bid_reasons, &mut exchanges.no_bid_reasons)]
         {
             for exchange in named {
                 set.insert(ExchangeId::parse(exchange).map_err(|error| error.to_string())?.as_str().to_owned());

@@ -19,9 +19,13 @@ pub mod shading;
 pub mod surge;
 pub mod targeting;
 
-/// The atomics of the breaker and the lease. Their explorations put their own in their place.
+/// The atomics of the breaker and the lease, and what decides how many of them a call goes through. The explorations put their own
+/// in their place.
 mod atomics {
     pub(super) use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+    /// Buckets of a breaker's window. It moves on by one of them at a time.
+    pub(super) const BUCKETS: u64 = 10;
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ pub fn start(
     registry: &runtime::Metrics,
     stop: &CancellationToken,
 ) -> Result<Parts, Error> {
-    let (exchanges, boot) = (config::Exchanges::new(config).map_err(Error::Config)?, boot_id()?);
+    let (exchanges, boot) = (config::Exchanges::new(&config.venues).map_err(Error::Config)?, boot_id()?);
     let holder = config.holder.clone().unwrap_or_else(|| format!("flow-{boot}"));
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
     let metrics = metrics::Metrics::new(registry);
@@ -181,7 +181,7 @@ pub fn start(
         pacing,
         markets,
         predictor,
-        multipliers: config::multipliers(config).map_err(Error::Config)?,
+        multipliers: config::multipliers(&config.venues).map_err(Error::Config)?,
         recorder,
         record: config.record,
         receipts,
@@ -204,7 +204,7 @@ fn breakers(
     clock: &Clock,
     registry: &runtime::Metrics,
 ) -> Result<Arc<Breakers>, Error> {
-    let surges = config::surges(config, exchanges).map_err(Error::Config)?;
+    let surges = config::surges(&config.venues, exchanges).map_err(Error::Config)?;
     let breakers = Arc::new(Breakers::new(exchanges.named_platforms().into_iter(), surges, seed, clock.clone()));
     metrics::Breaking::register(registry, breakers.clone(), clock.clone());
     Ok(breakers)

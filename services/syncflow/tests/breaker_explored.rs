@@ -1,4 +1,4 @@
-//! The breaker's atomics under the ways in which two or three threads can meet. All of them:
+//! The breaker's atomics under the ways in which two or three threads can meet. All of them, 6.4 million, in a minute:
 //! `KIKI_EXPLORE=1 cargo test --release -p syncflow --test breaker_explored`; without that, some of each case.
 //!
 //! Shuttle runs the threads one at a time and chooses who goes on at each access to an atomic; `DfsScheduler` tries the
@@ -9,6 +9,9 @@
 
 mod atomics {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
+
+    /// Two outcomes meet in one bucket or in two. Each bucket more is a step more of every failure, at which nobody meets anybody.
+    pub(crate) const BUCKETS: u64 = 2;
 }
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "it is written to be a part of the service")]
@@ -20,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use breaker::{Breaker, Settings, State, Window};
+use breaker::{Breaker, Permit, Settings, State, Window};
 use kiki::clock::UnixMicros;
 use shuttle::scheduler::DfsScheduler;
 use shuttle::{Config, Runner, thread};
@@ -42,8 +45,9 @@ const IN_ORDER: usize = 50_000;
 const BY_CHANCE: usize = 5_000;
 
 type Shared = Arc<Breaker>;
+type Probe = Permit<Shared>;
 
-/// Tries all schedules of the case where `KIKI_EXPLORE` is set, which takes minutes; else some.
+/// Tries all schedules of the case where `KIKI_EXPLORE` is set; else some.
 fn explore(case: impl Fn() + Send + Sync + Copy + 'static) {
     let limit = std::env::var_os("KIKI_EXPLORE").is_none().then_some(IN_ORDER);
     let tried = Runner::new(DfsScheduler::new(limit, false), Config::default()).run(case);
@@ -97,29 +101,80 @@ fn recovers(breaker: &Breaker) {
     }
 }
 
+/// The permits that are left when each of these has gone through `body` on a thread of its own, the last one on this one: a thread
+/// less is a third of the schedules or less.
+fn each_at_once(permits: Vec<Option<Probe>>, body: impl Fn(Option<Probe>) -> Option<Probe> + Clone + Send + 'static) -> Vec<Probe> {
+    let mut permits = permits.into_iter();
+    let last = permits.next_back().unwrap();
+    let threads: Vec<_> = permits
+        .map(|permit| {
+            let body = body.clone();
+            thread::spawn(move || body(permit))
+        })
+        .collect();
+    let last = body(last);
+    threads.into_iter().map(|thread| thread.join().unwrap()).chain([last]).flatten().collect()
+}
+
 #[test]
-fn half_open_never_admits_more_than_its_probes_at_once() {
+fn half_open_admits_as_many_as_its_probes_and_no_more() {
     for probes in [1, 2] {
         let case = move || {
             let breaker = opened(probes);
-            // Counted outside the breaker's own words, and not by shuttle's atomics: nothing more to interleave.
-            let held = Arc::new(AtomicU8::new(0));
-            let threads: Vec<_> = (0..probes + 1)
-                .map(|_| {
-                    let (breaker, held) = (breaker.clone(), held.clone());
-                    thread::spawn(move || {
-                        let permit = breaker.admit_owned(at(1));
-                        if let Ok(permit) = permit {
-                            assert!(held.fetch_add(1, Ordering::SeqCst) < probes, "too many probes");
-                            thread::yield_now();
-                            held.fetch_sub(1, Ordering::SeqCst);
-                            drop(permit);
-                        }
-                    })
-                })
-                .collect();
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            let asking = breaker.clone();
+            let held = each_at_once((0..=probes).map(|_| None).collect(), move |_| asking.admit_owned(at(1)).ok());
+            assert_eq!(held.len(), usize::from(probes), "one is too many, and one alone");
+            drop(held);
             assert_eq!(breaker.state(at(1)), State::HalfOpen);
+            recovers(&breaker);
+        };
+        explore(case);
+    }
+}
+
+/// One probe under way and one who wants it; two, and a third. Who has one gives it back and asks again.
+#[test]
+fn a_place_that_is_given_back_is_given_once() {
+    for probes in [1, 2] {
+        let case = move || {
+            let breaker = opened(probes);
+            let asking = breaker.clone();
+            // Counted outside the breaker's own words, and not by shuttle's atomics: nothing more to interleave.
+            let held = Arc::new(AtomicU8::new(probes));
+            let permits = (0..probes).map(|_| breaker.admit_owned(at(1)).ok()).chain([None]).collect();
+            let permits = each_at_once(permits, move |permit| {
+                if permit.is_some() {
+                    held.fetch_sub(1, Ordering::SeqCst);
+                    drop(permit);
+                }
+                let another = asking.admit_owned(at(1)).ok();
+                assert!(another.is_none() || held.fetch_add(1, Ordering::SeqCst) < probes, "too many probes");
+                another
+            });
+            assert_eq!(permits.len(), usize::from(probes), "a place was lost");
+            drop(permits);
+            assert_eq!(breaker.state(at(1)), State::HalfOpen);
+            recovers(&breaker);
+        };
+        explore(case);
+    }
+}
+
+/// Who still finds it open when another has turned it, been a probe and given that back.
+#[test]
+fn a_pause_ends_once_and_who_comes_late_undoes_nothing() {
+    for probes in [1, 2] {
+        let case = move || {
+            let breaker = opened(probes);
+            let asking = breaker.clone();
+            each_at_once(vec![None, None], move |_| {
+                drop(asking.admit_owned(at(1)));
+                None
+            });
+            assert_eq!((breaker.state(at(1)), breaker.changes()), (State::HalfOpen, 2));
+            let held: Vec<_> = (0..=probes).map_while(|_| breaker.admit_owned(at(1)).ok()).collect();
+            assert_eq!(held.len(), usize::from(probes), "the places are all free again");
+            drop(held);
             recovers(&breaker);
         };
         explore(case);
@@ -198,14 +253,18 @@ fn a_force_wins_over_whatever_happens_beside_it() {
 
 #[test]
 fn no_outcome_of_a_closed_breaker_is_lost() {
-    let case = || {
-        let breaker = Shared::new(Breaker::new(Settings { min_calls: 4, failure_ppm: 1_000_000, ..SETTINGS }, 0, at(0)));
-        let fail: fn(&Breaker) = |breaker| breaker.admit(at(0)).unwrap().failed(at(0));
-        for _ in 0..2 {
-            fail(&breaker);
-        }
-        at_once(&breaker, &[fail, fail]);
-        assert_eq!((breaker.state(at(0)), breaker.changes()), (State::Open, 1));
-    };
-    explore(case);
+    // The two that meet are the third and the fourth call: of the second bucket both, or one of the first and one of the second.
+    for calls in [4, 6] {
+        let case = move || {
+            let settings = Settings { window: Window::Calls(calls), min_calls: 4, failure_ppm: 1_000_000, ..SETTINGS };
+            let breaker = Shared::new(Breaker::new(settings, 0, at(0)));
+            let fail: fn(&Breaker) = |breaker| breaker.admit(at(0)).unwrap().failed(at(0));
+            for _ in 0..2 {
+                fail(&breaker);
+            }
+            at_once(&breaker, &[fail, fail]);
+            assert_eq!((breaker.state(at(0)), breaker.changes()), (State::Open, 1));
+        };
+        explore(case);
+    }
 }

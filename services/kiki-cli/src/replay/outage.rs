@@ -17,6 +17,7 @@ use kiki::pb::syncflow::v1 as flow;
 use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
+use syncflow::config::Venues;
 use tonic::transport::Channel;
 
 use crate::bench::{customers, scene};
@@ -56,7 +57,10 @@ pub(crate) async fn run(dir: &Path) -> Result<(), Failure> {
     let config = PlatformConfig {
         clock: Clock::Virtual(clock.clone()),
         ports: Ports::Auto,
-        platforms: PLATFORMS.iter().map(|platform| format!("exchange-{platform}={platform}")).collect(),
+        venues: Venues {
+            platforms: PLATFORMS.iter().map(|platform| format!("exchange-{platform}={platform}")).collect(),
+            ..Venues::default()
+        },
         value_at: Some(relay.address.clone()),
         ..PlatformConfig::new(dir)
     };

@@ -7,6 +7,7 @@ mod budget;
 #[path = "../../../../tests/support/redis.rs"]
 mod server;
 mod states;
+mod venues;
 mod witness;
 
 use std::io::{BufRead as _, BufReader};

@@ -10,6 +10,7 @@ use kiki::pb::syncshield::v1 as shield;
 use kiki::pb::syncvalue::v1 as value;
 use kiki::runtime::Listeners;
 use serde_json::{Value as Json, json};
+use syncflow::config::Venues;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -136,15 +137,17 @@ impl World {
             receipt_key: Key::new([2; 32]),
             holder: Some("flow-test".into()),
             public_url: "http://flow.example/".into(),
-            platforms: vec!["x1=tradedesk".into()],
-            settle_on_win: vec!["x2".into()],
-            no_bid_reasons: vec!["x2".into()],
+            venues: Venues {
+                platforms: vec!["x1=tradedesk".into()],
+                settle_on_win: vec!["x2".into()],
+                no_bid_reasons: vec!["x2".into()],
+                fallback_multipliers: vec!["tradedesk=1.2".into()],
+                trip_spend_velocity: vec![],
+                trip_cpm_jump: vec!["tradedesk=2".into()],
+            },
             notice_window_secs: 3_600,
             frequency: None,
             frequency_budget_ms: 1_500, // a busy machine is no Redis that is gone
-            fallback_multipliers: vec!["tradedesk=1.2".into()],
-            trip_spend_velocity: vec![],
-            trip_cpm_jump: vec!["tradedesk=2".into()],
             record: syncflow::config::Record::All,
             clock_skew_ms: 1_000,
             network_allowance_ms: 5,

@@ -16,10 +16,8 @@ use std::time::Duration;
 
 use kiki::clock::UnixMicros;
 
-use super::super::atomics::{AtomicU64, Ordering};
+use super::super::atomics::{AtomicU64, BUCKETS, Ordering};
 
-/// Buckets of a window. It moves on by one of them at a time.
-pub(super) const BUCKETS: u64 = 10;
 const COUNT_MASK: u64 = (1 << 13) - 1;
 const ROUND_MASK: u64 = (1 << 12) - 1;
 
