@@ -46,6 +46,18 @@ fn bids_are_counted_once_durable_and_compared_with_an_echo() {
 }
 
 #[test]
+fn bids_on_some_cores_while_customers_buy() {
+    let scratch = tempfile::tempdir().unwrap();
+    let text = bench(scratch.path(), &["--json", "--cores", "1,2", "--events-per-second", "400"]);
+    let runs: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(runs.iter().map(|run| run["cores"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)], "{text}");
+    for run in &runs {
+        assert!(run["bids"].as_u64() > Some(0) && run["events_per_second"].as_f64() > Some(0.0), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "their data was left behind");
+}
+
+#[test]
 fn the_table_says_what_it_measured_and_on_what() {
     let scratch = tempfile::tempdir().unwrap();
     let text = bench(scratch.path(), &[]);
