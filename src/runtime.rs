@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods)] // times real work
 
+mod arrival;
 mod cores;
 mod raw;
 
@@ -19,11 +20,13 @@ use axum::http;
 use axum::routing::get;
 use prometheus::{Encoder as _, HistogramOpts, HistogramVec, Registry, TextEncoder};
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tower::{Layer, Service};
 
+pub use arrival::Arrivals;
 pub use raw::Raw;
 
 /// The longest message that a service reads or writes: 1,024 records of a few hundred bytes, with room.
@@ -173,14 +176,14 @@ async fn serve_on(
         match threads {
             Threads::EachCore => cores::serve(listener, grpc, stop).await,
             Threads::Callers => {
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let incoming = TcpIncoming::from(listener).map(|accepted| accepted.map(arrival::Connection::new));
                 grpc.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.map_err(std::io::Error::other)
             }
         }
     };
     let text = metrics.clone();
     let app = http.route("/metrics", get(move || std::future::ready(text.text())));
-    let web = axum::serve(axum::serve::ListenerExt::tap_io(listeners.http, |tcp| drop(tcp.set_nodelay(true))), app)
+    let web = axum::serve(arrival::Listener(listeners.http), app.into_make_service_with_connect_info::<Arrivals>())
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let both = async {
         let (grpc, web) = tokio::join!(grpc, async move { web.await });

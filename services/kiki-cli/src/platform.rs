@@ -175,7 +175,7 @@ impl Platform {
         let (bound, endpoints) = bind(config.ports).await?;
         let [value, flow, shield, billing] = bound;
         let clock = config.clock.clone();
-        let mut services = Services::new();
+        let mut services = Services::new()?;
 
         let settings = syncshield::Config {
             lease_ttl_secs: config.lease_ttl_secs,

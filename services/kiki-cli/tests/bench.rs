@@ -46,6 +46,18 @@ fn bids_are_counted_once_durable_and_compared_with_an_echo() {
 }
 
 #[test]
+fn bids_on_some_cores_while_customers_buy() {
+    let scratch = tempfile::tempdir().unwrap();
+    let text = bench(scratch.path(), &["--json", "--cores", "1,2", "--events-per-second", "400"]);
+    let runs: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(runs.iter().map(|run| run["cores"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)], "{text}");
+    for run in &runs {
+        assert!(run["bids"].as_u64() > Some(0) && run["events_per_second"].as_f64() > Some(0.0), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "their data was left behind");
+}
+
+#[test]
 fn the_table_says_what_it_measured_and_on_what() {
     let scratch = tempfile::tempdir().unwrap();
     let text = bench(scratch.path(), &[]);
@@ -122,12 +134,12 @@ fn openrtb_is_compared_with_204_and_an_echo_and_a_file_is_measured_too() {
 fn deadlines_are_tried_at_half_and_three_times_of_what_is_said_to_saturate() {
     let scratch = tempfile::tempdir().unwrap();
     let args = ["deadlines", "--runs", "1", "--seconds", "1", "--customers", "50", "--exchange-cores", "0-3", "--tmax", "1000"];
-    let text = run(scratch.path(), &[&args[..], &["--saturation", "200", "--json"]].concat());
+    let text = run(scratch.path(), &[&args[..], &["--saturation", "200", "--half-saturation", "300", "--json"]].concat());
     let figures: Value = serde_json::from_str(&text).unwrap();
     for key in ["half_in_time_share", "half_latency_us_p999", "triple_admitted_in_time_share", "triple_admitted_share"] {
         assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {text}");
     }
-    assert_eq!(figures["saturation_per_second"].as_f64(), Some(200.0));
+    assert_eq!(["saturation_per_second", "half_saturation_per_second"].map(|key| figures[key].as_f64()), [Some(200.0), Some(300.0)]);
     assert_eq!(figures["server_cores"], "0");
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "its data was left behind");
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// The instants of a bid's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// When the request, or its message, came.
+    /// When the request, or its message, came: before anybody had the time to read it, as far as that is known.
     pub began: Instant,
     /// Until when predictions are waited for.
     pub predict: Instant,

@@ -14,6 +14,7 @@ pub mod openrtb;
 pub mod opportunity;
 pub mod pacing;
 pub mod pricing;
+pub mod queue;
 pub mod receipt;
 pub mod shading;
 pub mod surge;

@@ -1,4 +1,8 @@
-//! The limit on bids under way, with its clock: whoever gets a place has to be answered, whoever gets none is told at once.
+//! The limit on bids under way and the queue before them, with their clock: whoever gets a place has to be answered, whoever gets
+//! none is told at once.
+//!
+//! A bid is under way from when it is looked at; until then it has waited in its socket and in the runtime's queue. A bid that asks
+//! nobody is over as soon as it is looked at, so that few are ever under way however long that queue is. So both are asked.
 //!
 //! What it costs to be turned away: over HTTP a head and an unread body, answered 204 with the reason `OVERLOADED`. Google's
 //! and other exchanges count errors and late answers against a bidder, and send less; a 204 is an answer in time. Over gRPC it
@@ -11,14 +15,16 @@ use tokio::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::domain::limit::Limit;
+use crate::domain::queue::Queue;
 
 /// When one who was turned away may ask again: the bids under way are over by then.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// The limit.
+/// What is under way and what waits.
 #[derive(Debug)]
 pub struct Load {
     limit: Limit,
+    queue: Queue,
     began: Instant,
 }
 
@@ -33,7 +39,17 @@ impl Load {
     /// Nothing is under way.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { limit: Limit::default(), began: Instant::now() })
+        Arc::new(Self { limit: Limit::default(), queue: Queue::default(), began: Instant::now() })
+    }
+
+    /// A place for a bid that came then, unless there is no room or it has waited too long.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, came: Instant) -> Option<Places> {
+        let now = Instant::now();
+        if self.queue.turns_away(now - came, now - self.began) {
+            return None;
+        }
+        Some(self.enter(1)).filter(|place| place.count() == 1)
     }
 
     /// Places for as many of these as there is room for.
@@ -77,5 +93,26 @@ impl Places {
 impl Drop for Places {
     fn drop(&mut self) {
         self.load.limit.leave(self.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_in_a_queue_that_stands_gets_no_place() {
+        let (load, ms) = (Load::new(), Duration::from_millis(1));
+        let (began, mut admitted) = (Instant::now(), Vec::new());
+        for nth in 1..=60 {
+            tokio::time::advance(ms).await;
+            admitted.push(load.admit(began + ms * nth - ms * 8).is_some());
+        }
+        assert!(admitted[..19].iter().all(|admitted| *admitted), "what is known yet is a pause: {admitted:?}");
+        assert!(!admitted[19..].iter().any(|admitted| *admitted), "a queue stands: {admitted:?}");
+        let place = load.admit(Instant::now());
+        assert_eq!((place.is_some(), load.under_way()), (true, 1), "who has just come gets one");
+        drop(place);
+        assert_eq!(load.under_way(), 0);
     }
 }

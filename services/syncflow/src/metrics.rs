@@ -1,12 +1,13 @@
 //! SyncFlow's metrics, under the product's names. Floats here are for people's eyes; money is counted elsewhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::leaf::{Int128, PredictionStatus};
 use kiki::money::NANOS_PER_MICRO;
 use kiki::pb::syncshield::v1::{Budget, ScopeBudget};
-use kiki::runtime;
+use kiki::runtime::{self, Arrivals};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -166,6 +167,7 @@ pub struct Stages {
     pub guard: Histogram,
     encode: Histogram,
     service: Histogram,
+    lag: Histogram,
 }
 
 /// From 10 us, below which a clock's own cost shows, to the longest deadlines.
@@ -179,8 +181,19 @@ impl Stages {
         let stages = options("syncflow_stage_seconds", "time that bids spend in a stage");
         let stages = registry.add(HistogramVec::new(stages, &["stage"]));
         let [predict, guard, encode] = ["predict", "guard", "encode"].map(|stage| stages.with_label_values(&[stage]));
-        let service = options("syncflow_service_seconds", "time from a bid request's head, or a stream's message, to the answer's bytes");
-        Self { predict, guard, encode, service: registry.add(Histogram::with_opts(service)) }
+        let service =
+            options("syncflow_service_seconds", "time from a bid request's arrival, or a stream's message, to the answer's bytes");
+        let lag = options("syncflow_runtime_lag_seconds", "time from a bid request's arrival until it is looked at");
+        let [service, lag] = [service, lag].map(|options| registry.add(Histogram::with_opts(options)));
+        Self { predict, guard, encode, service, lag }
+    }
+
+    /// A request is looked at that came as its connection says; when that was.
+    #[must_use]
+    pub fn came(&self, arrivals: Option<&Arrivals>) -> Instant {
+        let (now, waited) = (Instant::now(), arrivals.map_or(Duration::ZERO, Arrivals::waited));
+        self.lag.observe(waited.as_secs_f64());
+        now.checked_sub(waited).unwrap_or(now)
     }
 
     /// The answer was encoded, from `encoding` until now.

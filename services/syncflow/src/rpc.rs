@@ -48,13 +48,13 @@ pub(crate) struct Service {
 impl server::SyncFlowService for Service {
     async fn bid(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         Caller::of(&request).act_for_all()?;
-        let (began, call) = (Instant::now(), grpc_timeout(&request));
-        let place = self.place()?;
-        let engine = &*self.engine;
+        let (engine, call) = (&*self.engine, grpc_timeout(&request));
+        let came = engine.metrics.stages.came(request.extensions().get());
+        let place = self.place(came)?;
         let pb::BidRequest { opportunity, await_durable } = convert::read(&request.into_inner())?;
         let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
         let (opportunity, tmax) = convert::opportunity(format_args!("opportunity"), Offer::from(&opportunity), &engine.exchanges)?;
-        let deadline = engine.deadline(began, tmax, call);
+        let deadline = engine.deadline(came, tmax, call);
         let offered = [Offered { opportunity, deadline }];
         let mut round = Round::new(engine, 1);
         let prepared = round.prepare(&offered);
@@ -145,14 +145,12 @@ impl server::SyncFlowService for Service {
 }
 
 impl Service {
-    /// A place among the bids under way.
-    fn place(&self) -> Result<Places, Error> {
-        let place = self.engine.load.enter(1);
-        if place.count() == 0 {
+    /// A place among the bids under way for one that came then.
+    fn place(&self, came: Instant) -> Result<Places, Error> {
+        self.engine.load.admit(came).ok_or_else(|| {
             self.engine.metrics.turned_away.inc();
-            return Err(Error::Overloaded { limit: self.engine.load.limit() });
-        }
-        Ok(place)
+            Error::Overloaded { limit: self.engine.load.limit() }
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `kiki bench bids`: BidStream from this process against a platform in another.
 
+mod events;
+mod pinned;
 pub(super) mod report;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,16 @@ pub(super) struct Args {
     /// Customers that the bids are for; each has bought before.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     customers: u32,
+    /// On how many cores, the first of the machine, for the servers and this process together; of several, each in turn: "2,4".
+    /// Without it, on those that this process may use.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    cores: Vec<u16>,
+    /// Purchases of these customers that SyncValue hears of meanwhile, a second: each has its customer's state and prediction made anew.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=500_000))]
+    events_per_second: u32,
+    /// Folder of the model that predicts, as `kiki train` writes it. Without it the estimate does, which needs none.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Where the servers' data folder is made, and removed afterwards: the disk that is measured.
     #[arg(long, default_value = ".")]
     scratch: PathBuf,
@@ -58,21 +70,26 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
 
 /// Measures, and prints the figures.
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    if !args.cores.is_empty() {
+        return pinned::run(&args).await;
+    }
     let folder = Folder(args.scratch.join(format!("kiki-bench-{}", std::process::id())));
     std::fs::create_dir(&folder.0).doing(format_args!("making {}", folder.0.display()))?;
     let load = Load { batch: args.batch.into(), window: args.window.into(), duration: Duration::from_secs_f64(args.seconds) };
     let warm_up = Load { duration: load.duration / 5, ..load };
     let progress = out::bar("bench bids", 4);
 
-    let (servers, lines) = Server::start(&["up", "--ports", "auto", "--data", &folder.0.display().to_string()])?;
-    let scene = Scene::set(&Endpoints::of_table(&lines)?, args.customers).await?;
+    let (servers, at) = servers(&args, &folder)?;
+    let scene = Scene::set(&at, args.customers).await?;
     progress.inc(1);
     bids(&scene, args.streams, warm_up, &NoBids::default()).await?;
     progress.inc(1);
     let no_bids = NoBids::default();
+    let events = events::Events::start(&at.value, args.customers, args.events_per_second)?;
     let before = machine::cpu_time(servers.pid())?;
     let bids = bids(&scene, args.streams, load, &no_bids).await?;
     let cpu = machine::cpu_time(servers.pid())?.saturating_sub(before);
+    let events = events.end().await?;
     drop(servers);
     progress.inc(1);
 
@@ -87,9 +104,19 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     ];
     progress.finish_and_clear();
 
-    let report = Report::new(&args, sizes, &(bids, cpu), &echoes, no_bids.by_reason());
+    let report = Report::new(&args, sizes, &(bids, cpu), &echoes, (no_bids.by_reason(), events));
     report.print(args.json)?;
     if report.bids == 0 { Err(Failure::new("no bid was made")) } else { Ok(()) }
+}
+
+/// All four services in another process.
+fn servers(args: &Args, folder: &Folder) -> Result<(Server, Endpoints), Failure> {
+    let data = folder.0.display().to_string();
+    let mut command = vec!["up", "--ports", "auto", "--data", &data];
+    let model = args.model.as_ref().map(|model| model.display().to_string());
+    model.iter().for_each(|model| command.extend(["--model", model]));
+    let (servers, lines) = Server::start(&command)?;
+    Ok((servers, Endpoints::of_table(&lines)?))
 }
 
 /// One of the echo's streams, after a warm-up, and the CPU time that it took.

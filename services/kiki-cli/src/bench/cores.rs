@@ -29,6 +29,22 @@ impl FromStr for Cores {
     }
 }
 
+/// How many cores this process may use.
+pub(super) fn here() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The first so many cores of the machine, and one at least.
+pub(super) fn first(count: usize) -> Cores {
+    Cores((0..count.max(1)).collect())
+}
+
+/// All but these; where there are no others, the same.
+pub(super) fn but_first(count: usize) -> Cores {
+    let rest = Cores((count.max(1)..here()).collect());
+    if rest.0.is_empty() { first(count) } else { rest }
+}
+
 impl fmt::Display for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.iter().map(usize::to_string).collect::<Vec<_>>().join(","))
@@ -65,6 +81,8 @@ mod tests {
             assert!(text.parse::<Cores>().is_err(), "{text}");
         }
         assert_eq!(Cores(vec![0, 2]).to_string(), "0,2");
+        assert_eq!((first(0), first(2)), (Cores(vec![0]), Cores(vec![0, 1])));
+        assert_eq!(but_first(here()), first(here()), "there are no others");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `kiki bench deadlines`: answers within an exchange's deadline, at half of what the servers can take and at three times that.
 //!
-//! The servers are on some cores and [`kiki exchange`](crate::exchange) on others, so that neither takes the other's time. What
-//! the servers can take is the most bids that they make, a second, as the rate of requests is raised; whether those come in time
-//! is what is asked then. Each run starts its own servers; a figure is the median over the runs.
+//! The servers are on some cores and [`kiki exchange`](crate::exchange) on others, so that neither takes the other's time. Too much
+//! is asked of servers on one core, where whatever they do is in their own way; half of what they can take, of servers on half of
+//! the cores. What they can take is the most bids that they make there, a second, as the rate of requests is raised; whether those
+//! come in time is what is asked then. Each part of a run starts its own servers; a figure is the median over the runs.
 
 mod report;
 
@@ -42,12 +43,18 @@ const SERVICE_TIME: &str = "syncflow_service_seconds";
 /// How the deadlines are tried.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
-    /// Cores of the servers: "0", "0-1" or "0,2".
-    #[arg(long, default_value = "0")]
+    /// Cores of the servers that are asked for three times what they can take: "0", "0-1" or "0,2".
+    #[arg(long, default_value_t = cores::first(1))]
     server_cores: Cores,
-    /// Cores of the exchange.
-    #[arg(long, default_value = "1-3")]
+    /// Cores of the exchange that asks them.
+    #[arg(long, default_value_t = cores::but_first(1))]
     exchange_cores: Cores,
+    /// Cores of the servers that are asked for half of what they can take.
+    #[arg(long, default_value_t = cores::first(cores::here() / 2))]
+    half_server_cores: Cores,
+    /// Cores of the exchange that asks those.
+    #[arg(long, default_value_t = cores::but_first(cores::here() / 2))]
+    half_exchange_cores: Cores,
     /// How often everything is done. Odd, for medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
     runs: u16,
@@ -57,9 +64,12 @@ pub(super) struct Args {
     /// How long an answer may take, milliseconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     tmax: u32,
-    /// What the servers can take, requests a second, where that is known; without it, it is found in each run.
+    /// What the servers on `--server-cores` can take, requests a second, where that is known; without it, it is found in each run.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     saturation: Option<u32>,
+    /// What those on `--half-server-cores` can take.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    half_saturation: Option<u32>,
     /// Customers that the requests are for; each has bought before.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     customers: u32,
@@ -89,26 +99,18 @@ async fn one(args: &Args, nth: u16) -> Result<Run, Failure> {
     let requests = folder.0.join("requests.jsonl");
     let lines: String = (0..REQUESTS).map(|line| format!("{}\n", biddable(line))).collect();
     std::fs::write(&requests, lines).doing(format_args!("writing {}", requests.display()))?;
-    let data = folder.0.join("data").display().to_string();
-    let (_servers, lines) = Server::start_on(Some(&args.server_cores), &["up", "--ports", "auto", "--data", &data])?;
-    let at = Endpoints::of_table(&lines)?;
-    Scene::set(&at, args.customers).await?;
-    let exchange = Exchange { args, url: format!("{}/openrtb2/bench-exchange", at.flow_http), requests: &requests };
-    let saturation = match args.saturation {
-        Some(known) => known.into(),
-        None => exchange.saturation().await?,
-    };
-    let before = service_time(&at).await;
-    let half = exchange.ask(saturation / 2.0, args.seconds).await?;
-    let inside = service_time(&at).await.zip(before).map(|(after, before)| after.since(&before).quantile_us(0.999));
-    let triple = exchange.ask(saturation * 3.0, args.seconds).await?;
-    Ok(Run { saturation, half, inside, triple })
-}
-
-/// None where the servers do not say.
-async fn service_time(at: &Endpoints) -> Option<ServiceTime> {
-    let text = Http::new().get(&format!("{}/metrics", at.flow_http)).await.ok()?.body;
-    ServiceTime::read(&text, SERVICE_TIME, "").ok()
+    let cores = (&args.half_server_cores, &args.half_exchange_cores);
+    let pair = Pair::start(args, cores, &folder.0.join("half"), &requests).await?;
+    let half_saturation = pair.saturation(args.half_saturation).await?;
+    let before = pair.service_time().await;
+    let half = pair.ask(half_saturation / 2.0, args.seconds).await?;
+    let inside = pair.service_time().await.zip(before).map(|(after, before)| after.since(&before).quantile_us(0.999));
+    drop(pair);
+    let cores = (&args.server_cores, &args.exchange_cores);
+    let pair = Pair::start(args, cores, &folder.0.join("triple"), &requests).await?;
+    let saturation = pair.saturation(args.saturation).await?;
+    let triple = pair.ask(saturation * 3.0, args.seconds).await?;
+    Ok(Run { half_saturation, half, inside, saturation, triple })
 }
 
 /// What `kiki exchange --json` says, as far as it is used here.
@@ -150,15 +152,34 @@ impl Books {
     }
 }
 
-struct Exchange<'a> {
+/// Servers that bid, and an exchange that asks them.
+struct Pair<'a> {
     args: &'a Args,
-    url: String,
+    _servers: Server,
+    at: Endpoints,
+    exchange: &'a Cores,
     requests: &'a Path,
 }
 
-impl Exchange<'_> {
-    /// The most bids a second, as the rate is raised until they no longer keep up with it.
-    async fn saturation(&self) -> Result<f64, Failure> {
+impl<'a> Pair<'a> {
+    async fn start(args: &'a Args, (servers, exchange): (&'a Cores, &'a Cores), data: &Path, requests: &'a Path) -> Result<Self, Failure> {
+        let (_servers, lines) = Server::start_on(Some(servers), &["up", "--ports", "auto", "--data", &data.display().to_string()])?;
+        let at = Endpoints::of_table(&lines)?;
+        Scene::set(&at, args.customers).await?;
+        Ok(Self { args, _servers, at, exchange, requests })
+    }
+
+    /// None where the servers do not say.
+    async fn service_time(&self) -> Option<ServiceTime> {
+        let text = Http::new().get(&format!("{}/metrics", self.at.flow_http)).await.ok()?.body;
+        ServiceTime::read(&text, SERVICE_TIME, "").ok()
+    }
+
+    /// What is known, or else the most bids a second, as the rate is raised until they no longer keep up with it.
+    async fn saturation(&self, known: Option<u32>) -> Result<f64, Failure> {
+        if let Some(known) = known {
+            return Ok(known.into());
+        }
         let (mut best, mut rate, mut behind): (f64, f64, u32) = (0.0, FIRST_RATE, 0);
         for _ in 0..STEPS {
             let books = self.ask(rate, STEP_SECONDS).await?;
@@ -179,10 +200,11 @@ impl Exchange<'_> {
         let mut command = Command::new(program);
         let [rate, seconds, tmax, customers] =
             [format!("{rate:.1}"), seconds.to_string(), self.args.tmax.to_string(), self.args.customers.to_string()];
-        command.args(["exchange", "--json", "--url", &self.url, "--rate", &rate, "--duration", &seconds, "--tmax", &tmax]);
+        let url = format!("{}/openrtb2/bench-exchange", self.at.flow_http);
+        command.args(["exchange", "--json", "--url", &url, "--rate", &rate, "--duration", &seconds, "--tmax", &tmax]);
         command.args(["--customers", &customers, "--in-flight", IN_FLIGHT, "--late", "0", "--requests"]).arg(self.requests);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let cores = self.args.exchange_cores.clone();
+        let cores = self.exchange.clone();
         let run = tokio::task::spawn_blocking(move || cores::spawn_on(Some(&cores), &mut command)?.wait_with_output());
         let output = run.await.doing("kiki exchange")?.doing("kiki exchange")?;
         if !output.status.success() {

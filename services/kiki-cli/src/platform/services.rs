@@ -1,13 +1,17 @@
 //! Services as tasks: waits until each is ready, notices the first that ends, and stops them in order.
+//!
+//! Billing follows the log in its own time: once a second it believes and folds what a new checkpoint covers, which takes
+//! milliseconds, and a bid has few. So it has a thread of its own, which gives way to the others where there are too few cores.
 
 use std::future::Future;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{HEALTH_NAMES, LAST_WORD, NAMES, START};
+use super::{BILLING, HEALTH_NAMES, LAST_WORD, NAMES, START};
 use crate::error::{Doing as _, Failure, rpc};
 
 type Ended = (usize, Result<(), Failure>);
@@ -16,11 +20,39 @@ pub(super) struct Services {
     running: JoinSet<Ended>,
     stops: [CancellationToken; 4],
     alive: [bool; 4],
+    aside: Aside,
+}
+
+/// How much the thread of [`Aside`] gives way: a tenth of the weight of another (sched(7)).
+const GIVES_WAY: i32 = 10;
+
+/// A runtime with one thread. Once this is dropped its service has ended, or is given up: nobody waits for what is left on it.
+struct Aside(Option<Runtime>);
+
+impl Aside {
+    fn new() -> std::io::Result<Self> {
+        let give_way = || {
+            let _ = rustix::process::nice(GIVES_WAY); // where that is not allowed it does not
+        };
+        let mut threads = Builder::new_multi_thread();
+        threads.worker_threads(1).enable_all().thread_name("aside").on_thread_start(give_way).build().map(Some).map(Self)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 impl Services {
-    pub(super) fn new() -> Self {
-        Self { running: JoinSet::new(), stops: std::array::from_fn(|_| CancellationToken::new()), alive: [false; 4] }
+    /// None yet.
+    ///
+    /// # Errors
+    /// A thread did not start.
+    pub(super) fn new() -> Result<Self, Failure> {
+        let stops = std::array::from_fn(|_| CancellationToken::new());
+        Ok(Self { running: JoinSet::new(), stops, alive: [false; 4], aside: Aside::new().doing("starting a thread")? })
     }
 
     pub(super) fn spawn<F, E>(&mut self, which: usize, serve: impl FnOnce(CancellationToken) -> F)
@@ -30,7 +62,11 @@ impl Services {
     {
         let service = serve(self.stops[which].clone());
         self.alive[which] = true;
-        self.running.spawn(async move { (which, service.await.doing(NAMES[which])) });
+        let service = async move { (which, service.await.doing(NAMES[which])) };
+        match &self.aside.0 {
+            Some(aside) if which == BILLING => self.running.spawn_on(service, aside.handle()),
+            _ => self.running.spawn(service),
+        };
     }
 
     /// Waits until the service says that it serves; if any service ends meanwhile, that is the error.
@@ -117,12 +153,12 @@ impl Services {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::{FLOW, SHIELD, VALUE};
+    use super::super::{BILLING, FLOW, SHIELD, VALUE};
     use super::*;
 
     #[tokio::test]
     async fn a_service_that_ends_by_itself_ends_the_platform() {
-        let mut services = Services::new();
+        let mut services = Services::new().unwrap();
         services.spawn(SHIELD, |stop| async move {
             stop.cancelled().await;
             Ok::<_, Failure>(())
@@ -136,12 +172,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_that_panics_does_not_leave_the_rest_running() {
-        let mut services = Services::new();
+        let mut services = Services::new().unwrap();
         services.spawn(SHIELD, |stop| async move {
             stop.cancelled().await;
             Ok::<_, Failure>(())
         });
         services.spawn(VALUE, |_| async { if true { panic!("a fault") } else { Ok::<_, Failure>(()) } });
         assert!(services.supervise(CancellationToken::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn billing_holds_up_no_other_service() {
+        let mut services = Services::new().unwrap();
+        let (go, held) = std::sync::mpsc::channel::<()>();
+        services.spawn(BILLING, |_| async move {
+            let _ = held.recv(); // as a long fold would, without a word to its runtime
+            Ok::<_, Failure>(())
+        });
+        services.spawn(FLOW, |_| async move {
+            drop(go);
+            Ok::<_, Failure>(())
+        });
+        assert!(services.supervise(CancellationToken::new()).await.is_err(), "one of them ended by itself");
     }
 }

@@ -4,13 +4,14 @@ use std::convert::Infallible;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kiki::ids;
 use kiki::leaf::Disclosure;
 use kiki::money::Currency;
+use kiki::runtime::Arrivals;
 use tokio::time::Instant;
 
 use super::format::Format;
@@ -26,31 +27,31 @@ const EXPIRES_S: u32 = 3_600;
 /// The longest header value that says why: proxies take 8 kB of headers.
 const MAX_DETAIL: usize = 200;
 
-/// When the request's head was read, before its body was waited for: what has arrived late has less time.
-pub(super) struct Began(Instant);
+/// When the request's head came, before it was read and its body was waited for: what has waited has less time.
+pub(super) struct Came(Instant);
 
-impl<S: Sync> FromRequestParts<S> for Began {
+impl FromRequestParts<Web> for Came {
     type Rejection = Infallible;
 
-    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(Instant::now()))
+    async fn from_request_parts(head: &mut Parts, web: &Web) -> Result<Self, Infallible> {
+        let arrivals = head.extensions.get::<ConnectInfo<Arrivals>>();
+        Ok(Self(web.engine.metrics.stages.came(arrivals.map(|ConnectInfo(arrivals)| arrivals))))
     }
 }
 
 pub(super) async fn bid(
-    Began(began): Began,
+    Came(came): Came,
     State(web): State<Web>,
     Path(exchange): Path<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let place = web.engine.load.enter(1);
-    if place.count() == 0 {
+    let Some(place) = web.engine.load.admit(came) else {
         web.engine.metrics.turned_away.inc();
         return no_bid(NoBid::of(Reason::Overloaded, String::new()), None); // before its body is looked at
-    }
+    };
     let Some(format) = Format::of(&headers) else { return Format::unknown() };
-    match answer(&web, &exchange, body, format, (began, place)).await {
+    match answer(&web, &exchange, body, format, (came, place)).await {
         Ok(answer) => answer,
         Err(error) => {
             web.engine.metrics.malformed.inc();
@@ -73,9 +74,9 @@ async fn answer(
 }
 
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Format, (began, place): (Instant, Places)) -> Response {
+async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Format, (came, place): (Instant, Places)) -> Response {
     let engine = &web.engine;
-    let deadline = engine.deadline(began, request.tmax_ms, None);
+    let deadline = engine.deadline(came, request.tmax_ms, None);
     let platform = engine.exchanges.platform(exchange);
     let mut currency: Option<Currency> = None;
     let mut seats: Vec<SeatBid> = Vec::new();

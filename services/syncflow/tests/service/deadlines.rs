@@ -76,5 +76,6 @@ async fn each_stage_is_timed_and_of_a_streams_message_one_opportunity() {
     }
     assert_eq!(answered, 48);
     assert_eq!(counts(&world).await[3], probes + 4.0);
+    assert_eq!(world.metric("syncflow_runtime_lag_seconds_count").await, probes + 1.0, "of each request, not of a stream's messages");
     world.stop().await;
 }

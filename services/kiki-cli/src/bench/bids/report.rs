@@ -38,6 +38,8 @@ pub(super) struct Report {
     pub(super) bids: u64,
     no_bids: u64,
     no_bids_by_reason: BTreeMap<String, u64>,
+    /// Purchases that SyncValue took in meanwhile, a second.
+    events_per_second: f64,
     elapsed_s: f64,
     streams: u16,
     batch_items: u16,
@@ -58,7 +60,7 @@ impl Report {
         [request_bytes, answer_bytes]: [usize; 2],
         (bids, cpu): &Run,
         [(echo, echo_cpu), (messages, messages_cpu)]: &[Run; 2],
-        no_bids_by_reason: BTreeMap<String, u64>,
+        (no_bids_by_reason, events): (BTreeMap<String, u64>, u64),
     ) -> Self {
         let (machine, cores) = machine::describe();
         let per_million = |cpu: &Duration, items: u64| cpu.as_secs_f64() * 1e6 / (items.max(1) as f64);
@@ -88,6 +90,7 @@ impl Report {
             bids: bids.items,
             no_bids: bids.others,
             no_bids_by_reason,
+            events_per_second: rounded(events as f64 / bids.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)),
             elapsed_s: rounded(bids.elapsed.as_secs_f64()),
             streams: args.streams,
             batch_items: args.batch,
@@ -112,6 +115,7 @@ impl Report {
             &[
                 ("bids, durable", format!("{}  ({} in {:.1} s)", rate(self.items_per_second), out::grouped(self.bids), self.elapsed_s)),
                 ("no-bids", reasons(&self.no_bids_by_reason)),
+                ("purchases meanwhile", rate(self.events_per_second)),
                 ("servers' CPU", format!("{:.2} s per million bids", self.server_cpu_s_per_million)),
                 ("latency p50 p99 p99.9", us([self.latency_us_p50, self.latency_us_p99, self.latency_us_p999])),
                 ("  until durable", us([self.durable_latency_us_p50, self.durable_latency_us_p99, self.durable_latency_us_p999])),

@@ -10,12 +10,14 @@ use crate::out;
 
 /// One run.
 pub(super) struct Run {
-    /// Bids a second, at the most.
-    pub(super) saturation: f64,
+    /// Bids a second, at the most, of the servers of which half is asked.
+    pub(super) half_saturation: f64,
     /// At half of it.
     pub(super) half: Books,
     /// Microseconds inside SyncFlow meanwhile, 99.9th percentile.
     pub(super) inside: Option<f64>,
+    /// Bids a second, at the most, of the others.
+    pub(super) saturation: f64,
     /// At three times it.
     pub(super) triple: Books,
 }
@@ -23,7 +25,7 @@ pub(super) struct Run {
 /// Medians over the runs.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    saturation_per_second: f64,
+    half_saturation_per_second: f64,
     /// Of all answers at half of that: within tmax, counted from when the request was due.
     half_in_time_share: f64,
     half_not_sent_share: f64,
@@ -32,7 +34,8 @@ pub(super) struct Report {
     half_latency_us_p999: f64,
     /// Nothing where SyncFlow has no such histogram.
     half_service_time_us_p999: Option<f64>,
-    /// At three times of it: of the bids, those that came within tmax.
+    saturation_per_second: f64,
+    /// At three times of that: of the bids, those that came within tmax.
     triple_admitted_in_time_share: f64,
     /// Of all requests that fell due: answered with a bid at any time, and in time; sent away in time; answered too late; and not
     /// sent because too many were under way.
@@ -47,6 +50,8 @@ pub(super) struct Report {
     runs: u16,
     server_cores: String,
     exchange_cores: String,
+    half_server_cores: String,
+    half_exchange_cores: String,
     customers: u32,
     machine: String,
 }
@@ -62,13 +67,14 @@ impl Report {
         let triple = |part: fn(&Books) -> u64| shares(&|run| share(part(&run.triple), run.triple.requests + run.triple.not_sent));
         let inside: Option<Vec<f64>> = runs.iter().map(|run| run.inside).collect();
         Self {
-            saturation_per_second: of(&|run| run.saturation),
+            half_saturation_per_second: of(&|run| run.half_saturation),
             half_in_time_share: shares(&|run| share(run.half.in_time, run.half.requests)),
             half_not_sent_share: shares(&|run| share(run.half.not_sent, run.half.requests + run.half.not_sent)),
             half_latency_us_p50: of(&|run| run.half.latency_us_p50 as f64),
             half_latency_us_p99: of(&|run| run.half.latency_us_p99 as f64),
             half_latency_us_p999: of(&|run| run.half.latency_us_p999 as f64),
             half_service_time_us_p999: inside.map(|inside| rounded(median(inside))),
+            saturation_per_second: of(&|run| run.saturation),
             triple_admitted_in_time_share: shares(&|run| share(run.triple.with_bids, run.triple.with_bids + run.triple.late_bids())),
             triple_admitted_share: triple(|books| books.with_bids + books.late_bids()),
             triple_bid_in_time_share: triple(|books| books.with_bids),
@@ -81,6 +87,8 @@ impl Report {
             runs: args.runs,
             server_cores: args.server_cores.to_string(),
             exchange_cores: args.exchange_cores.to_string(),
+            half_server_cores: args.half_server_cores.to_string(),
+            half_exchange_cores: args.half_exchange_cores.to_string(),
             customers: args.customers,
             machine: machine::describe().0,
         }
@@ -103,10 +111,13 @@ impl Report {
             percent(self.triple_late_share),
             percent(self.triple_not_sent_share)
         );
+        let saturation = |per_second: f64, servers: &str, exchange: &str| {
+            format!("{} bids/s, servers on core {servers}, exchange on {exchange}", out::grouped(per_second as u64))
+        };
         out::say(out::table(
             "kiki bench deadlines",
             &[
-                ("saturation", format!("{} bids/s", out::grouped(self.saturation_per_second as u64))),
+                ("saturation", saturation(self.half_saturation_per_second, &self.half_server_cores, &self.half_exchange_cores)),
                 (
                     "at half of it",
                     format!(
@@ -118,11 +129,12 @@ impl Report {
                 ),
                 ("  p50 p99 p99.9", half),
                 ("  inside SyncFlow", inside),
+                ("saturation", saturation(self.saturation_per_second, &self.server_cores, &self.exchange_cores)),
                 ("at three times it", format!("{} of the bids in time", percent(self.triple_admitted_in_time_share))),
                 ("  of the requests", of_three),
                 ("  p50 p99", triple),
                 ("medians of", format!("{} runs", self.runs)),
-                ("machine", format!("{}, servers on core {}, exchange on {}", self.machine, self.server_cores, self.exchange_cores)),
+                ("machine", self.machine.clone()),
             ],
         ));
         Ok(())
