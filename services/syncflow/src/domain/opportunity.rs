@@ -50,6 +50,8 @@ pub struct Opportunity {
     pub allowed_categories: Vec<String>,
     /// Domains of advertisers that may not bid, in lower case.
     pub blocked_advertisers: Vec<String>,
+    /// Apps that may not be advertised, by their stores' ids.
+    pub blocked_apps: Vec<String>,
     /// Clients that may bid; empty is all.
     pub seats: Vec<String>,
     /// Clients that may not bid.
@@ -113,6 +115,7 @@ impl Opportunity {
             blocked_categories: owned(&request.bcat),
             allowed_categories: owned(&request.acat),
             blocked_advertisers: owned(&request.badv),
+            blocked_apps: owned(&request.bapp),
             seats: owned(&request.wseat),
             blocked_seats: owned(&request.bseat),
             secure: imp.secure,

@@ -54,6 +54,7 @@ pub(super) fn opportunity(
         ("categories", &message.categories),
         ("blocked_categories", &message.blocked_categories),
         ("blocked_advertisers", &message.blocked_advertisers),
+        ("blocked_apps", &message.blocked_apps),
     ] {
         if list.len() > MAX_LIST {
             return Err(field(name, format!("{} entries; at most {MAX_LIST} are taken", list.len())));
@@ -79,6 +80,7 @@ pub(super) fn opportunity(
         currencies: vec![currency],
         blocked_categories: message.blocked_categories,
         blocked_advertisers: message.blocked_advertisers.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+        blocked_apps: message.blocked_apps,
         ..Default::default()
     };
     Ok((opportunity, Some(message.tmax_ms).filter(|tmax| *tmax > 0)))

@@ -89,13 +89,14 @@ fn a_campaign_keeps_to_its_places() {
 #[test]
 fn a_publisher_keeps_to_its_advertisers() {
     type Change = fn(&mut Opportunity);
-    let refusals: [(&str, Change); 10] = [
+    let refusals: [(&str, Change); 11] = [
         ("size", |o| o.shapes = vec![Shape::Banner(vec![Size { w: 300, h: 251 }])]),
         ("no size", |o| o.shapes = vec![Shape::Banner(vec![])]),
         ("category", |o| o.blocked_categories = vec!["IAB22-1".into()]),
         ("tier 1", |o| o.blocked_categories = vec!["IAB22".into()]),
         ("allowed", |o| o.allowed_categories = vec!["IAB2".into(), "IAB22-2".into()]),
         ("domain", |o| o.blocked_advertisers = vec!["acme.example".into()]),
+        ("app", |o| o.blocked_apps = vec!["com.rival".into(), "com.acme".into()]),
         ("seats", |o| o.seats = vec!["globex".into()]),
         ("blocked seat", |o| o.blocked_seats = vec!["acme".into()]),
         ("deals", |o| o.deals_only = true),
@@ -104,9 +105,10 @@ fn a_publisher_keeps_to_its_advertisers() {
     for (why, change) in refusals {
         let mut opportunity = opportunity();
         change(&mut opportunity);
-        assert!(campaign(|_| {}).fits(&opportunity).is_none(), "{why}");
+        assert!(campaign(|c| c.creatives[0].bundle = "com.acme".into()).fits(&opportunity).is_none(), "{why}");
     }
     let mut others = opportunity();
+    others.blocked_apps = vec!["com.acme.other".into(), String::new()];
     others.blocked_advertisers = vec!["notacme.example".into(), "www.shop.acme.example".into()];
     others.blocked_categories = vec!["IAB2".into(), "IAB22-2".into()];
     others.allowed_categories = vec!["IAB1".into(), "IAB22".into()];
