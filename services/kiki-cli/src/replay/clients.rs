@@ -235,6 +235,7 @@ impl Client {
                 markup,
                 click_url: format!("https://shop.{}/landing", self.domain),
                 disclosure: None,
+                bundle: String::new(),
             }
         };
         let domain = self.domain;

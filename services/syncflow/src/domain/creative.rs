@@ -19,6 +19,8 @@ pub struct Creative {
     pub adomain: Vec<String>,
     /// IAB categories of what is advertised.
     pub categories: Vec<String>,
+    /// The app that it advertises, by its store's id; or empty.
+    pub bundle: String,
     /// What it is.
     pub format: leaf::CreativeFormat,
     /// A banner's size; a video's, if it says.
@@ -50,6 +52,7 @@ impl Creative {
             crid: if creative.crid.is_empty() { creative.creative.clone() } else { creative.crid.clone() },
             adomain: creative.adomain.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
             categories: creative.categories.clone(),
+            bundle: creative.bundle.clone(),
             format: creative.format(),
             size: Size { w: creative.width, h: creative.height },
             duration_s: creative.duration_seconds,

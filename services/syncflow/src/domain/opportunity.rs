@@ -54,6 +54,8 @@ pub struct Opportunity<'a> {
     pub allowed_categories: Vec<&'a str>,
     /// Domains of advertisers that may not bid.
     pub blocked_advertisers: Vec<&'a str>,
+    /// Apps that may not be advertised, by their stores' ids.
+    pub blocked_apps: Vec<&'a str>,
     /// Clients that may bid; empty is all.
     pub seats: Vec<&'a str>,
     /// Clients that may not bid.
@@ -116,6 +118,7 @@ impl<'a> Opportunity<'a> {
             blocked_categories: texts(&request.bcat),
             allowed_categories: texts(&request.acat),
             blocked_advertisers: texts(&request.badv),
+            blocked_apps: texts(&request.bapp),
             seats: texts(&request.wseat),
             blocked_seats: texts(&request.bseat),
             secure: imp.secure,

@@ -179,7 +179,8 @@ impl Creative {
         let allowed = &opportunity.allowed_categories;
         let elsewhere = self.categories.is_empty() || !self.categories.iter().all(|own| listed(own, allowed));
         let domain = |blocked: &&str| self.adomain.iter().any(|own| within(own, blocked));
-        category || (!allowed.is_empty() && elsewhere) || opportunity.blocked_advertisers.iter().any(domain)
+        let app = !self.bundle.is_empty() && opportunity.blocked_apps.contains(&self.bundle.as_str());
+        category || (!allowed.is_empty() && elsewhere) || app || opportunity.blocked_advertisers.iter().any(domain)
     }
 }
 

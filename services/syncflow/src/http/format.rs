@@ -82,6 +82,7 @@ fn bid(bid: openrtb::Bid) -> pb::Bid {
         adomain: bid.adomain,
         cid: bid.cid,
         crid: bid.crid,
+        bundle: bid.bundle,
         w: bid.w.and_then(whole),
         h: bid.h.and_then(whole),
         exp: whole(bid.exp),

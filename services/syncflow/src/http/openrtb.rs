@@ -141,6 +141,7 @@ fn render(web: &Web, imp_id: &str, bid: &Bid, of: &Opportunity<'_>) -> openrtb::
         crid: creative.crid.clone(),
         cid: campaign.id.clone(),
         adomain: creative.adomain.clone(),
+        bundle: Some(creative.bundle.clone()).filter(|bundle| !bundle.is_empty()),
         w: sized(creative.size.w),
         h: sized(creative.size.h),
         dur: sized(creative.duration_s),

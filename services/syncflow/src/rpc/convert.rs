@@ -55,6 +55,7 @@ pub(super) fn opportunity<'m>(
         ("categories", offer.categories.len()),
         ("blocked_categories", offer.blocked_categories.len()),
         ("blocked_advertisers", offer.blocked_advertisers.len()),
+        ("blocked_apps", offer.blocked_apps.len()),
     ] {
         if count > MAX_LIST {
             return Err(field(name, format!("{count} entries; at most {MAX_LIST} are taken")));
@@ -79,6 +80,7 @@ pub(super) fn opportunity<'m>(
         currencies: smallvec![currency],
         blocked_categories: offer.blocked_categories,
         blocked_advertisers: offer.blocked_advertisers,
+        blocked_apps: offer.blocked_apps,
         ..Default::default()
     };
     Ok((opportunity, Some(offer.tmax_ms).filter(|tmax| *tmax > 0)))

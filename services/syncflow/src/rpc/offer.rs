@@ -23,6 +23,7 @@ pub(super) struct Offer<'m> {
     pub(super) currency: &'m str,
     pub(super) blocked_categories: Vec<&'m str>,
     pub(super) blocked_advertisers: Vec<&'m str>,
+    pub(super) blocked_apps: Vec<&'m str>,
     pub(super) tmax_ms: u32,
     pub(super) auction_type: u32,
     pub(super) placement: &'m str,
@@ -46,6 +47,7 @@ impl<'m> From<&'m pb::Opportunity> for Offer<'m> {
             currency: &message.currency,
             blocked_categories: message.blocked_categories.iter().map(String::as_str).collect(),
             blocked_advertisers: message.blocked_advertisers.iter().map(String::as_str).collect(),
+            blocked_apps: message.blocked_apps.iter().map(String::as_str).collect(),
             tmax_ms: message.tmax_ms,
             auction_type: message.auction_type,
             placement: &message.placement,
@@ -99,7 +101,8 @@ fn offer(message: &[u8]) -> Option<Offer<'_>> {
             (16, VARINT) => offer.tmax_ms = fields.varint()? as u32,
             (17, VARINT) => offer.auction_type = fields.varint()? as u32,
             (18, BYTES) => offer.placement = fields.text()?,
-            (1..=18, _) => return None,
+            (19, BYTES) => offer.blocked_apps.push(fields.text()?),
+            (1..=19, _) => return None,
             (_, kind) => fields.skip(kind)?,
         }
     }
@@ -117,7 +120,8 @@ mod tests {
         let list = || prop::collection::vec("\\PC{0,4}", 0..4);
         let texts = prop::array::uniform7("|\\PC{0,6}");
         let numbers = (any::<i32>(), prop::array::uniform4(any::<u32>()), any::<i64>(), any::<u32>());
-        (texts, numbers, list(), list(), list()).prop_map(|(texts, numbers, categories, blocked_categories, blocked_advertisers)| {
+        let lists = (list(), list(), list(), list());
+        (texts, numbers, lists).prop_map(|(texts, numbers, (categories, blocked_categories, blocked_advertisers, blocked_apps))| {
             let [request_id, imp_id, exchange, customer, country, domain, placement] = texts;
             let (format, [width, height, duration_seconds_max, tmax_ms], floor_nanos, auction_type) = numbers;
             pb::Opportunity {
@@ -136,6 +140,7 @@ mod tests {
                 floor_nanos,
                 blocked_categories,
                 blocked_advertisers,
+                blocked_apps,
                 tmax_ms,
                 auction_type,
                 placement,

@@ -126,3 +126,24 @@ async fn whose_ad_it_is_is_told_where_an_exchange_asks() {
     assert_eq!(bid.ext.unwrap().dsa, Some(told));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn an_advertised_app_is_named_and_not_shown_where_it_is_blocked() {
+    let world = World::bare(PLENTY, Manner::Answers(prediction())).await;
+    let mut campaign = campaign();
+    campaign.creatives[0].bundle = "com.acme.shop".into();
+    world.open(vec![client_campaign(campaign)]).await;
+    assert_eq!(world.won("a1").await["bundle"], "com.acme.shop");
+    let mut blocks = request("a2");
+    blocks["bapp"] = json!(["com.rival", "com.acme.shop"]);
+    let refused = world.post(BIDS, &blocks).await;
+    assert_eq!((refused.status, refused.header("x-kiki-no-bid")), (204, Some("NO_MATCH")));
+    let header = ["content-type: application/x-protobuf"];
+    let asks = |id: &str, bapp: &str| openrtb::BidRequest { bapp: vec![bapp.into()], ..banner(id) }.encode_to_vec();
+    let (answer, found) = world.post_bytes(BIDS, &header, &asks("a3", "com.rival")).await;
+    assert_eq!(answer.status, 200);
+    let bid = openrtb::BidResponse::decode(&*found).unwrap().seatbid.remove(0).bid.remove(0);
+    assert_eq!(bid.bundle.as_deref(), Some("com.acme.shop"));
+    assert_eq!(world.post_bytes(BIDS, &header, &asks("a4", "com.acme.shop")).await.0.status, 204);
+    world.stop().await;
+}

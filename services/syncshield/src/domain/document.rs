@@ -9,6 +9,8 @@ use super::refusal::Refusal;
 
 /// Characters of the names in a disclosure.
 const MAX_DISCLOSED: usize = 100;
+/// Bytes of an advertised app's id: Android's package names have up to 100 and more.
+const MAX_BUNDLE: usize = 128;
 /// Creatives of one campaign: a leaf has 64 KiB, a creative with its markup about 1 KiB.
 const MAX_CREATIVES: usize = 64;
 /// Entries of a campaign's lists.
@@ -79,6 +81,7 @@ pub fn check_campaign(campaign: &leaf::Campaign) -> Result<(), Refusal> {
         if creative.adomain.is_empty() {
             return Err(Refusal::field(field("adomain"), "exchanges want at least one advertiser domain"));
         }
+        within(&field("bundle bytes"), creative.bundle.len(), 0, MAX_BUNDLE)?;
         if let Some(disclosure) = &creative.disclosure {
             for (name, text) in [("disclosure.behalf", &disclosure.behalf), ("disclosure.paid", &disclosure.paid)] {
                 named(text).map_err(|problem| Refusal::field(field(name), problem))?;
@@ -300,20 +303,28 @@ mod tests {
         assert!(targeting(["De"], ["FRA"]).is_err());
     }
 
+    /// Whether a campaign with a creative that says this is taken.
+    fn created(creative: leaf::Creative) -> Result<(), String> {
+        let (format, adomain) = (leaf::CreativeFormat::Banner.into(), vec!["acme.example".into()]);
+        let creative = leaf::Creative { creative: "b".into(), format, adomain, ..creative };
+        let (campaign, currency, zone) = ("c".into(), "USD".into(), "UTC".into());
+        let campaign = leaf::Campaign { campaign, currency, zone, target_roas_ppm: 1, creatives: vec![creative], ..Default::default() };
+        check_campaign(&campaign).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn an_advertised_apps_id_has_an_end() {
+        let of = |length: usize| created(leaf::Creative { bundle: "x".repeat(length), ..Default::default() });
+        assert_eq!((of(0), of(128)), (Ok(()), Ok(())));
+        let error = of(129).expect_err("too long");
+        assert!(error.contains("campaign.creatives[0].bundle bytes") && error.contains("129 is not within 0 to 128"), "{error}");
+    }
+
     #[test]
     fn a_disclosure_names_both_and_neither_at_length() {
         let disclosed = |behalf: &str, paid: &str| {
             let disclosure = leaf::Disclosure { behalf: behalf.into(), paid: paid.into(), rendered: false };
-            let creative = leaf::Creative {
-                creative: "b".into(),
-                format: leaf::CreativeFormat::Banner.into(),
-                adomain: vec!["acme.example".into()],
-                disclosure: Some(disclosure),
-                ..Default::default()
-            };
-            let (campaign, currency, zone) = ("c".into(), "USD".into(), "UTC".into());
-            let campaign = leaf::Campaign { campaign, currency, zone, target_roas_ppm: 1, creatives: vec![creative], ..Default::default() };
-            check_campaign(&campaign).map_err(|refusal| refusal.to_string())
+            created(leaf::Creative { disclosure: Some(disclosure), ..Default::default() })
         };
         assert_eq!(disclosed("Acme", &"\u{e9}".repeat(100)), Ok(()));
         let error = disclosed("Acme", "").expect_err("nobody paid");

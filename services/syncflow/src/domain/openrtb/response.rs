@@ -61,6 +61,9 @@ pub struct Bid {
     pub cid: String,
     /// The advertiser's domains.
     pub adomain: Vec<String>,
+    /// The app that is advertised, by its store's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
     /// Width in pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub w: Option<u32>,

@@ -243,6 +243,7 @@ fn a_price_is_written_digit_for_digit() {
         crid: "c".into(),
         cid: "k".into(),
         adomain: vec![],
+        bundle: None,
         w: Some(300),
         h: Some(250),
         dur: None,

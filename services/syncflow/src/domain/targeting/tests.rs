@@ -91,13 +91,14 @@ fn a_campaign_keeps_to_its_places() {
 #[test]
 fn a_publisher_keeps_to_its_advertisers() {
     type Change = fn(&mut Opportunity<'_>);
-    let refusals: [(&str, Change); 10] = [
+    let refusals: [(&str, Change); 11] = [
         ("size", |o| o.shapes = smallvec![Shape::Banner(smallvec![Size { w: 300, h: 251 }])]),
         ("no size", |o| o.shapes = smallvec![Shape::Banner(smallvec![])]),
         ("category", |o| o.blocked_categories = vec!["IAB22-1"]),
         ("tier 1", |o| o.blocked_categories = vec!["IAB22"]),
         ("allowed", |o| o.allowed_categories = vec!["IAB2", "IAB22-2"]),
         ("domain", |o| o.blocked_advertisers = vec!["ACME.example"]),
+        ("app", |o| o.blocked_apps = vec!["com.rival", "com.acme"]),
         ("seats", |o| o.seats = vec!["globex"]),
         ("blocked seat", |o| o.blocked_seats = vec!["acme"]),
         ("deals", |o| o.deals_only = true),
@@ -106,9 +107,10 @@ fn a_publisher_keeps_to_its_advertisers() {
     for (why, change) in refusals {
         let mut opportunity = opportunity();
         change(&mut opportunity);
-        assert!(campaign(|_| {}).fits(&opportunity).is_none(), "{why}");
+        assert!(campaign(|c| c.creatives[0].bundle = "com.acme".into()).fits(&opportunity).is_none(), "{why}");
     }
     let mut others = opportunity();
+    others.blocked_apps = vec!["com.acme.other", ""];
     others.blocked_advertisers = vec!["notacme.example", "www.shop.acme.example"];
     others.blocked_categories = vec!["IAB2", "IAB22-2"];
     others.allowed_categories = vec!["IAB1", "IAB22"];

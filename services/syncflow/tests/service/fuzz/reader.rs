@@ -101,6 +101,7 @@ fn messages() -> Vec<Vec<u8>> {
         tmax: Some(100),
         cur: vec!["EUR".into()],
         bcat: vec!["IAB7".into(), "IAB8".into()],
+        bapp: vec!["com.rival".into()],
         regs: Some(pb::Regs { gdpr: Some(true), ..Default::default() }),
         ..Default::default()
     };
