@@ -57,7 +57,7 @@ impl Shield {
     /// Leaves from an index on: of one client or (empty) of all, and then what comes if `follow`.
     pub async fn tail(&self, from: u64, client: &str, follow: bool) -> Result<Streaming<pb::TailResponse>, Error> {
         let from = Some(Position { log_id: self.log_id.clone(), index: from });
-        let request = pb::TailRequest { from, client: client.to_owned(), follow };
+        let request = pb::TailRequest { from, client: client.to_owned(), follow, without_decisions: false };
         Ok(self.client.clone().tail(request).await?.into_inner())
     }
 

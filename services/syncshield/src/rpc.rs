@@ -218,8 +218,8 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
         } else {
             caller.act_for(&r.client)?
         }
-        let from = convert::position(&self.log, "from", r.from)?;
-        Ok(Response::new(streams::tail(self.log.clone(), from, r.client, r.follow, self.shutdown.clone())))
+        let from = convert::position(&self.log, "from", r.from.clone())?;
+        Ok(Response::new(streams::tail(self.log.clone(), from, r, self.shutdown.clone())))
     }
 
     async fn get_checkpoint(&self, request: Request<pb::GetCheckpointRequest>) -> Answer<pb::GetCheckpointResponse> {

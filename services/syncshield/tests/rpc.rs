@@ -12,6 +12,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::*;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -335,6 +336,23 @@ async fn a_tenant_spends_nothing_over_http_and_checks_its_own_alone() {
     let check = |client: &str| as_tenant("/check", &format!(r#"{{"client":"{client}","campaign":"c","currency":"USD","price_nanos":1}}"#));
     assert!(check("acme").starts_with("HTTP/1.1 200"));
     assert!(check("globex").starts_with("HTTP/1.1 403"));
+}
+
+#[tokio::test]
+async fn a_tail_without_decisions_passes_over_them_and_says_how_far_it_got() {
+    let Shield { mut client, _dir, .. } = shield().await;
+    let batch = leaf::DecisionBatch { campaign: "c".into(), currency: "USD".into(), ..Default::default() };
+    let item = RecordItem { client: "acme".into(), body: Some(record_item::Body::Decisions(batch.encode_to_vec().into())) };
+    client.record(RecordRequest { source: "flow".into(), source_seq: 1, items: vec![item] }).await.unwrap();
+    client.lease(lease("a")).await.unwrap();
+    let mut indices = Vec::new();
+    for without_decisions in [false, true] {
+        let request = TailRequest { without_decisions, ..Default::default() };
+        let message = client.tail(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        assert_eq!(message.next_index, 5);
+        indices.push(message.entries.iter().map(|entry| entry.index).collect::<Vec<_>>());
+    }
+    assert_eq!(indices, [vec![0, 1, 2, 3, 4], vec![0, 1, 2, 4]]);
 }
 
 #[tokio::test]

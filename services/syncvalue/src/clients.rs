@@ -49,7 +49,8 @@ impl Tail {
         let channel = runtime::channel(shield).map_err(|e| Error::Shield(format!("{shield}: {e}")))?;
         let mut client = SyncShieldServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let from = Position { log_id: log_id.into(), index: next_index };
-        let mut request = tonic::Request::new(TailRequest { from: Some(from), client: String::new(), follow: true });
+        let mut request =
+            tonic::Request::new(TailRequest { from: Some(from), client: String::new(), follow: true, without_decisions: true });
         request.metadata_mut().insert(caller::ROLE, MetadataValue::from_static("service"));
         let stream = client.tail(request).await.map_err(refused)?.into_inner();
         Ok(Self { stream, log_id: log_id.into(), next_index, last: None })
@@ -81,11 +82,11 @@ impl Tail {
         Ok(Some(Stretch { log_id: self.log_id.clone(), next_index: self.next_index, found }))
     }
 
-    /// A leaf that is the next of this log.
+    /// A leaf of this log behind the one before. Decisions between them are not sent.
     fn checked(&mut self, index: u64, bytes: &[u8]) -> Result<(Leaf, Body), Error> {
         let (leaf, body) = leaf::decode_all_but_decisions(bytes).map_err(|e| inconsistent(index, e))?;
-        if index != self.next_index || leaf.index != index {
-            return Err(inconsistent(index, format!("index {} was to come, and the leaf says {}", self.next_index, leaf.index)));
+        if index < self.next_index || leaf.index != index {
+            return Err(inconsistent(index, format!("index {} or more was to come, and the leaf says {}", self.next_index, leaf.index)));
         }
         if self.log_id.is_empty() {
             self.log_id.clone_from(&leaf.log_id);
@@ -93,7 +94,7 @@ impl Tail {
         if self.log_id != leaf.log_id {
             return Err(inconsistent(index, format!("it is of {:?}, and {:?} was followed", leaf.log_id, self.log_id)));
         }
-        self.next_index += 1;
+        self.next_index = index + 1;
         Ok((leaf, body))
     }
 }

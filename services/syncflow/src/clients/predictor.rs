@@ -37,10 +37,11 @@ use answers::Said;
 
 /// Calls that may wait: of single questions, 16 full messages.
 const MAX_WAITING: usize = 1_024;
-/// Questions of one call, and at which a message is full: enough to share its cost, few enough that nobody waits for the last.
-const MAX_BATCH: usize = 64;
-/// Unanswered messages: while some are computed, others are on their way.
-const MAX_IN_FLIGHT: usize = 8;
+/// Questions of one call, and at which a message is full: so that a message's cost is shared by all who ask meanwhile, and nobody waits
+/// long for the last answer.
+const MAX_BATCH: usize = 256;
+/// Unanswered messages: while one is computed, the next is on its way. What comes then goes together.
+const MAX_IN_FLIGHT: usize = 2;
 const PREDICT_STREAM: &str = "/kiki.syncvalue.v1.SyncValueService/PredictStream";
 /// A question's length, more or less: what room is made for.
 const USUAL: usize = 96;
@@ -68,6 +69,8 @@ pub struct Questions {
     /// Full calls and one that is not, each with the bytes of a `PredictStreamRequest`.
     calls: Vec<Asked>,
     count: usize,
+    /// How many are expected.
+    about: usize,
 }
 
 #[derive(Debug, Default)]
@@ -80,14 +83,14 @@ impl Questions {
     /// Room for so many.
     #[must_use]
     pub fn for_about(count: usize) -> Self {
-        Self { calls: Vec::with_capacity(count.div_ceil(MAX_BATCH)), count: 0 }
+        Self { calls: Vec::with_capacity(count.div_ceil(MAX_BATCH)), count: 0, about: count }
     }
 
     /// Asks what the campaign's customer is worth as of then, in the campaign's currency and over the horizon of its terms: two
     /// campaigns may be answered by two models. The question's place among them.
     pub fn add(&mut self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> usize {
         if self.calls.last().is_none_or(|call| call.count == MAX_BATCH) {
-            self.calls.push(Asked { count: 0, message: Vec::with_capacity(MAX_BATCH * USUAL) });
+            self.calls.push(Asked { count: 0, message: Vec::with_capacity(self.about.clamp(1, MAX_BATCH) * USUAL) });
         }
         if let Some(call) = self.calls.last_mut() {
             Fields(&mut call.message).message(1, |to| request(campaign, customer, at, to));

@@ -211,7 +211,7 @@ impl<'e> Round<'e> {
             let (reason, detail) = late("the campaigns were priced");
             return Decided::no_bid(reason, detail, 0);
         }
-        let decided = self.guard(opportunity, deadline, view, predicted).await;
+        let decided = self.guard(opportunity, (deadline, had), view, predicted).await;
         if deadline.timed {
             stages.guard.observe(had.elapsed().as_secs_f64());
         }
@@ -222,7 +222,7 @@ impl<'e> Round<'e> {
     async fn guard(
         &mut self,
         opportunity: &Opportunity<'_>,
-        deadline: Deadline,
+        (deadline, mut at): (Deadline, Instant),
         view: &Arc<View>,
         predicted: impl Iterator<Item = (&Match, Predicted)>,
     ) -> Decided {
@@ -234,6 +234,7 @@ impl<'e> Round<'e> {
         auction::rank(&mut candidates);
         if view.policy.caps_frequency() {
             self.engine.frequency.hold(&mut candidates, &view.policy, now, deadline.guard).await;
+            at = Instant::now();
         }
         self.decisions.begin(now);
         for candidate in candidates.iter().filter(|candidate| !candidate.refusals.is_empty()) {
@@ -245,7 +246,7 @@ impl<'e> Round<'e> {
         }
         let mut stopped = None;
         for candidate in candidates.iter().filter(|candidate| candidate.refusals.is_empty()) {
-            match self.slot(opportunity, deadline, view, candidate, now).await {
+            match self.slot(opportunity, (deadline, at), view, candidate, now).await {
                 // Nothing is awaited from here to the push.
                 Ok(slot) => return self.take(opportunity, view, candidate, slot),
                 Err((refusal, why)) => {
@@ -255,6 +256,7 @@ impl<'e> Round<'e> {
                     if last {
                         break;
                     }
+                    at = Instant::now();
                 }
             }
         }
@@ -301,16 +303,16 @@ impl<'e> Round<'e> {
         &mut self.standings[at]
     }
 
-    /// A slot for the candidate; or what refuses it, and why, for people.
+    /// A slot for the candidate, asked for then; or what refuses it, and why, for people.
     async fn slot(
         &mut self,
         opportunity: &Opportunity<'_>,
-        deadline: Deadline,
+        (deadline, at): (Deadline, Instant),
         view: &View,
         candidate: &Candidate<'_>,
         now: UnixMicros,
     ) -> Result<Slot, (leaf::Refusal, (Reason, String))> {
-        if deadline.too_late_to_bid(Instant::now()) {
+        if deadline.too_late_to_bid(at) {
             return Err((leaf::Refusal::Deadline, late("a slot was taken")));
         }
         let Candidate { campaign, price, place, .. } = *candidate;

@@ -15,6 +15,7 @@ use super::offer::{self, Offer};
 use crate::deadline::Deadline;
 use crate::engine::{Engine, Offered, Round};
 use crate::error::Error;
+use crate::load::Places;
 use crate::wire::Fields;
 
 /// Opportunities of one message.
@@ -27,6 +28,8 @@ const MAX_UNACKNOWLEDGED: usize = 256;
 /// The fields of `BidStreamResponse`.
 const RESPONSES: u32 = 1;
 const ACKNOWLEDGED: u32 = 2;
+/// Bytes of messages that are answered together: of 256 opportunities as a rule.
+const MAX_TOGETHER: usize = 24 << 10;
 /// An answer's length, more or less: what room is made for.
 const USUAL: usize = 1_024;
 
@@ -46,6 +49,43 @@ pub(super) fn answer(engine: Arc<Engine>, public_url: Arc<str>, messages: Stream
     ReceiverStream::new(reader)
 }
 
+fn gone<T>(_: mpsc::error::SendError<T>) -> Status {
+    Status::cancelled("the reader is gone")
+}
+
+/// The opportunities of a message for which there is room. What is rare, prost reads, into `slow`.
+fn offer_all<'m>(
+    engine: &'m Engine,
+    (message, slow): (&'m Bytes, &'m mut Option<pb::BidStreamRequest>),
+    began: Instant,
+    to: &mut Vec<Offered<'m>>,
+) -> Result<Part, Status> {
+    let (offers, count) = match offer::offers(message, MAX_OPPORTUNITIES) {
+        Some(offers) => offers,
+        None => {
+            let all = &slow.insert(convert::read(message)?).opportunities;
+            (all.iter().take(MAX_OPPORTUNITIES).map(Offer::from).collect(), all.len())
+        }
+    };
+    if count > MAX_OPPORTUNITIES {
+        return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES }.into());
+    }
+    let (places, before) = (engine.load.enter(count), to.len());
+    for (at, offer) in offers.into_iter().enumerate().take(places.count()) {
+        match convert::opportunity(format_args!("opportunities[{at}]"), offer, &engine.exchanges) {
+            Ok((opportunity, tmax)) => {
+                let deadline = Deadline { timed: false, ..engine.deadline(began, tmax, None) };
+                to.push(Offered { opportunity, deadline });
+            }
+            Err(error) => {
+                to.truncate(before); // the whole message is refused
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(Part { count, places })
+}
+
 struct Conversation {
     engine: Arc<Engine>,
     public_url: Arc<str>,
@@ -56,19 +96,42 @@ struct Conversation {
     waiting: VecDeque<(u64, u64)>,
 }
 
+/// What one message has of a round's opportunities.
+struct Part {
+    count: usize,
+    places: Places,
+}
+
 impl Conversation {
     async fn run(&mut self, mut messages: Streaming<Bytes>, answers: &Answers) -> Result<(), Status> {
-        let gone = |_| Status::cancelled("the reader is gone");
         let mut open = true;
         while open || !self.waiting.is_empty() {
             tokio::select! {
                 biased;
                 message = messages.message(), if open && self.waiting.len() < MAX_UNACKNOWLEDGED => match message? {
                     None => open = false,
-                    Some(message) => {
-                        let mut response = self.answer(&message).await?;
-                        Fields(&mut response).number(ACKNOWLEDGED, self.acknowledge());
-                        answers.send(Ok(response)).await.map_err(gone)?;
+                    Some(first) => {
+                        // What has come meanwhile goes with it: the way to SyncValue and back costs as much as some tens of bids.
+                        let (mut together, mut bytes) = (vec![first], 0);
+                        let end = loop {
+                            bytes += together.last().map_or(0, Bytes::len);
+                            if bytes >= MAX_TOGETHER || self.waiting.len() + together.len() >= MAX_UNACKNOWLEDGED {
+                                break None;
+                            }
+                            tokio::select! {
+                                biased;
+                                next = messages.message() => match next {
+                                    Ok(Some(next)) => together.push(next),
+                                    end => break Some(end),
+                                },
+                                () = std::future::ready(()) => break None,
+                            }
+                        };
+                        self.answer(&together, answers).await?;
+                        if let Some(end) = end {
+                            end?;
+                            open = false;
+                        }
                     }
                 },
                 changed = self.durable.changed(), if !self.waiting.is_empty() => {
@@ -86,55 +149,63 @@ impl Conversation {
         Ok(())
     }
 
-    /// The bytes of the answers to a message.
-    async fn answer(&mut self, message: &Bytes) -> Result<Vec<u8>, Status> {
-        let engine = self.engine.clone();
-        let read; // what is rare is read by prost
-        let offers = match offer::offers(message, MAX_OPPORTUNITIES) {
-            Some(offers) => offers,
-            None => {
-                read = convert::read::<pb::BidStreamRequest>(message)?.opportunities;
-                (read.iter().take(MAX_OPPORTUNITIES).map(Offer::from).collect(), read.len())
+    /// Answers messages, each by itself, in one round. Those before a message that is refused are answered first.
+    async fn answer(&mut self, messages: &[Bytes], answers: &Answers) -> Result<(), Status> {
+        let (engine, began) = (self.engine.clone(), Instant::now());
+        let mut slow = vec![None; messages.len()];
+        let (mut offered, mut parts, mut refused) = (Vec::new(), Vec::new(), None);
+        for message in messages.iter().zip(&mut slow) {
+            match offer_all(&engine, message, began, &mut offered) {
+                Ok(part) => parts.push(part),
+                Err(status) => {
+                    refused = Some(status);
+                    break;
+                }
             }
-        };
-        Ok(self.decide(&engine, offers).await?)
+        }
+        if let Some(timed) = (self.answered as usize).checked_rem(offered.len()) {
+            // One of a round, by and by each place in it: the clock and the histograms cost some tenths of a microsecond.
+            offered[timed].deadline.timed = true;
+        }
+        self.decide(&engine, &offered, parts, began, answers).await?;
+        refused.map_or(Ok(()), Err)
     }
 
-    async fn decide<'m>(&mut self, engine: &'m Engine, (offers, count): (Vec<Offer<'m>>, usize)) -> Result<Vec<u8>, Error> {
-        if count > MAX_OPPORTUNITIES {
-            return Err(Error::TooMany { path: "opportunities", count, limit: MAX_OPPORTUNITIES });
-        }
-        let places = engine.load.enter(count);
-        let (began, timed) = (Instant::now(), self.answered as usize / count.max(1) % count.max(1));
-        let mut offered = Vec::with_capacity(places.count());
-        for (at, offer) in offers.into_iter().enumerate().take(places.count()) {
-            let (opportunity, tmax) = convert::opportunity(format_args!("opportunities[{at}]"), offer, &engine.exchanges)?;
-            // One of a message, by and by each place in it: the clock and the histograms cost some tenths of a microsecond.
-            let deadline = Deadline { timed: at == timed, ..engine.deadline(began, tmax, None) };
-            offered.push(Offered { opportunity, deadline });
-        }
+    async fn decide(
+        &mut self,
+        engine: &Engine,
+        offered: &[Offered<'_>],
+        parts: Vec<Part>,
+        began: Instant,
+        answers: &Answers,
+    ) -> Result<(), Status> {
         let mut round = Round::new(engine, offered.len());
-        let prepared = round.prepare(&offered);
-        let mut predictions = round.ask();
-        let mut responses = Vec::with_capacity(count * USUAL);
-        let (mut ticket, last) = (0, offered.last().map(|offered| offered.deadline));
-        for prepared in &prepared {
-            let decided = round.decide(prepared, &mut predictions).await;
-            ticket = ticket.max(decided.ticket);
-            let Offered { opportunity, deadline } = prepared.offered;
-            let encoding = deadline.timed.then(Instant::now);
-            Fields(&mut responses).message(RESPONSES, |to| convert::answer(&decided.answer, opportunity, engine, &self.public_url, to));
-            encoding.inspect(|encoding| engine.metrics.stages.encoded(deadline, *encoding));
+        let prepared = round.prepare(offered);
+        let (mut predictions, mut rest) = (round.ask(), prepared.as_slice());
+        for Part { count, places } in parts {
+            let (own, others) = rest.split_at(places.count());
+            rest = others;
+            let (mut response, mut ticket) = (Vec::with_capacity(count * USUAL), 0);
+            for prepared in own {
+                let decided = round.decide(prepared, &mut predictions).await;
+                ticket = ticket.max(decided.ticket);
+                let Offered { opportunity, deadline } = prepared.offered;
+                let encoding = deadline.timed.then(Instant::now);
+                let one = |to: &mut Fields<'_>| convert::answer(&decided.answer, opportunity, engine, &self.public_url, to);
+                Fields(&mut response).message(RESPONSES, one);
+                encoding.inspect(|encoding| engine.metrics.stages.encoded(deadline, *encoding));
+            }
+            for _ in own.len()..count {
+                engine.metrics.turned_away.inc();
+                Fields(&mut response).message(RESPONSES, convert::turned_away);
+            }
+            places.answered(&own.last().map_or_else(|| engine.deadline(began, None, None), |last| last.offered.deadline));
+            self.answered += count as u64;
+            self.waiting.push_back((self.answered, ticket));
+            Fields(&mut response).number(ACKNOWLEDGED, self.acknowledge());
+            answers.send(Ok(response)).await.map_err(gone)?;
         }
-        drop(round);
-        for _ in places.count()..count {
-            engine.metrics.turned_away.inc();
-            Fields(&mut responses).message(RESPONSES, convert::turned_away);
-        }
-        places.answered(&last.unwrap_or_else(|| engine.deadline(began, None, None)));
-        self.answered += count as u64;
-        self.waiting.push_back((self.answered, ticket));
-        Ok(responses)
+        Ok(())
     }
 
     /// How many answers are final by now.

@@ -65,3 +65,25 @@ async fn a_message_above_its_bound_ends_the_stream() {
     assert!(status.message().contains("257"));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn what_comes_before_a_message_that_is_refused_is_answered() {
+    let world = World::new(1_000 * PREDICTED_PRICE).await;
+    let message = |from: u64, count: u64| pb::BidStreamRequest { opportunities: (from..from + count).map(opportunity).collect() };
+    let mut wrong = message(500, 2);
+    wrong.opportunities[1].imp_id.clear();
+    // They are there at once, so that they are answered together.
+    let messages = tokio_stream::iter([message(0, 3), message(3, 200), message(203, 100), wrong, message(600, 1)]);
+    let mut answers = world.flow.clone().bid_stream(messages).await.unwrap().into_inner();
+    let mut counts = Vec::new();
+    let status = loop {
+        match answers.message().await {
+            Ok(answer) => counts.extend(answer.map(|answer| answer.responses.len()).filter(|count| *count > 0)),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(counts, [3, 200, 100]);
+    assert!(status.message().contains("opportunities[1].imp_id"), "{status:?}");
+    let shield = world.stop().await;
+    assert_eq!(shield.state.lock().decisions.len(), 303, "of what was refused nothing was decided");
+}

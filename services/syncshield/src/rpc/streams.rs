@@ -45,8 +45,7 @@ async fn send<T>(sender: &Sender<T>, message: T) -> Option<()> {
 pub(super) fn tail(
     log: Log,
     from: u64,
-    client: String,
-    follow: bool,
+    pb::TailRequest { client, follow, without_decisions, .. }: pb::TailRequest,
     shutdown: CancellationToken,
 ) -> Pin<Box<dyn Stream<Item = Result<pb::TailResponse, Status>> + Send>> {
     stream(shutdown, move |sender| async move {
@@ -61,8 +60,13 @@ pub(super) fn tail(
                     Err(error) => return sender.send(Err(error.into())).await.ok(),
                 };
                 next += leaves.len() as u64;
-                let wanted =
-                    |bytes: &[u8]| client.is_empty() || leaf::decode_all_but_decisions(bytes).is_ok_and(|(head, _)| head.client == client);
+                let all = client.is_empty() && !without_decisions;
+                let wanted = |bytes: &[u8]| {
+                    all || leaf::decode_all_but_decisions(bytes).is_ok_and(|(head, body)| {
+                        let left_out = without_decisions && matches!(body, leaf::leaf::Body::Decisions(_));
+                        (client.is_empty() || head.client == client) && !left_out
+                    })
+                };
                 let entries =
                     leaves.into_iter().filter(|(_, bytes)| wanted(bytes)).map(|(index, leaf)| pb::TailEntry { index, leaf }).collect();
                 send(&sender, pb::TailResponse { entries, next_index: next, checkpoint: newer(&log, next, &mut sent_checkpoint) }).await?;
