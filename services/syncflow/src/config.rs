@@ -62,7 +62,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Venues {
     /// The platforms that exchanges belong to, as exchange=platform; one not named is a platform of its own. This and
-    /// what follows may be given several times, or once with commas.
+    /// the other lists by exchange or platform may be given several times, or once with commas.
     #[arg(long, env = "KIKI_PLATFORMS", value_delimiter = ',')]
     pub platforms: Vec<String>,
     /// Exchanges that send no billing notice: the win notice settles.

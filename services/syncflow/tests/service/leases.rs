@@ -34,6 +34,13 @@ impl Holder {
         Self::of(clock, limit, shield, client(&address).unwrap())
     }
 
+    /// Whose calls take no time, for paused time.
+    fn in_memory() -> Self {
+        let (clock, limit) = (VirtualClock::at(START), 640_000 * PRICE.get());
+        let (shield, channel) = Shield::start_in_memory(Clock::Virtual(clock.clone()), Duration::from_secs(60), limit);
+        Self::of(clock, limit, shield, syncflow::clients::Shield::new(channel))
+    }
+
     fn of(clock: VirtualClock, limit: i64, shield: Shield, client: syncflow::clients::Shield) -> Self {
         let metrics = Metrics::new(&kiki::runtime::Metrics::new());
         let leases = Leases::new(
@@ -68,6 +75,16 @@ impl Holder {
 
     fn now(&self) -> UnixMicros {
         self.clock.now()
+    }
+
+    /// How often SyncShield, which nobody finds, is asked for this platform's lease by so many bids.
+    async fn asks(&self, platform: &str, bids: u32) -> u32 {
+        let before = self.shield.state.lock().asked_lost;
+        for _ in 0..bids {
+            let refused = self.leases.take(&self.campaign, platform, PRICE, self.now()).await;
+            assert!(matches!(refused, Err(NoSlot::Unavailable(_))), "{refused:?}");
+        }
+        self.shield.state.lock().asked_lost - before
     }
 
     /// What live leases hold and is not used yet, in bids.
@@ -180,10 +197,26 @@ async fn a_syncshield_that_is_not_there_is_not_asked_by_every_bid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_may_be_asked_again_comes_back_within_ten_seconds_and_with_what_is_asked_for_the_first_time() {
+    let holder = Holder::in_memory();
+    holder.shield.state.lock().lost = true;
+    assert_eq!(holder.asks("meta", 300).await, 101, "the first, and what ten a second are in ten seconds");
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert_eq!(holder.asks("meta", 300).await, 0, "not yet");
+    for (nth, platform) in ["x", "tiktok", "amazon", "linkedin"].into_iter().enumerate() {
+        assert_eq!(holder.asks(platform, 1).await, 1, "the first of its own");
+        assert_eq!(holder.asks("meta", 10).await, u32::from(nth == 3), "five of those are worth one, the very first among them");
+    }
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(holder.asks("meta", 300).await, 100, "all of it, and no more than before");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    holder.shield.state.lock().lost = false;
+    holder.leases.take(&holder.campaign, "meta", PRICE, holder.now()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_paused_time_no_platform_waits_for_the_lease_of_another() {
-    let (clock, limit) = (VirtualClock::at(START), 640_000 * PRICE.get());
-    let (shield, channel) = Shield::start_in_memory(Clock::Virtual(clock.clone()), Duration::from_secs(60), limit);
-    let holder = Holder::of(clock, limit, shield, syncflow::clients::Shield::new(channel));
+    let holder = Holder::in_memory();
     holder.shield.mute.send_replace(("meta", false));
     let (leases, campaign, now) = (holder.leases.clone(), holder.campaign.clone(), holder.now());
     let silent =
