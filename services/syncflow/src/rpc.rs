@@ -63,7 +63,11 @@ impl server::SyncFlowService for Service {
         let (mut response, encoding) = (Vec::new(), Instant::now());
         convert::answer(&decided.answer, &offered[0].opportunity, engine, &self.public_url, &mut Fields(&mut response));
         engine.metrics.stages.encoded(&deadline, encoding);
-        place.answered(&deadline);
+        if round.waited() {
+            drop(place)
+        } else {
+            place.answered(&deadline)
+        }
         if await_durable {
             engine.recorder.wait(decided.ticket).await;
         }

@@ -37,6 +37,8 @@ pub struct Round<'e> {
     standings: Vec<Known>,
     decisions: Decisions,
     tally: Tally,
+    /// A bid waited for SyncShield.
+    waited: bool,
 }
 
 /// What is known of a campaign on a platform, for as long as a round lasts.
@@ -109,6 +111,7 @@ impl<'e> Round<'e> {
             standings: Vec::new(),
             decisions: Decisions::default(),
             tally: Tally::default(),
+            waited: false,
         }
     }
 
@@ -156,6 +159,13 @@ impl<'e> Round<'e> {
     #[must_use]
     pub fn ask(&mut self) -> Predictions {
         self.engine.predictor.ask(std::mem::take(&mut self.questions))
+    }
+
+    /// Whether SyncShield was waited for. How long that took says nothing of how much is under way here: one platform's lease that does
+    /// not come must not turn away the bids of others.
+    #[must_use]
+    pub fn waited(&self) -> bool {
+        self.waited
     }
 
     /// Decides; an opportunity that was answered before has the same answer again.
@@ -319,6 +329,7 @@ impl<'e> Round<'e> {
         if let Some(slot) = self.known(view, place, opportunity.platform).account.take(price, now) {
             return Ok(slot);
         }
+        self.waited = true;
         let slot = self.engine.leases.take(campaign, opportunity.platform, price, now);
         match tokio::time::timeout_at(deadline.guard, slot).await {
             Ok(Ok(slot)) => Ok(slot),

@@ -79,7 +79,7 @@ async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Form
     let deadline = engine.deadline(came, request.tmax_ms, None);
     let platform = engine.exchanges.platform(exchange);
     let mut currency: Option<Currency> = None;
-    let mut seats: Vec<SeatBid> = Vec::new();
+    let (mut seats, mut waited): (Vec<SeatBid>, _) = (Vec::new(), false);
     let fault = request.set_aside.first();
     let mut why = fault.map(|fault| NoBid { code: INVALID_REQUEST, ..NoBid::of(Reason::NoMatch, fault.to_string()) });
     for imp in &request.imps {
@@ -92,6 +92,7 @@ async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Form
         let prepared = round.prepare(&offered);
         let mut predictions = round.ask();
         let decided = round.decide(&prepared[0], &mut predictions).await;
+        waited |= round.waited();
         match &decided.answer {
             Answer::NoBid(reason, detail) => why = why.or_else(|| Some(NoBid::of(*reason, detail.clone()))),
             Answer::Bid(bid) => {
@@ -113,7 +114,9 @@ async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Form
         }
     };
     engine.metrics.stages.encoded(&deadline, encoding);
-    place.answered(&deadline);
+    if !waited {
+        place.answered(&deadline);
+    }
     response
 }
 

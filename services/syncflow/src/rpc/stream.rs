@@ -199,7 +199,9 @@ impl Conversation {
                 engine.metrics.turned_away.inc();
                 Fields(&mut response).message(RESPONSES, convert::turned_away);
             }
-            places.answered(&own.last().map_or_else(|| engine.deadline(began, None, None), |last| last.offered.deadline));
+            if !round.waited() {
+                places.answered(&own.last().map_or_else(|| engine.deadline(began, None, None), |last| last.offered.deadline));
+            }
             self.answered += count as u64;
             self.waiting.push_back((self.answered, ticket));
             Fields(&mut response).number(ACKNOWLEDGED, self.acknowledge());
