@@ -33,6 +33,8 @@ pub use raw::Raw;
 pub const MAX_MESSAGE: usize = 8 << 20;
 /// Streams of one connection; 4 x the batch of notices that the reference client keeps in flight.
 pub const MAX_STREAMS: u32 = 1_024;
+/// Bytes of one HTTP/2 frame: a batch of records is some hundred kilobytes, and each frame of it a write and a read.
+const MAX_FRAME: u32 = 1 << 20;
 /// How long open calls and streams may go on after a shutdown was asked for.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
@@ -168,6 +170,7 @@ async fn serve_on(
     let grpc = tonic::transport::Server::builder()
         .layer(Timed(metrics.latency.clone()))
         .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(MAX_FRAME)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_max_header_list_size(16 << 10)
         .add_routes(routes.add_service(health_service).add_service(v1).add_service(v1alpha));
