@@ -29,7 +29,7 @@ use tower::{Layer, Service};
 pub use arrival::Arrivals;
 pub use raw::Raw;
 
-/// The longest message that a service reads or writes: 1,024 records of a few hundred bytes, with room.
+/// The longest message that a service reads or writes: a batch of 4,096 decisions of a few hundred bytes, with room.
 pub const MAX_MESSAGE: usize = 8 << 20;
 /// Streams of one connection; 4 x the batch of notices that the reference client keeps in flight.
 pub const MAX_STREAMS: u32 = 1_024;

@@ -21,7 +21,7 @@ pub struct Deadline {
     pub predict: Instant,
     /// Until when a slot may be taken.
     pub guard: Instant,
-    /// Whether its stages go into the histograms: of a stream's message, one opportunity's do.
+    /// Whether its stages go into the histograms: of a stream's messages that are answered together, one opportunity's do.
     pub timed: bool,
 }
 

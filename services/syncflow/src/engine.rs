@@ -4,7 +4,8 @@
 //! waiting; then it decides on each in turn.
 //!
 //! Invariants: no bid without a fresh policy, fresh campaigns and a slot below an acknowledged mark; one opportunity has
-//! one answer and at most one slot, as long as it is among the last 57,344 that were asked; between taking a slot and
+//! one answer and at most one slot, as long as it was first asked within the last minute and
+//! the last 57,344; between taking a slot and
 //! handing on its decision nothing is awaited, so that a caller who gives up cannot lose a decision.
 
 mod memo;

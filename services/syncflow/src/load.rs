@@ -78,6 +78,12 @@ impl Places {
         self.count as usize
     }
 
+    /// The answers are there, of bids that went one after the other: the last one's time is not what the quickest took.
+    pub fn answered_in_turn(self, deadline: &Deadline) {
+        let (took, due) = (Instant::now() - deadline.began, deadline.predict - deadline.began);
+        self.load.limit.took_their_turns(self.count, took, due);
+    }
+
     /// The answer is there. Half of the time that it had is its due. Of a message of several it is the last one's, whose due is
     /// not what the quickest bid took.
     pub fn answered(self, deadline: &Deadline) {

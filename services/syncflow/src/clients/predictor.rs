@@ -35,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::wire::Fields;
 use answers::Said;
 
-/// Calls that may wait: of single questions, 16 full messages.
+/// Calls that may wait: of single questions, four full messages.
 const MAX_WAITING: usize = 1_024;
 /// Questions of one call, and at which a message is full: so that a message's cost is shared by all who ask meanwhile, and nobody waits
 /// long for the last answer.

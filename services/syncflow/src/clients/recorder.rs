@@ -22,12 +22,14 @@ use super::Backoff;
 use crate::domain::targeting::Campaign;
 use crate::wire::Fields;
 
-/// Decisions that may wait: at about 200 bytes each, 13 MB.
+/// Decisions that may wait: at about 200 bytes each, 13 MB, or twice that while leaves grow.
 pub const MAX_QUEUE: usize = 65_536;
 /// Decisions of one call, which waits for the disk once: at about 200 bytes each 800 kB, of the 8 MB that a call may have.
 const MAX_BATCH: usize = 4_096;
 /// Leaves of one call: SyncShield takes no more.
 const MAX_ITEMS: usize = 1_024;
+/// Bytes of one call's decisions, of which the longest have some kilobytes: half of what a call may have.
+const MAX_BYTES: usize = 4 << 20;
 /// Decisions of one leaf: 256 of at most 250 bytes (all ids of 63 characters: 350, for which `MAX_LEAF_BYTES` holds).
 const MAX_PER_LEAF: usize = 256;
 /// Bytes of the decisions of one leaf, of the 65,535 that it may have with its header.
@@ -65,6 +67,7 @@ struct Item {
 #[derive(Debug, Default)]
 struct Batch {
     count: usize,
+    bytes: usize,
     items: Vec<Item>,
     /// Which item a campaign's next decision goes into, by the campaign's place in memory, which its item keeps.
     open: HashMap<usize, usize, foldhash::fast::RandomState>,
@@ -80,7 +83,7 @@ impl Batch {
             _ => self.open.get(&(Arc::as_ptr(campaign) as usize)).copied(),
         };
         let at = open.filter(|at| of(&self.items[*at]) && room(&self.items[*at])).unwrap_or_else(|| {
-            self.items.push(Item::new(campaign, policy_digest, decision.len()));
+            self.items.push(Item::new(campaign, policy_digest));
             self.open.insert(Arc::as_ptr(campaign) as usize, self.items.len() - 1);
             self.items.len() - 1
         });
@@ -88,10 +91,11 @@ impl Batch {
         Fields(&mut item.batch).entry(4, decision);
         item.count += 1;
         self.count += 1;
+        self.bytes += decision.len();
     }
 
     fn is_full(&self) -> bool {
-        self.count >= MAX_BATCH || self.items.len() >= MAX_ITEMS
+        self.count >= MAX_BATCH || self.items.len() >= MAX_ITEMS || self.bytes >= MAX_BYTES
     }
 
     /// In the order of names, so that what is recorded does not depend on who came first.
@@ -102,8 +106,8 @@ impl Batch {
 }
 
 impl Item {
-    fn new(campaign: &Arc<Campaign>, policy_digest: &[u8; 32], decision: usize) -> Self {
-        let mut batch = Vec::with_capacity(MAX_PER_LEAF * (decision + 4));
+    fn new(campaign: &Arc<Campaign>, policy_digest: &[u8; 32]) -> Self {
+        let mut batch = Vec::new();
         let mut head = Fields(&mut batch);
         head.text(1, &campaign.id);
         head.text(2, campaign.currency.code());
@@ -349,6 +353,11 @@ mod tests {
         let campaigns: Vec<_> = (0..=MAX_ITEMS).map(|n| decided(&campaign("acme", &format!("c{n}")), 0)).collect();
         recorder.push(entries(&campaigns));
         assert_eq!(recorder.next().map(|batch| batch.items.len()), Some(MAX_ITEMS), "each is a leaf");
+        assert_eq!(recorder.next().map(|batch| batch.count), Some(1));
+        let long = vec![0; 4_000];
+        recorder.push((0..MAX_BATCH).map(|_| Entry { campaign: &a, policy_digest: &[1; 32], decision: &long }));
+        let bytes = recorder.next().map(|batch| request("flow-1", 1, &batch.items).len());
+        assert!(bytes.is_some_and(|bytes| (MAX_BYTES..runtime::MAX_MESSAGE * 3 / 4).contains(&bytes)), "{bytes:?}");
     }
 
     #[test]

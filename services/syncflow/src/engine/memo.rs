@@ -6,15 +6,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use kiki::clock::UnixMicros;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::{Answer, Decided};
 
 /// Opportunities of a generation: at 10,000 a second, five seconds, which is longer than an exchange repeats one. As many as fill
-/// a table of 65,536 places. Answers of 256 bytes, and where each is, are less than 20 MB a generation, of which there are at most three.
+/// a table of 65,536 places. Answers of 256 bytes, and where each is, are less than 20 MB a generation.
 pub(crate) const GENERATION: usize = 57_344;
+/// A generation ends after that long, because its bids hold the campaigns as they were.
+const AGE: Duration = Duration::from_secs(60);
 /// Batches of the forgotten that go with each message: more than a message brings, so that they end before the next ones come.
 const LET_GO: usize = 2;
 
@@ -38,8 +42,9 @@ pub struct Memo(Mutex<Generations>);
 struct Generations {
     younger: Generation,
     older: Generation,
-    /// How many opportunities the younger one was asked of.
+    /// How many opportunities the younger one was asked of, and since when.
     asked: usize,
+    began: UnixMicros,
     forgotten: Vec<Batch>,
 }
 
@@ -52,11 +57,14 @@ struct Generation {
 
 impl Memo {
     /// The places of a message's opportunities: those that they have, or new ones.
-    pub(super) fn cells(&self, keys: impl ExactSizeIterator<Item = Key>) -> Vec<Cell> {
+    pub(super) fn cells(&self, keys: impl ExactSizeIterator<Item = Key>, now: UnixMicros) -> Vec<Cell> {
+        if keys.len() == 0 {
+            return Vec::new();
+        }
         let batch: Batch = (0..keys.len()).map(|_| OnceCell::new()).collect();
         let mut cells = Vec::with_capacity(keys.len());
         let mut generations = self.0.lock();
-        generations.turn(keys.len());
+        generations.turn(keys.len(), now);
         let Generations { younger, older, forgotten, .. } = &mut *generations;
         let number = younger.batches.len() as u32;
         younger.batches.push(batch);
@@ -83,9 +91,10 @@ impl Generation {
 
 impl Generations {
     /// Makes room for so many, where need be in a new generation.
-    fn turn(&mut self, count: usize) {
+    fn turn(&mut self, count: usize, now: UnixMicros) {
         self.asked += count;
-        if self.asked > GENERATION {
+        if self.asked > GENERATION || now.since(self.began) >= AGE {
+            self.began = now;
             std::mem::swap(&mut self.older, &mut self.younger);
             self.younger.places.clear();
             self.forgotten.append(&mut self.younger.batches);
@@ -146,7 +155,11 @@ mod tests {
     use crate::engine::Reason;
 
     fn cell(memo: &Memo, key: u128) -> Cell {
-        memo.cells([key.to_be_bytes()].into_iter()).remove(0)
+        at(memo, key, UnixMicros(0))
+    }
+
+    fn at(memo: &Memo, key: u128, now: UnixMicros) -> Cell {
+        memo.cells([key.to_be_bytes()].into_iter(), now).remove(0)
     }
 
     async fn ask(memo: &Memo, key: u128, reason: Reason, ticket: u64) -> u64 {
@@ -165,7 +178,7 @@ mod tests {
     async fn the_answers_of_a_message_have_places_of_their_own() {
         let memo = Memo::default();
         ask(&memo, 3, Reason::Budget, 9).await;
-        let cells = memo.cells([1, 2, 1, 3].map(u128::to_be_bytes).into_iter());
+        let cells = memo.cells([1, 2, 1, 3].map(u128::to_be_bytes).into_iter(), UnixMicros(0));
         let mut tickets = Vec::new();
         for (cell, ticket) in cells.iter().zip(1..) {
             tickets.push(cell.answer(async { Decided::no_bid(Reason::Budget, String::new(), ticket) }).await.ticket);
@@ -193,12 +206,23 @@ mod tests {
         assert!(!cell(&memo, 0).answered());
     }
 
+    #[tokio::test]
+    async fn forgets_what_is_old_however_few_are_asked() {
+        let memo = Memo::default();
+        ask(&memo, 0, Reason::Budget, 1).await;
+        let after = |ages: u64| UnixMicros(0).plus(AGE * ages as u32);
+        assert!(at(&memo, 0, after(1)).answered());
+        assert!(!at(&memo, 0, after(2)).answered());
+        assert_eq!(memo.cells(std::iter::empty(), after(2)).len(), 0, "of nothing nothing is kept");
+        assert_eq!(memo.0.lock().younger.batches.len(), 1);
+    }
+
     #[test]
     fn holds_no_more_than_three_generations_whatever_is_asked() {
         let memo = Memo::default();
         for n in 0..5 * GENERATION as u128 / 64 {
             // One of each message is new.
-            drop(memo.cells((0..64_u8).map(|i| if i == 0 { n + 64 } else { i.into() }.to_be_bytes())));
+            drop(memo.cells((0..64_u8).map(|i| if i == 0 { n + 64 } else { i.into() }.to_be_bytes()), UnixMicros(0)));
         }
         let Generations { younger, older, forgotten, .. } = &*memo.0.lock();
         let cells = [&younger.batches, &older.batches, forgotten].map(|batches| batches.iter().map(|batch| batch.len()).sum::<usize>());

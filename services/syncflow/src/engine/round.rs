@@ -117,7 +117,7 @@ impl<'e> Round<'e> {
 
     /// Finds campaigns, and adds what is to be asked for them; waits for nothing.
     pub fn prepare<'o, 'm>(&mut self, offered: &'o [Offered<'m>]) -> Vec<Prepared<'o, 'm>> {
-        let cells = self.engine.memo.cells(offered.iter().map(|offered| offered.opportunity.key));
+        let cells = self.engine.memo.cells(offered.iter().map(|offered| offered.opportunity.key), self.now);
         offered.iter().zip(cells).map(|(offered, cell)| self.prepare_one(offered, cell)).collect()
     }
 

@@ -149,8 +149,16 @@ impl Conversation {
         Ok(())
     }
 
-    /// Answers messages, each by itself, in one round. Those before a message that is refused are answered first.
-    async fn answer(&mut self, messages: &[Bytes], answers: &Answers) -> Result<(), Status> {
+    /// Answers messages, each by itself, in as few rounds as there is room for.
+    async fn answer(&mut self, mut messages: &[Bytes], answers: &Answers) -> Result<(), Status> {
+        while !messages.is_empty() {
+            messages = &messages[self.round(messages, answers).await?..];
+        }
+        Ok(())
+    }
+
+    /// Answers the first of them in one round, and says how many. Those before a message that is refused are answered before that is said.
+    async fn round(&mut self, messages: &[Bytes], answers: &Answers) -> Result<usize, Status> {
         let (engine, began) = (self.engine.clone(), Instant::now());
         let mut slow = vec![None; messages.len()];
         let (mut offered, mut parts, mut refused) = (Vec::new(), Vec::new(), None);
@@ -162,26 +170,30 @@ impl Conversation {
                     break;
                 }
             }
+            if parts.last().is_some_and(|part| part.places.count() < part.count) {
+                break; // the others have room once these are answered
+            }
         }
+        let taken = parts.len();
         if let Some(timed) = (self.answered as usize).checked_rem(offered.len()) {
             // One of a round, by and by each place in it: the clock and the histograms cost some tenths of a microsecond.
             offered[timed].deadline.timed = true;
         }
-        self.decide(&engine, &offered, parts, began, answers).await?;
-        refused.map_or(Ok(()), Err)
+        self.decide(&engine, &offered, (parts, began), answers).await?;
+        refused.map_or(Ok(taken), Err)
     }
 
     async fn decide(
         &mut self,
         engine: &Engine,
         offered: &[Offered<'_>],
-        parts: Vec<Part>,
-        began: Instant,
+        (parts, began): (Vec<Part>, Instant),
         answers: &Answers,
     ) -> Result<(), Status> {
         let mut round = Round::new(engine, offered.len());
         let prepared = round.prepare(offered);
         let (mut predictions, mut rest) = (round.ask(), prepared.as_slice());
+        let mut unsent = Vec::new();
         for Part { count, places } in parts {
             let (own, others) = rest.split_at(places.count());
             rest = others;
@@ -199,12 +211,23 @@ impl Conversation {
                 engine.metrics.turned_away.inc();
                 Fields(&mut response).message(RESPONSES, convert::turned_away);
             }
-            if !round.waited() {
-                places.answered(&own.last().map_or_else(|| engine.deadline(began, None, None), |last| last.offered.deadline));
+            let deadline = own.last().map_or_else(|| engine.deadline(began, None, None), |last| last.offered.deadline);
+            match (round.waited(), offered.len()) {
+                (true, _) => drop(places),
+                (false, 1) => places.answered(&deadline),
+                (false, _) => places.answered_in_turn(&deadline),
             }
             self.answered += count as u64;
             self.waiting.push_back((self.answered, ticket));
             Fields(&mut response).number(ACKNOWLEDGED, self.acknowledge());
+            unsent.push(response);
+            if let ([response], Ok(room)) = (&mut *unsent, answers.try_reserve()) {
+                room.send(Ok(std::mem::take(response)));
+                unsent.clear();
+            }
+        }
+        // A reader that is slow is waited for when all places are free again.
+        for response in unsent {
             answers.send(Ok(response)).await.map_err(gone)?;
         }
         Ok(())

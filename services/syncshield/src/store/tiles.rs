@@ -117,7 +117,10 @@ fn put<E: From<std::io::Error>>(path: &Path, full: bool, write: impl FnOnce(&mut
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     let next = path.with_extension("new");
     let mut file = BufWriter::with_capacity(1 << 16, File::create(&next)?);
-    write(&mut file)?;
+    if let Err(error) = write(&mut file) {
+        drop(std::fs::remove_file(&next)); // half a file is of no use
+        return Err(error);
+    }
     file.flush()?;
     std::fs::rename(&next, path)?;
     if !full {

@@ -15,7 +15,7 @@ use crate::domain::predictor::MAX_HORIZON_DAYS;
 use crate::error::Error;
 use crate::store::states::Key;
 
-/// Questions in one message: 1,024 of about 100 bytes; what SyncFlow coalesces is 64.
+/// Questions in one message: 1,024 of about 100 bytes; what SyncFlow sends together is 511 at the most.
 pub(super) const MAX_REQUESTS: usize = 1_024;
 /// Events in one message of Observe: 4,096 of at most 300 bytes are 1.2 MB of the 8 MiB that a message may have.
 pub(super) const MAX_EVENTS: usize = 4_096;
