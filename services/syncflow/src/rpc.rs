@@ -63,11 +63,7 @@ impl server::SyncFlowService for Service {
         let (mut response, encoding) = (Vec::new(), Instant::now());
         convert::answer(&decided.answer, &offered[0].opportunity, engine, &self.public_url, &mut Fields(&mut response));
         engine.metrics.stages.encoded(&deadline, encoding);
-        if round.waited() {
-            drop(place)
-        } else {
-            place.answered(&deadline)
-        }
+        Some(place).filter(|_| !round.waited()).into_iter().for_each(|place| place.answered(&deadline));
         if await_durable {
             engine.recorder.wait(decided.ticket).await;
         }
