@@ -12,6 +12,8 @@ use crate::status::{self, Reason};
 pub const ROLE: &str = "kiki-role";
 /// Metadata key of a tenant's client.
 pub const CLIENT: &str = "kiki-client";
+/// Metadata key of a stream of predictions that is to say which customers changed: `changes`.
+pub const WATCH: &str = "kiki-watch";
 
 /// The one on whose behalf a call is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

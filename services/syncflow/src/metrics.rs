@@ -41,6 +41,8 @@ pub struct Metrics {
     predictions: [IntCounter; STATUSES.len()],
     /// Predictions that came too late for their bid.
     pub predictions_late: IntCounter,
+    /// Predictions that were known, and not asked for.
+    pub predictions_held: IntCounter,
     /// How long bids take.
     pub stages: Stages,
     /// Notices by kind and what became of them.
@@ -87,6 +89,7 @@ impl Metrics {
             .with_label_values(&["BELOW_FLOOR"]),
             malformed: counter("syncflow_malformed_requests_total", "OpenRTB requests answered with 400"),
             predictions: STATUSES.map(|status| predictions.with_label_values(&[status])),
+            predictions_held: counter("syncflow_predictions_held_total", "predictions that were held since they were asked for before"),
             predictions_late: counter("syncflow_predictions_late_total", "predictions that came too late for their bid"),
             stages: Stages::register(registry),
             notices: counters("syncflow_notices_total", "notices by kind and result", &["kind", "status"]),

@@ -4,6 +4,7 @@ mod decode;
 mod explain;
 mod plans;
 mod until;
+mod watch;
 mod wire;
 
 /// The routing of calls that `build.rs` makes.
@@ -45,6 +46,7 @@ use crate::store::{Pending, Store};
 use decode::{Decoder, MAX_REQUESTS, Question, Questions, Subject, by_prost};
 use server::SyncValueService;
 use until::Until;
+use watch::Next;
 use wire::read::{self, Asking};
 use wire::write;
 
@@ -138,11 +140,11 @@ impl Rpc {
                 Asking::from(&slow)
             }
         };
-        Ok(self.written(&[self.decoder(caller).single(&asking)?]).await)
+        Ok(self.written(&[self.decoder(caller).single(&asking)?], false).await)
     }
 
-    /// The answer to the message of a PredictBatch or PredictStream, which are alike.
-    async fn many(&self, caller: &Caller, message: &[u8]) -> Result<Vec<u8>, Status> {
+    /// The answer to the message of a PredictBatch or PredictStream, which are alike. `watched`: who asks is told of changes.
+    async fn many(&self, caller: &Caller, message: &[u8], watched: bool) -> Result<Vec<u8>, Status> {
         let slow;
         let (all, count) = match read::questions(message, MAX_REQUESTS) {
             Some(read) => read,
@@ -151,18 +153,22 @@ impl Rpc {
                 (slow.iter().take(MAX_REQUESTS).map(Asking::from).collect(), slow.len())
             }
         };
-        Ok(self.written(&self.decoder(caller).questions(&all, count)?).await)
+        Ok(self.written(&self.decoder(caller).questions(&all, count)?, watched).await)
     }
 
     /// The answers, as all three messages have them.
-    async fn written(&self, all: &[Questions<'_>]) -> Vec<u8> {
+    async fn written(&self, all: &[Questions<'_>], watched: bool) -> Vec<u8> {
         let fetched = self.store.fetch(all.iter().flat_map(Questions::keys)).await;
+        let watched = watched && matches!(fetched, Fetched::Here); // elsewhere customers change without our being told
         let (mut message, mut asked, mut turn) = (Vec::new(), 0, Turn::new());
         for questions in all {
             let from = asked;
             asked += questions.questions.len();
             let (predictions, serving) = self.answer(questions, fetched.some(from..asked), &mut turn).await;
-            write::predictions(&predictions, |number| serving.id(number), &mut message);
+            // Another model is to be compared on all predictions that are asked for, and is not where they are not.
+            let held = watched && !serving.compares();
+            let holds = |at: usize| if held { watch::holds_ms(&predictions[at], questions.questions[at].at) } else { 0 };
+            write::predictions(&predictions, |number| serving.id(number), holds, &mut message);
         }
         message
     }
@@ -219,7 +225,7 @@ impl SyncValueService for Rpc {
 
     async fn predict_batch(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         let start = monotonic();
-        let answer = self.many(&Caller::of(&request), request.get_ref()).await?;
+        let answer = self.many(&Caller::of(&request), request.get_ref(), false).await?;
         self.metrics.predict_batch.observe(start.elapsed().as_secs_f64());
         Ok(Response::new(answer))
     }
@@ -227,12 +233,19 @@ impl SyncValueService for Rpc {
     type PredictStreamStream = AnswerStream<Vec<u8>>;
 
     async fn predict_stream(&self, request: Request<Streaming<Bytes>>) -> Result<Response<Self::PredictStreamStream>, Status> {
-        let mine = Arc::new((self.clone(), Caller::of(&request)));
-        let answers = Until::new(request.into_inner(), &self.shutdown).then(move |message| {
+        let caller = Caller::of(&request);
+        let watch = watch::wanted(request.metadata(), &caller)?.then(|| self.store.watch());
+        let mine = Arc::new((self.clone(), caller, watch.is_some()));
+        let questions = Until::new(request.into_inner(), &self.shutdown);
+        let answers = watch::between(questions, watch).then(move |next| {
             let mine = mine.clone();
             async move {
-                let (message, start, (rpc, caller)) = (message?, monotonic(), &*mine);
-                let answer = rpc.many(caller, &message).await?;
+                let message = match next {
+                    Next::Asked(message) => message?,
+                    Next::Told(changes) => return Ok(changes),
+                };
+                let (start, (rpc, caller, watched)) = (monotonic(), &*mine);
+                let answer = rpc.many(caller, &message, *watched).await?;
                 rpc.metrics.predict_stream.observe(start.elapsed().as_secs_f64());
                 Ok(answer)
             }
@@ -327,6 +340,7 @@ impl SyncValueService for Rpc {
             Ok::<_, Error>(set)
         });
         let set = set.await.map_err(|e| Error::Model(e.to_string()))??;
+        self.store.all_changed();
         Ok(Response::new(pb::SetModelsResponse { plan: Some(plans::encode(&set.plan)), models: plans::infos(&set) }))
     }
 }

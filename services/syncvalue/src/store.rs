@@ -6,6 +6,7 @@
 //! Either way one writer takes what is waiting as one group, makes it durable, and only then answers, in order.
 
 pub mod cache;
+pub mod changes;
 pub mod folder;
 pub mod kept;
 mod local;
@@ -30,6 +31,7 @@ use crate::domain::accuracy::{Accuracy, Attributed};
 use crate::domain::customer::Effect;
 use crate::domain::market::{Market, MarketId, Observed};
 use crate::error::Error;
+use changes::{Changes, Watch};
 use recent::Recent;
 use record::{Erased, Followed, MAX_EVENTS, Record};
 use shared::{Fetched, Shared};
@@ -116,6 +118,7 @@ struct State {
     followed: watch::Sender<Option<Followed>>,
     /// Written under a market's lock alone: to put something in is to read the market, and to change a customer erases what is there.
     recent: Recent,
+    changes: Changes,
 }
 
 impl Store {
@@ -194,6 +197,17 @@ impl Store {
         Fetched::Read(keys.iter().map(of).collect())
     }
 
+    /// Tells which customers change from now on: those of this process, if they are here.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.state.changes.watch()
+    }
+
+    /// What is said of any customer may be another from now on.
+    pub fn all_changed(&self) {
+        self.state.changes.tell(None);
+    }
+
     /// Finishes what was handed over, and lets go of the event log. Nothing more is taken.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -246,6 +260,7 @@ impl State {
             events: AtomicU64::new(0),
             followed: watch::Sender::new(None),
             recent: Recent::new(RECENT_BYTES),
+            changes: Changes::new(),
         }
     }
 

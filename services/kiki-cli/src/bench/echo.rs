@@ -121,6 +121,7 @@ fn prediction() -> Prediction {
         fallback_reason: 0,
         median_micros: 40_000_000,
         staleness_seconds: 2_592_000,
+        holds_ms: 0,
     }
 }
 
@@ -134,7 +135,7 @@ impl StreamingService<PredictStreamRequest> for Predictions {
     fn call(&mut self, request: Request<Streaming<PredictStreamRequest>>) -> Self::Future {
         let answers = request.into_inner().map(|message| {
             let predictions = message?.requests.iter().map(|_| prediction()).collect();
-            Ok(PredictStreamResponse { predictions })
+            Ok(PredictStreamResponse { predictions, ..Default::default() })
         });
         std::future::ready(Ok(Response::new(Box::pin(answers))))
     }

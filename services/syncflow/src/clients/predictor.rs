@@ -4,14 +4,19 @@
 //! once and waits as long as it can afford; no answer in time is no answer, and [`crate::domain::fallback`] stands in. Bounds:
 //! `MAX_WAITING` calls of at most `MAX_BATCH` questions wait to be sent, `MAX_IN_FLIGHT` messages of less than two calls'
 //! questions are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
+//!
+//! What was said is [`Held`] for as long as SyncValue says that it holds and its stream lasts, which tells of the customers who changed. On
+//! virtual time nothing is, because what changed comes in real time.
 
 mod answers;
+mod held;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kiki::caller::WATCH;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::ids::CustomerKey;
 use kiki::leaf;
@@ -23,17 +28,20 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::Backoff;
 use crate::domain::auction::Prediction;
-use crate::domain::breaker::{Breaker, Permit};
+use crate::domain::breaker::{Breaker, Permit, State};
 use crate::domain::fallback::Predicted;
 use crate::domain::targeting::Campaign;
 use crate::metrics::Metrics;
 use crate::wire::Fields;
 use answers::Said;
+pub use held::Held;
+use held::{Era, Subject};
 
 /// Calls that may wait: of single questions, four full messages.
 const MAX_WAITING: usize = 1_024;
@@ -61,6 +69,7 @@ struct Watched {
     breaker: Arc<Breaker>,
     clock: Clock,
     metrics: Metrics,
+    held: Option<Held>,
 }
 
 /// What the opportunities of one message ask for.
@@ -75,26 +84,28 @@ pub struct Questions {
 
 #[derive(Debug, Default)]
 struct Asked {
-    count: usize,
+    /// Who is asked about.
+    of: Vec<Subject>,
     message: Vec<u8>,
 }
 
 impl Questions {
-    /// Room for so many.
+    /// Room for so many, once there is one.
     #[must_use]
     pub fn for_about(count: usize) -> Self {
-        Self { calls: Vec::with_capacity(count.div_ceil(MAX_BATCH)), count: 0, about: count }
+        Self { calls: Vec::new(), count: 0, about: count }
     }
 
     /// Asks what the campaign's customer is worth as of then, in the campaign's currency and over the horizon of its terms: two
     /// campaigns may be answered by two models. The question's place among them.
     pub fn add(&mut self, campaign: &Campaign, customer: CustomerKey, at: UnixMicros) -> usize {
-        if self.calls.last().is_none_or(|call| call.count == MAX_BATCH) {
-            self.calls.push(Asked { count: 0, message: Vec::with_capacity(self.about.clamp(1, MAX_BATCH) * USUAL) });
+        if self.calls.last().is_none_or(|call| call.of.len() == MAX_BATCH) {
+            let about = self.about.clamp(1, MAX_BATCH);
+            self.calls.push(Asked { of: Vec::with_capacity(about), message: Vec::with_capacity(about * USUAL) });
         }
         if let Some(call) = self.calls.last_mut() {
             Fields(&mut call.message).message(1, |to| request(campaign, customer, at, to));
-            call.count += 1;
+            call.of.push(Subject { customer, campaign: campaign.recent.clone(), at });
         }
         self.count += 1;
         self.count - 1
@@ -103,9 +114,13 @@ impl Questions {
 
 #[derive(Debug)]
 struct Call {
-    asked: Asked,
-    answer: oneshot::Sender<Bytes>,
+    count: usize,
+    message: Vec<u8>,
+    answer: oneshot::Sender<Answered>,
 }
+
+/// The answers to a call's questions, and when they came.
+type Answered = (Bytes, Era);
 
 /// Predictions that were asked for.
 #[derive(Debug)]
@@ -118,9 +133,10 @@ pub struct Predictions {
 #[derive(Debug)]
 struct Pending {
     /// None once it came, or is known never to come.
-    answer: Option<oneshot::Receiver<Bytes>>,
+    answer: Option<oneshot::Receiver<Answered>>,
     /// None once the call is known to be answered, late or failed.
     permit: Option<Permit<Arc<Breaker>>>,
+    of: Vec<Subject>,
     said: Vec<Said>,
 }
 
@@ -134,10 +150,19 @@ impl Predictor {
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()>) {
         let (questions, waiting) = mpsc::channel(MAX_WAITING);
-        let predictor = Self { questions, watched: Arc::new(Watched { breaker, clock, metrics }) };
+        let held = matches!(clock, Clock::System).then(Held::new);
+        let watched = Arc::new(Watched { breaker, clock, metrics, held });
+        let predictor = Self { questions, watched: watched.clone() };
         (predictor, async move {
-            let _ = stop.run_until_cancelled(serve(channel, waiting)).await;
+            let _ = stop.run_until_cancelled(serve(channel, waiting, &watched)).await;
         })
+    }
+
+    /// What need not be asked; nothing while the breaker is not closed, as somebody may have forced it who mistrusts what is said.
+    #[must_use]
+    pub fn held(&self, now: UnixMicros) -> Option<&Held> {
+        let Watched { breaker, held, .. } = &*self.watched;
+        held.as_ref().filter(|_| breaker.state(now) == State::Closed)
     }
 
     /// Asks, and waits for nothing.
@@ -146,13 +171,13 @@ impl Predictor {
         Predictions { calls: questions.calls.into_iter().map(|asked| self.call(asked)).collect(), watched: self.watched.clone() }
     }
 
-    fn call(&self, asked: Asked) -> Option<Pending> {
+    fn call(&self, Asked { of, message }: Asked) -> Option<Pending> {
         let Watched { breaker, clock, .. } = &*self.watched;
         let now = clock.now();
         let permit = breaker.admit_owned(now).ok()?;
         let (answer, pending) = oneshot::channel();
-        match self.questions.try_send(Call { asked, answer }) {
-            Ok(()) => Some(Pending { answer: Some(pending), permit: Some(permit), said: Vec::new() }),
+        match self.questions.try_send(Call { count: of.len(), message, answer }) {
+            Ok(()) => Some(Pending { answer: Some(pending), permit: Some(permit), of, said: Vec::new() }),
             Err(_) => {
                 permit.failed(now);
                 None
@@ -181,15 +206,28 @@ impl Pending {
         let came = tokio::time::timeout_at(deadline, answer).await;
         let (now, permit) = (watched.clock.now(), self.permit.take().into_iter());
         match came {
-            Ok(said) => {
+            Ok(answered) => {
                 self.answer = None;
-                self.said = said.ok().and_then(|said| answers::read(&said)).unwrap_or_default();
+                if let Ok((said, era)) = answered {
+                    self.said = answers::read(&said).unwrap_or_default();
+                    self.hold(watched, era);
+                }
             }
             Err(_) => watched.metrics.predictions_late.inc(),
         }
         // An answer that nobody can use is a failure, as one that does not come.
         let answered = self.said.iter().any(|said| said.model.is_some());
         permit.for_each(|permit| if answered { permit.succeeded(now) } else { permit.failed(now) });
+    }
+
+    fn hold(&self, watched: &Watched, era: Era) {
+        let Some(held) = &watched.held else { return };
+        for (subject, said) in self.of.iter().zip(&self.said).filter(|(_, said)| said.holds_ms > 0) {
+            match known(said) {
+                Predicted::Missing => {}
+                predicted => held.put(subject, predicted, said.holds_ms, era),
+            }
+        }
     }
 }
 
@@ -209,11 +247,13 @@ fn known(said: &Said) -> Predicted {
     Predicted::Said(Prediction { ltv: said.mean, q05: Some(said.q05), model: model.clone(), status, multiplier_ppm: PPM as u32 })
 }
 
-async fn serve(value: Channel, mut waiting: mpsc::Receiver<Call>) {
+async fn serve(value: Channel, mut waiting: mpsc::Receiver<Call>, watched: &Watched) {
     let mut backoff = Backoff::new();
     // A stream is opened for the first question, and anew for the first one after it broke.
     while let Some(first) = waiting.recv().await {
-        match converse(&value, &mut waiting, first).await {
+        let ended = converse(&value, &mut waiting, first, watched).await;
+        watched.held.iter().for_each(Held::forget_all); // nobody tells what changes
+        match ended {
             Ok(()) => backoff = Backoff::new(),
             Err(status) => {
                 tracing::warn!("syncvalue: {}", status.message());
@@ -229,21 +269,27 @@ async fn turn_away(waiting: &mut mpsc::Receiver<Call>) {
 }
 
 /// One stream's life. Calls that it leaves unanswered are dropped, which tells those who asked.
-async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Call>, first: Call) -> Result<(), Status> {
+async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Call>, first: Call, watched: &Watched) -> Result<(), Status> {
+    let held = watched.held.as_ref();
     // The channel is as deep as the window, so that sending never waits.
     let (requests, outgoing) = mpsc::channel(MAX_IN_FLIGHT);
     let mut in_flight = VecDeque::with_capacity(MAX_IN_FLIGHT);
     send(&requests, &mut in_flight, waiting, first);
-    let opened = tokio::time::timeout(STALL, open(value, outgoing)).await;
+    let opened = tokio::time::timeout(STALL, open(value, outgoing, held.is_some())).await;
     let mut answers = opened.map_err(|_| Status::deadline_exceeded("no stream for 5 s"))??;
     loop {
         tokio::select! {
             biased;
             answer = next(&mut answers, in_flight.is_empty()) => {
                 let Some(mut answer) = answer? else { return Ok(()) };
+                if let Some(changes) = answers::changes(&answer) {
+                    held.iter().for_each(|held| held.take(&changes));
+                    continue;
+                }
+                let era = held.map_or(Era::default(), Held::era);
                 for (count, call) in in_flight.pop_front().unwrap_or_default() {
                     match answers::split(&mut answer, count) {
-                        Some(said) => drop(call.send(said)), // whoever asked may have stopped waiting
+                        Some(said) => drop(call.send((said, era))), // whoever asked may have stopped waiting
                         None => break,
                     }
                 }
@@ -257,11 +303,14 @@ async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Call>, first: Ca
 }
 
 /// Opens SyncValue's PredictStream.
-async fn open(value: &Channel, requests: mpsc::Receiver<Vec<u8>>) -> Result<Streaming<Bytes>, Status> {
+async fn open(value: &Channel, requests: mpsc::Receiver<Vec<u8>>, watch: bool) -> Result<Streaming<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(value.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let (path, requests) = (PathAndQuery::from_static(PREDICT_STREAM), ReceiverStream::new(requests));
-    client.streaming(tonic::Request::new(requests), path, Raw::<Vec<u8>>::default()).await.map(tonic::Response::into_inner)
+    let (path, mut request) = (PathAndQuery::from_static(PREDICT_STREAM), tonic::Request::new(ReceiverStream::new(requests)));
+    if watch {
+        request.metadata_mut().insert(WATCH, MetadataValue::from_static("changes"));
+    }
+    client.streaming(request, path, Raw::<Vec<u8>>::default()).await.map(tonic::Response::into_inner)
 }
 
 /// The next answer; without a limit where none is owed.
@@ -271,19 +320,19 @@ async fn next(answers: &mut Streaming<Bytes>, idle: bool) -> Result<Option<Bytes
 }
 
 /// Of each unanswered message its calls, and how many questions each has.
-type InFlight = VecDeque<Vec<(usize, oneshot::Sender<Bytes>)>>;
+type InFlight = VecDeque<Vec<(usize, oneshot::Sender<Answered>)>>;
 
 /// Sends the call together with those that wait behind it, as far as a message goes.
 fn send(requests: &mpsc::Sender<Vec<u8>>, in_flight: &mut InFlight, waiting: &mut mpsc::Receiver<Call>, first: Call) {
-    let Call { asked: Asked { mut count, mut message }, answer } = first;
+    let Call { mut count, mut message, answer } = first;
     let mut calls = vec![(count, answer)];
     // What belongs together is written together: protobuf's lists are one behind the other.
     while count < MAX_BATCH
-        && let Ok(Call { asked, answer }) = waiting.try_recv()
+        && let Ok(call) = waiting.try_recv()
     {
-        message.extend_from_slice(&asked.message);
-        count += asked.count;
-        calls.push((asked.count, answer));
+        message.extend_from_slice(&call.message);
+        count += call.count;
+        calls.push((call.count, call.answer));
     }
     if requests.try_send(message).is_ok() {
         in_flight.push_back(calls);

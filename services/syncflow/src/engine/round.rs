@@ -14,7 +14,7 @@ use super::memo::{Answered, Cell};
 use super::recorded::Decisions;
 use super::{Answer, Bid, Decided, Engine, Reason};
 use crate::clients::leases::{Account, NoSlot};
-use crate::clients::predictor::{Predictions, Questions};
+use crate::clients::predictor::{Held, Predictions, Questions};
 use crate::clients::replicas::View;
 use crate::deadline::Deadline;
 use crate::domain::auction::{self, Candidate, Counts, Fit, Standing};
@@ -32,6 +32,8 @@ pub struct Round<'e> {
     asked: Instant,
     view: Result<Arc<View>, &'static str>,
     questions: Questions,
+    /// What need not be asked.
+    held: Option<&'e Held>,
     /// What was found for each opportunity, until it is decided on.
     found: Vec<Option<Result<Found, (Reason, String)>>>,
     standings: Vec<Known>,
@@ -57,6 +59,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Tally {
     predicted: [u64; 5],
+    held: u64,
 }
 
 /// An opportunity and its time.
@@ -92,8 +95,16 @@ struct Match {
     campaign: usize,
     creative: usize,
     customer: Option<CustomerKey>,
-    /// The place of its question: one each, because campaigns of one client may be answered by different models.
-    question: Option<usize>,
+    predicted: Asked,
+}
+
+/// What becomes of a match's prediction: one each, because campaigns of one client may be answered by different models.
+#[derive(Debug)]
+enum Asked {
+    /// It is known what it is.
+    Known(Predicted),
+    /// It is asked for: the place of its question.
+    Question(usize),
 }
 
 impl<'e> Round<'e> {
@@ -101,12 +112,14 @@ impl<'e> Round<'e> {
     #[must_use]
     pub fn new(engine: &'e Engine, count: usize) -> Self {
         let room = || engine.recorder.has_room().then_some(()).ok_or("too many decisions wait for the log");
+        let now = engine.clock.now();
         Self {
             engine,
-            now: engine.clock.now(),
+            now,
             asked: Instant::now(),
             view: engine.replicas.view().and_then(|view| room().map(|()| view)),
             questions: Questions::for_about(count),
+            held: engine.predictor.held(now),
             found: Vec::with_capacity(count),
             standings: Vec::new(),
             decisions: Decisions::default(),
@@ -146,8 +159,18 @@ impl<'e> Round<'e> {
             let campaign = &*entry.campaign;
             let Some(creative) = campaign.fits(opportunity) else { continue };
             let customer = opportunity.customer.map(|customer| self.engine.pseudonyms.of(&campaign.client, customer));
-            let question = customer.filter(|_| ask).map(|customer| self.questions.add(campaign, customer, self.now));
-            matches.push(Match { campaign: at, creative, customer, question });
+            let predicted = match customer {
+                None => Asked::Known(Predicted::Unknown),
+                Some(customer) => match self.held.and_then(|held| held.get(&customer, &campaign.recent, self.now)) {
+                    Some(predicted) => {
+                        self.tally.held += 1;
+                        Asked::Known(predicted)
+                    }
+                    None if ask => Asked::Question(self.questions.add(campaign, customer, self.now)),
+                    None => Asked::Known(Predicted::Missing), // it is too late to ask
+                },
+            };
+            matches.push(Match { campaign: at, creative, customer, predicted });
         }
         if matches.is_empty() {
             return Err((Reason::NoMatch, "no campaign fits".to_owned()));
@@ -190,10 +213,9 @@ impl<'e> Round<'e> {
         };
         let mut predicted = SmallVec::<[Predicted; 1]>::new();
         for one in &matches {
-            predicted.push(match one.question {
-                Some(place) => predictions.of(place, deadline.predict).await,
-                None if one.customer.is_some() => Predicted::Missing, // it was too late to ask
-                None => Predicted::Unknown,
+            predicted.push(match &one.predicted {
+                Asked::Question(place) => predictions.of(*place, deadline.predict).await,
+                Asked::Known(predicted) => predicted.clone(),
             });
         }
         let decided = self.decide_found(opportunity, *deadline, &view, matches.iter().zip(predicted)).await;
@@ -371,6 +393,7 @@ impl Drop for Round<'_> {
         for (status, count) in (0..).zip(self.tally.predicted) {
             metrics.predicted(PredictionStatus::try_from(status).unwrap_or_default(), count);
         }
+        metrics.predictions_held.inc_by(self.tally.held);
         let Ok(view) = &self.view else { return };
         for Known { campaign, platform, bids, .. } in self.standings.iter().filter(|known| known.bids > 0) {
             let labels = [platform.as_str(), view.campaigns[*campaign].campaign.currency.code()];

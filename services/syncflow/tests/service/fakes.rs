@@ -524,18 +524,18 @@ impl SyncValueService for Value {
                 match manner {
                     Manner::Answers(prediction) => {
                         let predictions = vec![prediction; message.requests.len()];
-                        if answers.send(Ok(value::PredictStreamResponse { predictions })).await.is_err() {
+                        if answers.send(Ok(value::PredictStreamResponse { predictions, ..Default::default() })).await.is_err() {
                             return;
                         }
                     }
                     Manner::Slow(prediction, time) => {
                         tokio::time::sleep(time).await; // this is what slow means
                         let predictions = vec![prediction; message.requests.len()];
-                        let _ = answers.send(Ok(value::PredictStreamResponse { predictions })).await;
+                        let _ = answers.send(Ok(value::PredictStreamResponse { predictions, ..Default::default() })).await;
                     }
                     Manner::Flaky(prediction) if value.asked.lock().len().is_multiple_of(2) => {
                         let predictions = vec![prediction; message.requests.len()];
-                        let _ = answers.send(Ok(value::PredictStreamResponse { predictions })).await;
+                        let _ = answers.send(Ok(value::PredictStreamResponse { predictions, ..Default::default() })).await;
                     }
                     Manner::Hangs => {}
                     Manner::Fails | Manner::Flaky(_) => return,

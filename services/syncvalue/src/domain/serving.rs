@@ -98,6 +98,12 @@ impl Serving {
         Some((&loaded.model.estimate, loaded.table(horizon_days)))
     }
 
+    /// Whether another model makes some of the predictions as well.
+    #[must_use]
+    pub fn compares(&self) -> bool {
+        self.candidate.is_some() && self.plan.shadow_ppm > 0
+    }
+
     /// The id of a model of this plan.
     #[must_use]
     pub fn id(&self, number: u32) -> &str {

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kiki::ids::CustomerKey;
 use tokio::sync::mpsc;
 
 use super::wal::Wal;
@@ -108,6 +109,10 @@ impl State {
         if let Some(erased) = &job.erased {
             outcome.erased = self.erase(erased);
             outcome.known = outcome.erased.len() as u32;
+        }
+        if self.changes.watched() {
+            let erased = job.erased.iter().filter_map(|erased| CustomerKey::from_bytes(&erased.customer));
+            self.changes.tell(Some(job.events.iter().map(|event| event.customer).chain(erased).collect()));
         }
         self.judge(job);
         self.follow(job.followed.clone());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use kiki::ids;
+use kiki::ids::{self, CustomerKey};
 use kiki::leaf::PredictionStatus;
 use kiki::money::Micros;
 use kiki::pb::syncvalue::v1::{self as pb, FallbackReason};
@@ -19,6 +19,7 @@ pub(super) struct Said {
     pub(super) model: Option<Arc<str>>,
     pub(super) status: PredictionStatus,
     pub(super) fallback_reason: FallbackReason,
+    pub(super) holds_ms: u32,
 }
 
 /// The fields of a `Prediction` as they stand.
@@ -29,12 +30,14 @@ struct Fields<'m> {
     model: &'m str,
     status: i32,
     fallback_reason: i32,
+    holds_ms: u32,
 }
 
 impl<'m> From<&'m pb::Prediction> for Fields<'m> {
     fn from(prediction: &'m pb::Prediction) -> Self {
-        let pb::Prediction { mean_micros, q05_micros, model, status, fallback_reason, .. } = prediction;
-        Self { mean_micros: *mean_micros, q05_micros: *q05_micros, model, status: *status, fallback_reason: *fallback_reason }
+        let pb::Prediction { mean_micros, q05_micros, model, status, fallback_reason, holds_ms, .. } = prediction;
+        let (status, fallback_reason, holds_ms) = (*status, *fallback_reason, *holds_ms);
+        Self { mean_micros: *mean_micros, q05_micros: *q05_micros, model, status, fallback_reason, holds_ms }
     }
 }
 
@@ -54,6 +57,24 @@ pub(super) fn split(message: &mut Bytes, count: usize) -> Option<Bytes> {
     Some(answers)
 }
 
+/// Reads a message that answers nothing, and says whom what was said before no longer holds of; none where it answers.
+pub(super) fn changes(message: &[u8]) -> Option<Changes> {
+    if matches!(Reader(message).key(), Some(Some((1, _)))) {
+        return None;
+    }
+    // What cannot be read may say anything.
+    let told = pb::PredictStreamResponse::decode(message).unwrap_or(pb::PredictStreamResponse { all_changed: true, ..Default::default() });
+    let customers: Option<Vec<_>> = told.changed.iter().map(|customer| CustomerKey::from_bytes(customer)).collect();
+    Some(customers.filter(|_| !told.all_changed).map_or(Changes::All, Changes::Of))
+}
+
+/// Whom what was said before no longer holds of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Changes {
+    Of(Vec<CustomerKey>),
+    All,
+}
+
 /// Reads a `PredictStreamResponse`; none where it is no such message.
 pub(super) fn read(message: &[u8]) -> Option<Vec<Said>> {
     match each(message) {
@@ -66,7 +87,7 @@ pub(super) fn read(message: &[u8]) -> Option<Vec<Said>> {
 fn said<'m>(all: impl ExactSizeIterator<Item = Fields<'m>>) -> Vec<Said> {
     let mut before: (&str, Option<Arc<str>>) = ("", None);
     let mut list = Vec::with_capacity(all.len());
-    for Fields { mean_micros, q05_micros, model, status, fallback_reason } in all {
+    for Fields { mean_micros, q05_micros, model, status, fallback_reason, holds_ms } in all {
         if model != before.0 {
             before = (model, ids::check("model", model).is_ok().then(|| model.into()));
         }
@@ -76,6 +97,7 @@ fn said<'m>(all: impl ExactSizeIterator<Item = Fields<'m>>) -> Vec<Said> {
             model: before.1.clone(),
             status: PredictionStatus::try_from(status).unwrap_or_default(),
             fallback_reason: FallbackReason::try_from(fallback_reason).unwrap_or_default(),
+            holds_ms,
         });
     }
     list
@@ -92,7 +114,7 @@ fn each(message: &[u8]) -> Option<Vec<Fields<'_>>> {
                 }
                 all.push(one(bytes)?);
             }
-            (1, _) => return None,
+            (1..=3, _) => return None, // what changed comes by itself
             (_, kind) => rest.skip(kind)?,
         }
     }
@@ -108,8 +130,9 @@ fn one(message: &[u8]) -> Option<Fields<'_>> {
             (6, BYTES) => fields.model = rest.text()?,
             (7, VARINT) => fields.status = rest.varint()? as i32, // as prost: what is more than 32 bits is cut off
             (8, VARINT) => fields.fallback_reason = rest.varint()? as i32,
+            (11, VARINT) => fields.holds_ms = rest.varint()? as u32,
             (3..=5 | 9..=10, VARINT) => drop(rest.varint()?),
-            (1..=10, _) => return None,
+            (1..=11, _) => return None,
             (_, kind) => rest.skip(kind)?,
         }
     }
@@ -129,7 +152,7 @@ mod tests {
         (numbers, "[a-z]{0,3}|\\PC{0,5}", -2..9, -2..9, any::<i64>()).prop_map(
             |(numbers, model, status, fallback_reason, median_micros)| {
                 let (mean_micros, q05_micros, q95_micros, p_active_ppb, horizon_days) = numbers;
-                let staleness_seconds = p_active_ppb;
+                let (staleness_seconds, holds_ms) = (p_active_ppb, horizon_days);
                 pb::Prediction {
                     mean_micros,
                     q05_micros,
@@ -141,6 +164,7 @@ mod tests {
                     fallback_reason,
                     median_micros,
                     staleness_seconds,
+                    holds_ms,
                 }
             },
         )
@@ -150,7 +174,7 @@ mod tests {
         #[test]
         fn reads_what_prost_reads(predictions in prop::collection::vec(prediction(), 0..6), at: prop::sample::Index, byte: u8) {
             let expected = said(predictions.iter().map(Fields::from));
-            let mut bytes = pb::PredictStreamResponse { predictions }.encode_to_vec();
+            let mut bytes = pb::PredictStreamResponse { predictions, ..Default::default() }.encode_to_vec();
             prop_assert_eq!(each(&bytes).map(|all| said(all.into_iter())), Some(expected));
             if !bytes.is_empty() {
                 let at = at.index(bytes.len());
@@ -162,10 +186,21 @@ mod tests {
         }
 
         #[test]
+        fn what_changed_is_no_answer(predictions in prop::collection::vec(prediction(), 0..3), who: [u8; 16], all_changed: bool) {
+            let answers = pb::PredictStreamResponse { predictions, ..Default::default() };
+            prop_assert_eq!(changes(&answers.encode_to_vec()).is_none(), !answers.predictions.is_empty());
+            let told = |customer: Vec<u8>| pb::PredictStreamResponse { changed: vec![customer.into()], all_changed, ..Default::default() };
+            let expected = if all_changed { Changes::All } else { Changes::Of(vec![CustomerKey(who)]) };
+            prop_assert_eq!(changes(&told(who.to_vec()).encode_to_vec()), Some(expected));
+            prop_assert_eq!(changes(&told(vec![1; 15]).encode_to_vec()), Some(Changes::All));
+            prop_assert_eq!(changes(&[0x12, 0x7f]), Some(Changes::All));
+        }
+
+        #[test]
         fn calls_get_their_own_answers(predictions in prop::collection::vec(prediction(), 0..9), first in 0..10_usize) {
             let all = predictions.len();
             let expected = said(predictions.iter().map(Fields::from));
-            let mut message = Bytes::from(pb::PredictStreamResponse { predictions }.encode_to_vec());
+            let mut message = Bytes::from(pb::PredictStreamResponse { predictions, ..Default::default() }.encode_to_vec());
             match split(&mut message, first) {
                 Some(taken) => {
                     prop_assert_eq!(read(&taken).unwrap(), &expected[..first]);

@@ -8,12 +8,17 @@ use crate::domain::predictor::{MODEL, Prediction, Reason, Source};
 /// A prediction's length, more or less: what room is made for.
 const USUAL: usize = 96;
 
-/// Writes predictions behind what is in `to`; `id` knows the models' ids.
-pub(in crate::rpc) fn predictions<'s>(predictions: &[Prediction], id: impl Fn(u32) -> &'s str, to: &mut Vec<u8>) {
+/// Writes predictions behind what is in `to`; `id` knows the models' ids, and `holds` for how many milliseconds the one at a place holds.
+pub(in crate::rpc) fn predictions<'s>(
+    predictions: &[Prediction],
+    id: impl Fn(u32) -> &'s str,
+    holds: impl Fn(usize) -> u32,
+    to: &mut Vec<u8>,
+) {
     to.reserve(predictions.len() * USUAL);
     // Who answered over which horizon is mostly the same as before.
     let (mut of, mut origin) = (None, Vec::new());
-    for prediction in predictions {
+    for (place, prediction) in predictions.iter().enumerate() {
         if of != Some((prediction.horizon_days, prediction.source)) {
             of = Some((prediction.horizon_days, prediction.source));
             write_origin(prediction, &id, &mut origin);
@@ -25,6 +30,7 @@ pub(in crate::rpc) fn predictions<'s>(predictions: &[Prediction], id: impl Fn(u3
         head.number(4, prediction.p_active_ppb.into());
         tail.amount(9, prediction.median_micros);
         tail.number(10, prediction.staleness_secs.into());
+        tail.number(11, holds(place).into());
         to.push(1 << 3 | BYTES);
         let mut len = head.len + origin.len() + tail.len;
         while len >= 0x80 {
@@ -129,6 +135,7 @@ pub(in crate::rpc) fn message<'s>(prediction: &Prediction, id: impl Fn(u32) -> &
         fallback_reason: reason.into(),
         median_micros: prediction.median_micros,
         staleness_seconds: prediction.staleness_secs,
+        holds_ms: 0,
     }
 }
 
@@ -163,13 +170,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn writes_what_prost_does(of in prop::collection::vec(prediction(), 0..6)) {
+        fn writes_what_prost_does(of in prop::collection::vec(prediction(), 0..6), holds in prop::collection::vec(any::<u32>(), 6)) {
             let long = "x".repeat(200);
             let id = |number: u32| ["", "drnn-1", &long][number as usize];
             let mut bytes = Vec::new();
-            predictions(&of, id, &mut bytes);
-            let messages: Vec<_> = of.iter().map(|prediction| message(prediction, id)).collect();
-            prop_assert_eq!(&pb::PredictStreamResponse { predictions: messages.clone() }.encode_to_vec(), &bytes);
+            predictions(&of, id, |place| holds[place], &mut bytes);
+            let message = |(prediction, holds_ms)| pb::Prediction { holds_ms, ..message(prediction, id) };
+            let messages: Vec<_> = of.iter().zip(holds).map(message).collect();
+            prop_assert_eq!(&pb::PredictStreamResponse { predictions: messages.clone(), ..Default::default() }.encode_to_vec(), &bytes);
             prop_assert_eq!(pb::PredictBatchResponse::decode(&*bytes).unwrap().predictions, messages.clone());
             if let [one] = &messages[..] {
                 prop_assert_eq!(pb::PredictResponse::decode(&*bytes).unwrap().prediction, Some(one.clone()));
