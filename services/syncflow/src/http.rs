@@ -33,7 +33,7 @@ use crate::notices::{Heard, Notices, Outcome, Why};
 #[derive(Debug, Clone)]
 pub(crate) struct Web {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) notices: Notices,
+    pub(crate) notices: Arc<Notices>,
     /// Where exchanges and browsers reach this.
     pub(crate) public_url: Arc<str>,
 }

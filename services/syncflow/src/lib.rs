@@ -103,7 +103,7 @@ pub struct Parts {
     /// The bid path.
     pub engine: Arc<Engine>,
     /// The way back.
-    pub notices: Notices,
+    pub notices: Arc<Notices>,
     public_url: Arc<str>,
     /// What runs beside the listeners.
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -158,7 +158,7 @@ pub fn start(
         tasks.push(tokio::spawn(leases.clone().keep_tended(clock.clone(), stop.clone())));
     }
     let (receipts, pseudonyms) = (ReceiptKeys::new(&config.receipt_key, &[]), Pseudonyms::new(&config.pseudonym_key));
-    let notices = Notices {
+    let notices = Arc::new(Notices {
         shield,
         receipts: receipts.clone(),
         exchanges: exchanges.clone(),
@@ -170,7 +170,7 @@ pub fn start(
         breakers: breakers.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-    };
+    });
     let engine = Arc::new(Engine {
         exchanges,
         breakers,

@@ -93,7 +93,7 @@ pub struct Purchase {
 }
 
 /// Takes notices and conversions.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Notices {
     /// The log.
     pub shield: Shield,

@@ -37,7 +37,7 @@ use offer::Offer;
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) notices: Notices,
+    pub(crate) notices: Arc<Notices>,
     /// Where browsers reach the click redirect.
     pub(crate) public_url: Arc<str>,
     /// Ends the streams that have no end of their own.

@@ -199,6 +199,56 @@ async fn one_customer_by_name_key_or_history_has_one_value() {
 }
 
 #[tokio::test]
+async fn a_stream_that_watches_says_for_how_long_answers_hold_and_who_changed() {
+    let data = tempfile::tempdir().unwrap();
+    let mut service = Service::start(data.path(), None).await;
+    service.observe(shop()).await.unwrap();
+    let (sender, questions) = tokio::sync::mpsc::channel(1);
+    let mut watching = Request::new(ReceiverStream::new(questions));
+    watching.metadata_mut().insert(caller::WATCH, "changes".parse().unwrap());
+    let mut answers = service.client.predict_stream(watching).await.unwrap().into_inner();
+    let question = || PredictStreamRequest { requests: vec![asking(Subject::Customer("c1".into()))] };
+    sender.send(question()).await.unwrap();
+    let before = answers.message().await.unwrap().unwrap().predictions;
+    assert_eq!(before[0].holds_ms, 1_000, "an estimate's second");
+    assert_eq!(service.predict("c1").await.holds_ms, 0, "who does not watch is not told");
+
+    let key = |customer| Pseudonyms::new(&KEY).of("acme", customer).0.to_vec();
+    let bought = |customer: &str| ObserveRequest { events: vec![of(customer, event(format!("{customer}-now"), 0, 90_000_000))] };
+    service.observe(vec![bought("c1"), bought("c2")]).await.unwrap();
+    let mut changed = Vec::new();
+    while changed.len() < 2 {
+        let told = answers.message().await.unwrap().unwrap();
+        assert!(told.predictions.is_empty() && !told.all_changed, "{told:?}");
+        changed.extend(told.changed);
+    }
+    assert_eq!(changed, [key("c1"), key("c2")]);
+    sender.send(question()).await.unwrap();
+    let after = answers.message().await.unwrap().unwrap().predictions;
+    assert_ne!(after[0].mean_micros, before[0].mean_micros, "of what was bought since");
+
+    let erased = EraseCustomerRequest { client: "acme".into(), subject: Some(erase_customer_request::Subject::Customer("c3".into())) };
+    service.client.erase_customer(erased).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().changed, [key("c3")]);
+    let plan = ModelPlan { client: "acme".into(), ..Default::default() };
+    service.client.set_models(SetModelsRequest { plan: Some(plan), rollback: false }).await.unwrap();
+    let told = answers.message().await.unwrap().unwrap();
+    assert_eq!((told.all_changed, told.changed.len(), told.predictions.len()), (true, 0, 0));
+
+    drop(sender);
+    assert_eq!(answers.message().await.unwrap(), None, "the stream ends with its questions");
+    for (role, value, reason) in [("tenant", "changes", Reason::NotYours), ("operator", "all", Reason::FieldInvalid)] {
+        let mut request = Request::new(iter([question()]));
+        for (name, value) in [(caller::ROLE, role), (caller::CLIENT, "acme"), (caller::WATCH, value)] {
+            request.metadata_mut().insert(name, value.parse().unwrap());
+        }
+        let refused = service.client.predict_stream(request).await.unwrap_err();
+        assert!(reason.is(&refused), "{refused}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart_and_counts_once() {
     let data = tempfile::tempdir().unwrap();
     let mut service = Service::start(data.path(), None).await;

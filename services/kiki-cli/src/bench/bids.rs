@@ -25,6 +25,9 @@ use crate::out;
 use crate::platform::Endpoints;
 use report::Report;
 
+/// Opportunities of a stream that are under way, unless it is said otherwise.
+const IN_FLIGHT: u16 = 512;
+
 /// How the bids are driven.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
@@ -37,9 +40,10 @@ pub(super) struct Args {
     /// Streams, each on a connection of its own.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     streams: u16,
-    /// Messages of one stream that are sent and whose decisions are not durable yet.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-    window: u16,
+    /// Messages of one stream that are sent and whose decisions are not durable yet. Without it, as many as have 512 opportunities:
+    /// enough for the log's disk to be waited for by bids, and not by the servers.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
+    window: Option<u16>,
     /// Customers that the bids are for; each has bought before.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     customers: u32,
@@ -61,6 +65,13 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Messages of one stream that are under way.
+    fn window(&self) -> u16 {
+        self.window.unwrap_or_else(|| IN_FLIGHT.div_ceil(self.batch))
+    }
+}
+
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3_600.0).contains(&seconds) => Ok(seconds),
@@ -75,7 +86,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
     let folder = Folder(args.scratch.join(format!("kiki-bench-{}", std::process::id())));
     std::fs::create_dir(&folder.0).doing(format_args!("making {}", folder.0.display()))?;
-    let load = Load { batch: args.batch.into(), window: args.window.into(), duration: Duration::from_secs_f64(args.seconds) };
+    let load = Load { batch: args.batch.into(), window: args.window().into(), duration: Duration::from_secs_f64(args.seconds) };
     let warm_up = Load { duration: load.duration / 5, ..load };
     let progress = out::bar("bench bids", 4);
 

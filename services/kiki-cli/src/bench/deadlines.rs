@@ -4,6 +4,9 @@
 //! is asked of servers on one core, where whatever they do is in their own way; half of what they can take, of servers on half of
 //! the cores. What they can take is the most bids that they make there, a second, as the rate of requests is raised; whether those
 //! come in time is what is asked then. Each part of a run starts its own servers; a figure is the median over the runs.
+//!
+//! What half of it does to the answers, it does in part to those of any server: the machine wakes nobody at once. So a server that answers
+//! each request with 204 and does nothing else is asked as much on the same cores, right behind it.
 
 mod report;
 
@@ -16,6 +19,7 @@ use serde::Deserialize;
 use super::Folder;
 use super::child::Server;
 use super::cores::{self, Cores};
+use super::no_content;
 use super::openrtb::biddable;
 use super::scene::Scene;
 use super::service_time::ServiceTime;
@@ -73,6 +77,9 @@ pub(super) struct Args {
     /// Customers that the requests are for; each has bought before.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     customers: u32,
+    /// Folder of the model that predicts, as `kiki train` writes it. Without it the estimate does, which needs none.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Where the servers' data folder is made, and removed afterwards.
     #[arg(long, default_value = ".")]
     scratch: PathBuf,
@@ -106,11 +113,14 @@ async fn one(args: &Args, nth: u16) -> Result<Run, Failure> {
     let half = pair.ask(half_saturation / 2.0, args.seconds).await?;
     let inside = pair.service_time().await.zip(before).map(|(after, before)| after.since(&before).quantile_us(0.999));
     drop(pair);
+    let (bare, url) = no_content::start_on(Some(&args.half_server_cores))?;
+    let bare_half = ask(args, &args.half_exchange_cores, &requests, &url, (half_saturation / 2.0, args.seconds)).await?;
+    drop(bare);
     let cores = (&args.server_cores, &args.exchange_cores);
     let pair = Pair::start(args, cores, &folder.0.join("triple"), &requests).await?;
     let saturation = pair.saturation(args.saturation).await?;
     let triple = pair.ask(saturation * 3.0, args.seconds).await?;
-    Ok(Run { half_saturation, half, inside, saturation, triple })
+    Ok(Run { half_saturation, half, inside, bare_half, saturation, triple })
 }
 
 /// What `kiki exchange --json` says, as far as it is used here.
@@ -163,7 +173,10 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     async fn start(args: &'a Args, (servers, exchange): (&'a Cores, &'a Cores), data: &Path, requests: &'a Path) -> Result<Self, Failure> {
-        let (_servers, lines) = Server::start_on(Some(servers), &["up", "--ports", "auto", "--data", &data.display().to_string()])?;
+        let (data, model) = (data.display().to_string(), args.model.as_ref().map(|model| model.display().to_string()));
+        let mut command = vec!["up", "--ports", "auto", "--data", &data];
+        model.iter().for_each(|model| command.extend(["--model", model]));
+        let (_servers, lines) = Server::start_on(Some(servers), &command)?;
         let at = Endpoints::of_table(&lines)?;
         Scene::set(&at, args.customers).await?;
         Ok(Self { args, _servers, at, exchange, requests })
@@ -194,22 +207,25 @@ impl<'a> Pair<'a> {
         if best > 0.0 { Ok(best) } else { Err(Failure::new(format!("no bid at {FIRST_RATE} requests a second and more"))) }
     }
 
-    /// Runs `kiki exchange` on its cores, at a rate.
     async fn ask(&self, rate: f64, seconds: f64) -> Result<Books, Failure> {
-        let program = std::env::current_exe().doing("finding this program")?;
-        let mut command = Command::new(program);
-        let [rate, seconds, tmax, customers] =
-            [format!("{rate:.1}"), seconds.to_string(), self.args.tmax.to_string(), self.args.customers.to_string()];
         let url = format!("{}/openrtb2/bench-exchange", self.at.flow_http);
-        command.args(["exchange", "--json", "--url", &url, "--rate", &rate, "--duration", &seconds, "--tmax", &tmax]);
-        command.args(["--customers", &customers, "--in-flight", IN_FLIGHT, "--late", "0", "--requests"]).arg(self.requests);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let cores = self.exchange.clone();
-        let run = tokio::task::spawn_blocking(move || cores::spawn_on(Some(&cores), &mut command)?.wait_with_output());
-        let output = run.await.doing("kiki exchange")?.doing("kiki exchange")?;
-        if !output.status.success() {
-            return Err(Failure::new(format!("kiki exchange: {}", String::from_utf8_lossy(&output.stderr).trim())));
-        }
-        serde_json::from_slice(&output.stdout).doing("reading what kiki exchange said")
+        ask(self.args, self.exchange, self.requests, &url, (rate, seconds)).await
     }
+}
+
+/// Runs `kiki exchange` on its cores, at a rate.
+async fn ask(args: &Args, cores: &Cores, requests: &Path, url: &str, (rate, seconds): (f64, f64)) -> Result<Books, Failure> {
+    let program = std::env::current_exe().doing("finding this program")?;
+    let mut command = Command::new(program);
+    let [rate, seconds, tmax, customers] = [format!("{rate:.1}"), seconds.to_string(), args.tmax.to_string(), args.customers.to_string()];
+    command.args(["exchange", "--json", "--url", url, "--rate", &rate, "--duration", &seconds, "--tmax", &tmax]);
+    command.args(["--customers", &customers, "--in-flight", IN_FLIGHT, "--late", "0", "--requests"]).arg(requests);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let cores = cores.clone();
+    let run = tokio::task::spawn_blocking(move || cores::spawn_on(Some(&cores), &mut command)?.wait_with_output());
+    let output = run.await.doing("kiki exchange")?.doing("kiki exchange")?;
+    if !output.status.success() {
+        return Err(Failure::new(format!("kiki exchange: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    serde_json::from_slice(&output.stdout).doing("reading what kiki exchange said")
 }

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::child::Server;
+use super::cores::Cores;
 use crate::error::{Doing as _, Failure};
 use crate::out;
 
@@ -33,9 +34,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, In
     Ok(response)
 }
 
-/// Starts it as a process of its own; its address.
-pub(super) fn start() -> Result<(Server, String), Failure> {
-    let (server, lines) = Server::start(&["bench", "no-content-server"])?;
+/// Starts it as a process of its own, on these cores if there are any; its address.
+pub(super) fn start_on(cores: Option<&Cores>) -> Result<(Server, String), Failure> {
+    let (server, lines) = Server::start_on(cores, &["bench", "no-content-server"])?;
     let address = lines.into_iter().next().ok_or_else(|| Failure::new("the server of 204 named no address"))?;
     Ok((server, address))
 }

@@ -72,7 +72,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (servers, lines) = Server::start(&["up", "--ports", "auto", "--data", &folder.0.display().to_string()])?;
     let at = Endpoints::of_table(&lines)?;
     let scene = Scene::set(&at, args.customers).await?;
-    let (no_content, no_content_url) = no_content::start()?;
+    let (no_content, no_content_url) = no_content::start_on(None)?;
     let generated: Vec<Value> = (0..REQUESTS).map(biddable).collect();
     let sheet = Sheet::new(&args, &scene, generated)?;
     let (bid, [bid_bytes, answer_bytes]) = Calls::new(&at.flow, &scene).await?;

@@ -460,10 +460,14 @@ pub enum Manner {
 pub struct Value {
     pub manner: Arc<Mutex<Manner>>,
     pub asked: Arc<Mutex<Vec<value::PredictRequest>>>,
+    /// The stream that was opened last, for what nobody asked for, and whether it watches.
+    pub stream: Arc<Mutex<Option<(PredictSender, bool)>>>,
     address: std::net::SocketAddr,
     /// Its process, which is a thread with a runtime of its own.
     life: Arc<Mutex<Option<Life>>>,
 }
+
+pub type PredictSender = mpsc::Sender<Result<value::PredictStreamResponse, Status>>;
 
 /// What ends it, and the thread.
 type Life = (tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>);
@@ -472,7 +476,8 @@ impl Value {
     pub async fn start(manner: Manner) -> (Self, String) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let value = Self { manner: Arc::new(Mutex::new(manner)), asked: Arc::default(), address, life: Arc::default() };
+        let value =
+            Self { manner: Arc::new(Mutex::new(manner)), asked: Arc::default(), stream: Arc::default(), address, life: Arc::default() };
         value.live_on(listener);
         (value, format!("http://{address}"))
     }
@@ -514,8 +519,10 @@ impl SyncValueService for Value {
         if *self.manner.lock() == Manner::Fails {
             return Err(Status::internal("fails"));
         }
+        let watches = request.metadata().get(kiki::caller::WATCH).is_some_and(|value| value == "changes");
         let mut messages = request.into_inner();
         let (answers, reader) = mpsc::channel(8);
+        *self.stream.lock() = Some((answers.clone(), watches));
         let value = self.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {

@@ -1,10 +1,20 @@
 //! SyncValue's predictions, and what happens without them.
 
+use std::sync::Arc;
+
+use kiki::clock::{Clock, UnixMicros};
+use kiki::ids::CustomerKey;
 use kiki::leaf::{self, PredictionStatus};
 use kiki::pb::syncvalue::v1 as value;
 use serde_json::json;
+use syncflow::clients::predictor::{Predictor, Questions};
+use syncflow::domain::breaker::{Breaker, Settings};
+use syncflow::domain::fallback::Predicted;
+use syncflow::domain::targeting::Campaign;
+use syncflow::metrics::Metrics;
+use tokio_util::sync::CancellationToken;
 
-use crate::fakes::Manner;
+use crate::fakes::{Manner, Value};
 use crate::world::{PREDICTED_PRICE, PRIOR_PRICE, World, campaign, client_campaign, prediction, request};
 
 const PLENTY: i64 = 640_000_000_000;
@@ -141,4 +151,62 @@ async fn a_cautious_campaign_prices_less_of_what_is_uncertain() {
     let shield = world.stop().await;
     let decision = shield.state.lock().decisions[0].1.clone();
     assert_eq!((decision.predicted_ltv_micros, decision.priced_ltv_micros), (30_000_000, 20_000_000));
+}
+
+/// Waits for what another task does; the test's time is its bound.
+async fn until(what: impl Fn() -> bool) {
+    let turns = async {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), turns).await.expect("it never came");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_is_held_until_syncvalue_says_that_it_no_longer_holds_or_is_gone() {
+    let holding = value::Prediction { holds_ms: 60_000, ..prediction() };
+    let (value, address) = Value::start(Manner::Answers(holding.clone())).await;
+    let (clock, stop) = (Clock::System, CancellationToken::new());
+    let breaker = Arc::new(Breaker::new(Settings::default(), 1, clock.now()));
+    let metrics = Metrics::new(&kiki::runtime::Metrics::new());
+    let channel = kiki::runtime::channel(&address).unwrap();
+    let (predictor, serving) = Predictor::new(channel, breaker.clone(), clock.clone(), metrics, stop.clone());
+    let serving = tokio::spawn(serving);
+    let campaign = Campaign::compile("acme", &campaign(), 90).unwrap();
+    let customers = [1, 2].map(|n| CustomerKey([n; 16]));
+    let ask = async || {
+        let mut questions = Questions::for_about(2);
+        let places = customers.map(|customer| questions.add(&campaign, customer, clock.now()));
+        let mut predictions = predictor.ask(questions);
+        for place in places {
+            let said = predictions.of(place, tokio::time::Instant::now() + std::time::Duration::from_secs(20)).await;
+            assert!(matches!(said, Predicted::Said(_)), "{said:?}");
+        }
+    };
+    let held = || {
+        let held = predictor.held(clock.now()).unwrap();
+        customers.map(|customer| held.get(&customer, &campaign.recent, clock.now()).is_some())
+    };
+    ask().await;
+    assert_eq!(held(), [true; 2]);
+    let (stream, watches) = value.stream.lock().clone().unwrap();
+    assert!(watches);
+    let told = value::PredictStreamResponse { changed: vec![vec![1; 16].into()], ..Default::default() };
+    stream.send(Ok(told)).await.unwrap();
+    until(|| held() == [false, true]).await;
+    ask().await;
+    assert_eq!(held(), [true; 2], "asked again");
+    stream.send(Ok(value::PredictStreamResponse { all_changed: true, ..Default::default() })).await.unwrap();
+    until(|| held() == [false; 2]).await;
+    ask().await;
+    breaker.force(true, UnixMicros(clock.now().0 + 60_000_000), clock.now());
+    assert!(predictor.held(clock.now()).is_none(), "somebody mistrusts what it says");
+    assert!(breaker.release(clock.now()));
+    until(|| predictor.held(clock.now()).is_none() || held() == [true; 2]).await;
+    drop(stream);
+    value.die();
+    until(|| predictor.held(clock.now()).is_none_or(|_| held() == [false; 2])).await;
+    stop.cancel();
+    serving.await.unwrap();
 }

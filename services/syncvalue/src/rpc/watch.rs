@@ -79,3 +79,17 @@ async fn gather(mut watch: Watch, sender: tokio::sync::mpsc::Sender<Vec<u8>>) {
         place.send(message.encode_to_vec());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_s_answer_holds_until_midnight_and_an_estimate_for_a_second() {
+        let holds = |source, at| holds_ms(&Prediction { source, ..Prediction::nothing(90) }, UnixMicros(at));
+        let model = Source::Model(1);
+        assert_eq!([0, 1, DAY_MICROS - 1_001, DAY_MICROS - 1, -1].map(|at| holds(model, at)), [86_400_000, 86_399_999, 1, 0, 0]);
+        let reasons = [Reason::NoModel, Reason::UnknownCustomer, Reason::NoPopulation, Reason::StateUnavailable, Reason::ModelFailed];
+        assert_eq!(reasons.map(|reason| holds(Source::Estimate(reason), 7)), [1_000, 1_000, 0, 0, 0]);
+    }
+}

@@ -28,13 +28,13 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
 /// What one run is asked for.
 fn without_cores(args: &Args) -> Vec<OsString> {
     // All of them by name, so that one that is added is not forgotten here.
-    let Args { seconds, batch, streams, window, customers, cores: _, events_per_second, model, scratch, json } = args;
+    let Args { seconds, batch, streams, window: _, customers, cores: _, events_per_second, model, scratch, json } = args;
     let mut command: Vec<OsString> = vec!["bench".into(), "bids".into()];
     let mut say = |name: &str, value: String| command.extend([name.into(), value.into()]);
     say("--seconds", seconds.to_string());
     say("--batch", batch.to_string());
     say("--streams", streams.to_string());
-    say("--window", window.to_string());
+    say("--window", args.window().to_string());
     say("--customers", customers.to_string());
     say("--events-per-second", events_per_second.to_string());
     model.iter().for_each(|model| command.extend(["--model".into(), model.into()]));

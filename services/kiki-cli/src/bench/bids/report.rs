@@ -94,7 +94,7 @@ impl Report {
             elapsed_s: rounded(bids.elapsed.as_secs_f64()),
             streams: args.streams,
             batch_items: args.batch,
-            window_batches: args.window,
+            window_batches: args.window(),
             customers: args.customers,
             request_bytes,
             answer_bytes,

@@ -16,6 +16,8 @@ pub(super) struct Run {
     pub(super) half: Books,
     /// Microseconds inside SyncFlow meanwhile, 99.9th percentile.
     pub(super) inside: Option<f64>,
+    /// The same rate, asked of a server that does nothing.
+    pub(super) bare_half: Books,
     /// Bids a second, at the most, of the others.
     pub(super) saturation: f64,
     /// At three times it.
@@ -34,6 +36,10 @@ pub(super) struct Report {
     half_latency_us_p999: f64,
     /// Nothing where SyncFlow has no such histogram.
     half_service_time_us_p999: Option<f64>,
+    /// As much asked of a server that does nothing.
+    half_bare_latency_us_p50: f64,
+    half_bare_latency_us_p99: f64,
+    half_bare_latency_us_p999: f64,
     saturation_per_second: f64,
     /// At three times of that: of the bids, those that came within tmax.
     triple_admitted_in_time_share: f64,
@@ -74,6 +80,9 @@ impl Report {
             half_latency_us_p99: of(&|run| run.half.latency_us_p99 as f64),
             half_latency_us_p999: of(&|run| run.half.latency_us_p999 as f64),
             half_service_time_us_p999: inside.map(|inside| rounded(median(inside))),
+            half_bare_latency_us_p50: of(&|run| run.bare_half.latency_us_p50 as f64),
+            half_bare_latency_us_p99: of(&|run| run.bare_half.latency_us_p99 as f64),
+            half_bare_latency_us_p999: of(&|run| run.bare_half.latency_us_p999 as f64),
             saturation_per_second: of(&|run| run.saturation),
             triple_admitted_in_time_share: shares(&|run| share(run.triple.with_bids, run.triple.with_bids + run.triple.late_bids())),
             triple_admitted_share: triple(|books| books.with_bids + books.late_bids()),
@@ -102,6 +111,7 @@ impl Report {
         let percent = |share: f64| format!("{:.3} %", share * 100.0);
         let ms = |us: f64| format!("{:.2} ms", us / 1e3);
         let inside = self.half_service_time_us_p999.map_or(format!("SyncFlow has no {SERVICE_TIME}"), |us| format!("p99.9 {us:.0} us"));
+        let bare = [self.half_bare_latency_us_p50, self.half_bare_latency_us_p99, self.half_bare_latency_us_p999].map(ms).join(", ");
         let half = [self.half_latency_us_p50, self.half_latency_us_p99, self.half_latency_us_p999].map(ms).join(", ");
         let triple = [self.triple_latency_us_p50, self.triple_latency_us_p99].map(ms).join(", ");
         let of_three = format!(
@@ -129,6 +139,7 @@ impl Report {
                 ),
                 ("  p50 p99 p99.9", half),
                 ("  inside SyncFlow", inside),
+                ("  of a bare server", bare),
                 ("saturation", saturation(self.saturation_per_second, &self.server_cores, &self.exchange_cores)),
                 ("at three times it", format!("{} of the bids in time", percent(self.triple_admitted_in_time_share))),
                 ("  of the requests", of_three),
