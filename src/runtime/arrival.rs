@@ -183,6 +183,7 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use nix::sys::socket::getsockopt;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -223,6 +224,7 @@ mod tests {
     async fn what_lay_in_the_socket_has_waited() {
         const LAY: Duration = Duration::from_micros(200);
         let (mut client, mut server) = pair().await;
+        assert!(getsockopt(&server.tcp, sockopt::ReceiveTimestampns).unwrap(), "it is asked to");
         let (arrivals, mut timed, mut seen) = (server.arrivals.clone(), 0_u32, 0_u32);
         for _ in 0..5_000 {
             client.write_all(b"late").await.unwrap();

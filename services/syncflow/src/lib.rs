@@ -7,7 +7,7 @@
 //!
 //! Invariants: spend stays below marks that the log has acknowledged; without a fresh policy and fresh campaigns nothing
 //! is bid; decisions depend on the order of requests and on the clock given alone, except for a prediction or a lease
-//! that comes too late, which is counted. Any instance takes any notice: nothing of a bid is kept but its receipt.
+//! that comes too late, which is counted (and, on the system's clock, a prediction is held for as long as SyncValue says). Any instance takes any notice: nothing of a bid is kept but its receipt.
 //!
 //! Deliberately not here: truth about money (SyncShield's), the value model (SyncValue's).
 

@@ -332,15 +332,15 @@ impl SyncValueService for Rpc {
         Caller::of(&request).operate()?;
         let pb::SetModelsRequest { plan, rollback } = request.into_inner();
         let plan = plans::decode(plan.unwrap_or_default());
-        let (models, cache) = (self.models.clone(), self.answers.cache.clone());
-        // Models are read from files.
+        let (models, cache, store) = (self.models.clone(), self.answers.cache.clone(), self.store.clone());
+        // Models are read from files. Whoever asked may be gone before they are set, which is done and told all the same.
         let set = tokio::task::spawn_blocking(move || {
             let set = if rollback { models.rollback(&plan.client, &plan.currency) } else { models.set(plan) }?;
+            store.all_changed();
             cache.keep(&models.numbers());
             Ok::<_, Error>(set)
         });
         let set = set.await.map_err(|e| Error::Model(e.to_string()))??;
-        self.store.all_changed();
         Ok(Response::new(pb::SetModelsResponse { plan: Some(plans::encode(&set.plan)), models: plans::infos(&set) }))
     }
 }

@@ -205,7 +205,7 @@ impl Store {
 
     /// What is said of any customer may be another from now on.
     pub fn all_changed(&self) {
-        self.state.changes.tell(None);
+        self.state.changes.tell_all();
     }
 
     /// Finishes what was handed over, and lets go of the event log. Nothing more is taken.

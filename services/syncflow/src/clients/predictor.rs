@@ -158,11 +158,17 @@ impl Predictor {
         })
     }
 
-    /// What need not be asked; nothing while the breaker is not closed, as somebody may have forced it who mistrusts what is said.
+    /// What need not be asked. An answer of before is as good while others come late; not while somebody has opened the breaker, who may
+    /// mistrust what is said.
     #[must_use]
     pub fn held(&self, now: UnixMicros) -> Option<&Held> {
         let Watched { breaker, held, .. } = &*self.watched;
-        held.as_ref().filter(|_| breaker.state(now) == State::Closed)
+        let trusted = match breaker.state(now) {
+            State::Closed | State::HalfOpen | State::ForcedClosed => true,
+            State::Open => breaker.why(now) != Breaker::TRIPPED,
+            State::ForcedOpen => false,
+        };
+        held.as_ref().filter(|_| trusted)
     }
 
     /// Asks, and waits for nothing.
@@ -282,16 +288,19 @@ async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Call>, first: Ca
             biased;
             answer = next(&mut answers, in_flight.is_empty()) => {
                 let Some(mut answer) = answer? else { return Ok(()) };
-                if let Some(changes) = answers::changes(&answer) {
+                // Once it is not clear what a message answers, it is not clear of any behind it either.
+                let unclear = || Status::internal("an answer that is not to what was asked");
+                if let Some(changes) = answers::changes(&answer).ok_or_else(unclear)? {
                     held.iter().for_each(|held| held.take(&changes));
                     continue;
                 }
                 let era = held.map_or(Era::default(), Held::era);
                 for (count, call) in in_flight.pop_front().unwrap_or_default() {
-                    match answers::split(&mut answer, count) {
-                        Some(said) => drop(call.send((said, era))), // whoever asked may have stopped waiting
-                        None => break,
-                    }
+                    let said = answers::split(&mut answer, count).ok_or_else(unclear)?;
+                    drop(call.send((said, era))); // whoever asked may have stopped waiting
+                }
+                if !answer.is_empty() {
+                    return Err(unclear());
                 }
             }
             call = waiting.recv(), if in_flight.len() < MAX_IN_FLIGHT => match call {

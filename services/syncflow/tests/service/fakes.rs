@@ -467,7 +467,8 @@ pub struct Value {
     life: Arc<Mutex<Option<Life>>>,
 }
 
-pub type PredictSender = mpsc::Sender<Result<value::PredictStreamResponse, Status>>;
+/// Weak, because a stream ends with its last sender.
+pub type PredictSender = mpsc::WeakSender<Result<value::PredictStreamResponse, Status>>;
 
 /// What ends it, and the thread.
 type Life = (tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>);
@@ -522,7 +523,7 @@ impl SyncValueService for Value {
         let watches = request.metadata().get(kiki::caller::WATCH).is_some_and(|value| value == "changes");
         let mut messages = request.into_inner();
         let (answers, reader) = mpsc::channel(8);
-        *self.stream.lock() = Some((answers.clone(), watches));
+        *self.stream.lock() = Some((answers.downgrade(), watches));
         let value = self.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {

@@ -192,6 +192,7 @@ async fn what_was_said_is_held_until_syncvalue_says_that_it_no_longer_holds_or_i
     assert_eq!(held(), [true; 2]);
     let (stream, watches) = value.stream.lock().clone().unwrap();
     assert!(watches);
+    let stream = stream.upgrade().unwrap();
     let told = value::PredictStreamResponse { changed: vec![vec![1; 16].into()], ..Default::default() };
     stream.send(Ok(told)).await.unwrap();
     until(|| held() == [false, true]).await;
@@ -200,13 +201,15 @@ async fn what_was_said_is_held_until_syncvalue_says_that_it_no_longer_holds_or_i
     stream.send(Ok(value::PredictStreamResponse { all_changed: true, ..Default::default() })).await.unwrap();
     until(|| held() == [false; 2]).await;
     ask().await;
-    breaker.force(true, UnixMicros(clock.now().0 + 60_000_000), clock.now());
+    let in_a_minute = || UnixMicros(clock.now().0 + 60_000_000);
+    breaker.force(true, in_a_minute(), clock.now());
     assert!(predictor.held(clock.now()).is_none(), "somebody mistrusts what it says");
+    breaker.force(false, in_a_minute(), clock.now());
     assert!(breaker.release(clock.now()));
-    until(|| predictor.held(clock.now()).is_none() || held() == [true; 2]).await;
+    assert_eq!(held(), [true; 2]);
     drop(stream);
     value.die();
-    until(|| predictor.held(clock.now()).is_none_or(|_| held() == [false; 2])).await;
+    until(|| held() == [false; 2]).await;
     stop.cancel();
     serving.await.unwrap();
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kiki::ids::CustomerKey;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
-/// Changes that a watcher may be behind by: one for each message of events. Who is further behind has to take all for changed.
+/// Changes that a watcher may be behind by, one for each group that was written together. Who is further behind has to take all for changed.
 const KEPT: usize = 256;
 
 /// See the module.
@@ -39,13 +39,16 @@ impl Changes {
         Watch(self.0.subscribe())
     }
 
-    /// Whether anybody watches.
-    pub(super) fn watched(&self) -> bool {
-        self.0.receiver_count() > 0
+    /// These customers changed, if there are any.
+    pub(super) fn tell_of(&self, customers: Vec<CustomerKey>) {
+        if !customers.is_empty() {
+            drop(self.0.send(Some(customers.into()))); // nobody may be watching
+        }
     }
 
-    pub(super) fn tell(&self, customers: Option<Arc<[CustomerKey]>>) {
-        drop(self.0.send(customers)); // where nobody watches any more
+    /// Everybody did.
+    pub(super) fn tell_all(&self) {
+        drop(self.0.send(None));
     }
 }
 
@@ -99,26 +102,26 @@ mod tests {
     #[tokio::test]
     async fn who_is_told_of_too_much_takes_all_for_changed() {
         let changes = Changes::new();
-        assert!(!changes.watched());
-        changes.tell(Some(customers(0..1).into())); // nobody heard it
+        changes.tell_of(customers(0..1)); // nobody heard it
         let mut watch = changes.watch();
-        changes.tell(Some(customers(1..2).into()));
-        changes.tell(Some(customers(2..5).into()));
+        changes.tell_of(customers(1..2));
+        changes.tell_of(Vec::new()); // nothing to hear
+        changes.tell_of(customers(2..5));
         let mut changed = watch.next().await.unwrap();
         watch.and(&mut changed, 4);
         assert_eq!(changed, Changed { customers: customers(1..5), all: false });
-        changes.tell(Some(customers(0..5).into()));
+        changes.tell_of(customers(0..5));
         let mut changed = watch.next().await.unwrap();
         watch.and(&mut changed, 4);
         assert_eq!(changed, Changed { customers: Vec::new(), all: true });
         for _ in 0..=KEPT {
-            changes.tell(Some(customers(0..1).into()));
+            changes.tell_of(customers(0..1));
         }
         assert_eq!(watch.next().await, Some(Changed { customers: Vec::new(), all: true }));
         let mut changed = watch.next().await.unwrap();
         watch.and(&mut changed, KEPT);
         assert_eq!(changed.customers.len(), KEPT);
-        changes.tell(None);
+        changes.tell_all();
         assert_eq!(watch.next().await, Some(Changed { customers: Vec::new(), all: true }));
         drop(changes);
         assert_eq!(watch.next().await, None);

@@ -88,18 +88,22 @@ impl Writer {
             tracing::error!(%error, "the event log failed; nothing more is taken until a restart");
             self.failed = Some(error.to_string());
         }
-        for (job, done, outcome) in taken {
-            let result = match &self.failed {
-                None => Ok(self.state.apply(&job, outcome)),
-                Some(reason) => Err(Error::LogFailed(reason.clone())),
-            };
+        let mut changed = Vec::new();
+        let apply = |(job, done, outcome): (Job, Done, Applied)| match &self.failed {
+            None => (done, Ok(self.state.apply(&job, outcome, &mut changed))),
+            Some(reason) => (done, Err(Error::LogFailed(reason.clone()))),
+        };
+        let applied: Vec<_> = taken.into_iter().map(apply).collect();
+        self.state.changes.tell_of(changed);
+        for (done, result) in applied {
             answer(done, result);
         }
     }
 }
 
 impl State {
-    fn apply(&self, job: &Job, mut outcome: Applied) -> Applied {
+    /// Whom it is about goes behind `changed`.
+    fn apply(&self, job: &Job, mut outcome: Applied, changed: &mut Vec<CustomerKey>) -> Applied {
         for event in &job.events {
             match self.observe(event) {
                 Effect::Duplicate => outcome.duplicates += 1,
@@ -110,10 +114,8 @@ impl State {
             outcome.erased = self.erase(erased);
             outcome.known = outcome.erased.len() as u32;
         }
-        if self.changes.watched() {
-            let erased = job.erased.iter().filter_map(|erased| CustomerKey::from_bytes(&erased.customer));
-            self.changes.tell(Some(job.events.iter().map(|event| event.customer).chain(erased).collect()));
-        }
+        changed.extend(job.events.iter().map(|event| event.customer));
+        changed.extend(job.erased.iter().filter_map(|erased| CustomerKey::from_bytes(&erased.customer)));
         self.judge(job);
         self.follow(job.followed.clone());
         outcome

@@ -57,15 +57,16 @@ pub(super) fn split(message: &mut Bytes, count: usize) -> Option<Bytes> {
     Some(answers)
 }
 
-/// Reads a message that answers nothing, and says whom what was said before no longer holds of; none where it answers.
-pub(super) fn changes(message: &[u8]) -> Option<Changes> {
+/// Whom what was said before no longer holds of, by a message that says that; nobody where it begins with an answer. None: it is neither.
+pub(super) fn changes(message: &[u8]) -> Option<Option<Changes>> {
     if matches!(Reader(message).key(), Some(Some((1, _)))) {
-        return None;
+        return Some(None);
     }
-    // What cannot be read may say anything.
-    let told = pb::PredictStreamResponse::decode(message).unwrap_or(pb::PredictStreamResponse { all_changed: true, ..Default::default() });
-    let customers: Option<Vec<_>> = told.changed.iter().map(|customer| CustomerKey::from_bytes(customer)).collect();
-    Some(customers.filter(|_| !told.all_changed).map_or(Changes::All, Changes::Of))
+    match pb::PredictStreamResponse::decode(message).ok()? {
+        told if told.all_changed => Some(Some(Changes::All)),
+        told if told.changed.is_empty() => None,
+        told => told.changed.iter().map(|customer| CustomerKey::from_bytes(customer)).collect::<Option<_>>().map(Changes::Of).map(Some),
+    }
 }
 
 /// Whom what was said before no longer holds of.
@@ -188,12 +189,12 @@ mod tests {
         #[test]
         fn what_changed_is_no_answer(predictions in prop::collection::vec(prediction(), 0..3), who: [u8; 16], all_changed: bool) {
             let answers = pb::PredictStreamResponse { predictions, ..Default::default() };
-            prop_assert_eq!(changes(&answers.encode_to_vec()).is_none(), !answers.predictions.is_empty());
+            prop_assert_eq!(changes(&answers.encode_to_vec()), (!answers.predictions.is_empty()).then_some(None));
             let told = |customer: Vec<u8>| pb::PredictStreamResponse { changed: vec![customer.into()], all_changed, ..Default::default() };
             let expected = if all_changed { Changes::All } else { Changes::Of(vec![CustomerKey(who)]) };
-            prop_assert_eq!(changes(&told(who.to_vec()).encode_to_vec()), Some(expected));
-            prop_assert_eq!(changes(&told(vec![1; 15]).encode_to_vec()), Some(Changes::All));
-            prop_assert_eq!(changes(&[0x12, 0x7f]), Some(Changes::All));
+            prop_assert_eq!(changes(&told(who.to_vec()).encode_to_vec()), Some(Some(expected)));
+            prop_assert_eq!(changes(&told(vec![1; 15]).encode_to_vec()), all_changed.then_some(Some(Changes::All)));
+            prop_assert_eq!(changes(&[0x12, 0x7f]), None);
         }
 
         #[test]

@@ -1,8 +1,8 @@
 //! What SyncValue said of customers, held for as long as it said that it holds, and no longer than the stream on which it tells of those
 //! who changed. A bid that finds its prediction here asks nobody.
 //!
-//! Bounds: two generations of `SHARDS` times `MAX_CUSTOMERS` customers, some 20 MB. Who is asked for stays; of the others the older
-//! generation goes whole.
+//! Bounds: two generations of `SHARDS` times `MAX_CUSTOMERS` customers with `MAX_CAMPAIGNS` answers each; with one each, as a rule, some
+//! 20 MB. Who is asked for stays; of the others the older generation goes whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use crate::domain::fallback::{Predicted, Recent};
 const SHARDS: usize = 64;
 /// Customers of one generation of a shard.
 const MAX_CUSTOMERS: usize = 1_024;
+/// Answers of one customer: which more campaigns are after, they ask for.
+const MAX_CAMPAIGNS: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -98,9 +100,9 @@ impl Held {
         }
         let answer = Answer { campaign: subject.campaign.clone(), until, predicted };
         let answers = shard.young_place(subject.customer);
-        match answers.iter_mut().find(|before| Arc::ptr_eq(&before.campaign, &answer.campaign)) {
-            Some(before) => *before = answer,
-            None => answers.push(answer),
+        answers.retain(|before| !Arc::ptr_eq(&before.campaign, &answer.campaign) && before.until > subject.at);
+        if answers.len() < MAX_CAMPAIGNS {
+            answers.push(answer);
         }
     }
 
@@ -126,7 +128,8 @@ impl Held {
     pub(super) fn forget_all(&self) {
         let era = self.era.fetch_add(1, Ordering::AcqRel) + 1;
         for shard in &self.shards {
-            *shard.lock() = Shard { era, ..Shard::default() };
+            let before = std::mem::replace(&mut *shard.lock(), Shard { era, ..Shard::default() });
+            drop(before); // which takes a while, and nobody waits for it
         }
     }
 }
@@ -192,6 +195,18 @@ mod tests {
         held.forget_all();
         [&one, &another].into_iter().for_each(|subject| held.put(subject, Predicted::Unknown, 5, before));
         assert!(!holds(&held, &one, 1_000_000) && !holds(&held, &another, 1_000_000));
+    }
+
+    #[test]
+    fn a_customer_of_many_campaigns_has_a_bound_and_what_is_over_goes() {
+        let (held, campaigns) = (Held::new(), Vec::from_iter(std::iter::repeat_with(Arc::default).take(2 * MAX_CAMPAIGNS)));
+        let holding = |at| campaigns.iter().filter(|campaign| holds(&held, &subject(1, campaign), at)).count();
+        campaigns.iter().for_each(|campaign| put(&held, &subject(1, campaign)));
+        assert_eq!(holding(1_000_000), MAX_CAMPAIGNS);
+        let later = |campaign| Subject { at: UnixMicros(1_005_000), ..subject(1, campaign) };
+        campaigns[MAX_CAMPAIGNS..].iter().for_each(|campaign| put(&held, &later(campaign)));
+        assert_eq!((holding(1_004_999), holding(1_009_999)), (MAX_CAMPAIGNS, MAX_CAMPAIGNS), "those of before were over");
+        assert!(!holds(&held, &subject(1, &campaigns[0]), 1_004_999));
     }
 
     #[test]
