@@ -13,7 +13,7 @@ use kiki::pb::syncflow::v1::*;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{ChargedSlot, LeaseReport, PutCampaignRequest, PutPolicyRequest, PutTermsRequest, ReconcileRequest};
 use kiki::runtime::{Listeners, channel};
-use syncflow::config::Venues;
+use syncflow::config::{Deadlines, Venues};
 use syncflow::domain::receipt::{Purpose, ReceiptKeys};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -99,8 +99,7 @@ impl World {
             frequency_budget_ms: 5,
             record: syncflow::config::Record::All,
             clock_skew_ms: CLOCK_SKEW.as_millis() as u64,
-            network_allowance_ms: 5,
-            deadline_max_ms: 5_000,
+            deadlines: Deadlines { network_allowance_ms: 5, deadline_max_ms: 5_000 },
         };
         let clock = Clock::Virtual(self.clock.clone());
         let bound = runtime.spawn(Listeners::bind("127.0.0.1:0", "127.0.0.1:0")).await.unwrap().unwrap();

@@ -11,7 +11,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::*;
 use kiki::runtime::Metrics;
 use kiki::tlog::note::SigningKey;
-use syncflow::config::Venues;
+use syncflow::config::{Deadlines, Venues};
 use syncshield::store::{Log, Paths};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
@@ -108,8 +108,7 @@ pub(crate) async fn bidder(number: usize, off: i64) -> turmoil::Result {
         frequency_budget_ms: 5,
         record: syncflow::config::Record::All,
         clock_skew_ms: SKEW_MS,
-        network_allowance_ms: 5,
-        deadline_max_ms: 1_000,
+        deadlines: Deadlines { network_allowance_ms: 5, deadline_max_ms: 1_000 },
     };
     let (stop, registry) = (CancellationToken::new(), Metrics::new());
     let nowhere = Endpoint::from_static("http://value:50051");

@@ -15,7 +15,7 @@ use kiki::clock::Clock;
 use kiki::ids::Key;
 use kiki::lock::LockedFile;
 use kiki::runtime::Listeners;
-use syncflow::config::Venues;
+use syncflow::config::{Deadlines, Venues};
 use syncshield::witness::WitnessAt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,8 @@ pub struct PlatformConfig {
     pub lease_ttl_secs: u64,
     /// Exchanges and the ad platforms that they belong to.
     pub venues: Venues,
+    /// How long a bid may take.
+    pub deadlines: Deadlines,
     /// Name of SyncFlow's instance; random where there is none.
     pub holder: Option<String>,
     /// File of the log's last signed size; in the data folder where there is none.
@@ -89,6 +91,7 @@ impl PlatformConfig {
             ports: Ports::Default,
             lease_ttl_secs: 60,
             venues: Venues::default(),
+            deadlines: Deadlines::default(),
             holder: None,
             signed_size: None,
             model: None,
@@ -269,8 +272,7 @@ fn flow_settings(config: &PlatformConfig, keys: &Keys, endpoints: &Endpoints) ->
         frequency_budget_ms: 5,
         record: syncflow::config::Record::All,
         clock_skew_ms: 1_000,
-        network_allowance_ms: 2,
-        deadline_max_ms: 1_000,
+        deadlines: config.deadlines.clone(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use syncflow::config::Venues;
+use syncflow::config::{Deadlines, Venues};
 use syncshield::witness::WitnessAt;
 
 use crate::error::{Doing as _, Failure};
@@ -24,6 +24,9 @@ pub struct Args {
     /// The exchanges and their platforms, as SyncFlow takes them.
     #[command(flatten)]
     pub venues: Venues,
+    /// How long a bid may take, as SyncFlow takes it.
+    #[command(flatten)]
+    pub deadlines: Deadlines,
     /// File of the log's last signed size; default: `signed-size` in the data folder. Best on another disk.
     #[arg(long, env = "KIKI_SIGNED_SIZE")]
     pub signed_size: Option<PathBuf>,
@@ -47,6 +50,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         ports: args.ports,
         lease_ttl_secs: args.lease_ttl_secs,
         venues: args.venues,
+        deadlines: args.deadlines,
         signed_size: args.signed_size,
         model: args.model,
         states: args.states,

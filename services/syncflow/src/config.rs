@@ -50,12 +50,27 @@ pub struct Config {
     /// By how much the clocks here and at SyncShield may differ, milliseconds.
     #[arg(long, env = "KIKI_CLOCK_SKEW_MS", default_value_t = 1_000)]
     pub clock_skew_ms: u64,
-    /// What of an exchange's deadline the network takes, milliseconds: a round trip within a region.
+    /// How long a bid may take.
+    #[command(flatten)]
+    pub deadlines: Deadlines,
+}
+
+/// How long a bid may take.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Deadlines {
+    /// What of an exchange's deadline the network takes, milliseconds: a round trip within a region, and as long as either side is seldom
+    /// woken late.
     #[arg(long, env = "KIKI_NETWORK_ALLOWANCE_MS", default_value_t = 2)]
     pub network_allowance_ms: u64,
     /// The longest that a bid may take whatever the exchange allows, milliseconds.
     #[arg(long, env = "KIKI_DEADLINE_MAX_MS", default_value_t = 1_000)]
     pub deadline_max_ms: u64,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { network_allowance_ms: 2, deadline_max_ms: 1_000 }
+    }
 }
 
 /// Exchanges and the ad platforms that they belong to.

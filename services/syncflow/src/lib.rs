@@ -189,8 +189,8 @@ pub fn start(
         clock,
         metrics,
         notice_window: Duration::from_secs(config.notice_window_secs),
-        network_allowance: Duration::from_millis(config.network_allowance_ms),
-        deadline_max: Duration::from_millis(config.deadline_max_ms),
+        network_allowance: Duration::from_millis(config.deadlines.network_allowance_ms),
+        deadline_max: Duration::from_millis(config.deadlines.deadline_max_ms),
         memo: engine::Memo::default(),
     });
     Ok(Parts { engine, notices, public_url: config.public_url.trim_end_matches('/').into(), tasks })

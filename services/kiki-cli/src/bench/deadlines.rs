@@ -68,6 +68,9 @@ pub(super) struct Args {
     /// How long an answer may take, milliseconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     tmax: u32,
+    /// What of that is for the way there and back, milliseconds: the servers answer so much earlier, or not with a bid.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    network_allowance_ms: u32,
     /// What the servers on `--server-cores` can take, requests a second, where that is known; without it, it is found in each run.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     saturation: Option<u32>,
@@ -174,7 +177,8 @@ struct Pair<'a> {
 impl<'a> Pair<'a> {
     async fn start(args: &'a Args, (servers, exchange): (&'a Cores, &'a Cores), data: &Path, requests: &'a Path) -> Result<Self, Failure> {
         let (data, model) = (data.display().to_string(), args.model.as_ref().map(|model| model.display().to_string()));
-        let mut command = vec!["up", "--ports", "auto", "--data", &data];
+        let allowance = args.network_allowance_ms.to_string();
+        let mut command = vec!["up", "--ports", "auto", "--data", &data, "--network-allowance-ms", &allowance];
         model.iter().for_each(|model| command.extend(["--model", model]));
         let (_servers, lines) = Server::start_on(Some(servers), &command)?;
         let at = Endpoints::of_table(&lines)?;

@@ -10,7 +10,7 @@ use kiki::pb::syncshield::v1 as shield;
 use kiki::pb::syncvalue::v1 as value;
 use kiki::runtime::Listeners;
 use serde_json::{Value as Json, json};
-use syncflow::config::Venues;
+use syncflow::config::{Deadlines, Venues};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -150,8 +150,7 @@ impl World {
             frequency_budget_ms: 1_500, // a busy machine is no Redis that is gone
             record: syncflow::config::Record::All,
             clock_skew_ms: 1_000,
-            network_allowance_ms: 5,
-            deadline_max_ms: 2_000,
+            deadlines: Deadlines { network_allowance_ms: 5, deadline_max_ms: 2_000 },
         };
         what(&mut config);
         let shutdown = CancellationToken::new();
