@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use proptest::prelude::*;
+
 use crate::domain::invoice::tests::terms;
 
 const DAY: i64 = 86_400_000_000;
@@ -99,4 +101,57 @@ fn another_currency_is_another_invoice() {
     let mut euro = spend(0, 1, 7);
     euro.currency = "EUR".into();
     assert!(lines([euro].iter(), &closing(0, 10), &[], &terms()).is_empty());
+}
+
+/// Zones from UTC-12 to UTC+14, some of which change their clocks, at midnight too; or moved across the date line.
+const ZONES: [&str; 8] =
+    ["Etc/GMT+12", "Etc/GMT-14", "UTC", "Europe/Berlin", "America/Asuncion", "America/New_York", "Asia/Kathmandu", "Pacific/Apia"];
+
+/// The closings of ten years from 2010 on, each month in the zone that the client has then. What a closing covers by `client_seq` is
+/// what had come when the month was over, in whatever zone.
+fn ten_years(zones: &[usize], seq_at: impl Fn(UnixMicros) -> u64) -> Vec<Closing> {
+    let mut month: Month = "2010-01".parse().unwrap();
+    let each = |zone: &usize| {
+        let this = month;
+        month = month.next();
+        let span = crate::domain::period::resolve(this, ZONES[*zone]).unwrap();
+        Closing { month: this, span, last_seq: seq_at(span.end), ..closing(0, 0) }
+    };
+    zones.iter().map(each).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_client_that_changes_its_zone_has_each_instant_billed_exactly_once(
+        zones in prop::collection::vec(0..ZONES.len(), 121),
+        // Within a day of a month's end in some zone, to the microsecond, or anywhere; and how much later it was recorded.
+        records in prop::collection::vec((0..120_usize, 0..ZONES.len(), prop_oneof![-DAY..DAY, -2..3_i64, -30 * DAY..0], 0..40 * DAY), 1..40),
+        order in any::<prop::sample::Index>(),
+    ) {
+        let start = |month: usize, zone: usize| {
+            let month: Month = format!("{}-{:02}", 2010 + month / 12, 1 + month % 12).parse().unwrap();
+            crate::domain::period::resolve(month, ZONES[zone]).unwrap().start
+        };
+        let mut times: Vec<(i64, i64)> = records.iter().map(|(month, zone, off, late)| {
+            let at = start(*month, *zone).0 + off;
+            (at + late, at)
+        }).collect();
+        times.sort_unstable(); // the log has them in the order in which they came
+        let seq_at = |end: UnixMicros| times.iter().filter(|(recorded, _)| *recorded < end.0).count() as u64;
+        let mut records: Vec<Record> = (0..).zip(&times).map(|(leaf, (_, at))| Record { at: UnixMicros(*at), ..spend(leaf, 0, 1 << leaf) }).collect();
+        // A month behind them all, by when the last has come.
+        let closings = ten_years(&zones, |end| if end >= start(120, 0) { times.len() as u64 } else { seq_at(end) });
+        let sums = |records: &[Record]| -> Vec<i128> {
+            let of = |(i, closing)| lines(records.iter(), closing, &closings[..i], &terms()).iter().map(|line| line.spend_nanos).sum();
+            closings.iter().enumerate().map(of).collect()
+        };
+        let billed = sums(&records);
+        // Each record is a bit of its own: all of them, and none twice.
+        prop_assert_eq!(billed.iter().sum::<i128>(), (1_i128 << times.len()) - 1);
+        prop_assert_eq!(billed.iter().fold(0, |all, sum| all | sum), (1_i128 << times.len()) - 1);
+        let middle = order.index(records.len());
+        records.rotate_left(middle);
+        records.reverse();
+        prop_assert_eq!(sums(&records), billed, "their order changes nothing");
+    }
 }
