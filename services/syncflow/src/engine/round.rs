@@ -206,16 +206,16 @@ impl<'e> Round<'e> {
     async fn decide_once(&mut self, prepared: &Prepared<'_, '_>, predictions: &mut Predictions) -> Decided {
         let Offered { opportunity, deadline } = prepared.offered;
         let found = self.found.get_mut(prepared.place).and_then(Option::take).unwrap_or_else(|| Ok(Found::default()));
-        let (view, Found { matches, permit }) = match (&self.view, found) {
+        let (view, Found { mut matches, permit }) = match (&self.view, found) {
             (Ok(view), Ok(found)) => (view.clone(), found),
             (_, Err((reason, detail))) => return Decided::no_bid(reason, detail, 0),
             (Err(why), _) => return Decided::no_bid(Reason::NotReady, (*why).to_owned(), 0),
         };
         let mut predicted = SmallVec::<[Predicted; 1]>::new();
-        for one in &matches {
-            predicted.push(match &one.predicted {
+        for one in &mut matches {
+            predicted.push(match &mut one.predicted {
                 Asked::Question(place) => predictions.of(*place, deadline.predict).await,
-                Asked::Known(predicted) => predicted.clone(),
+                Asked::Known(predicted) => std::mem::replace(predicted, Predicted::Missing), // each is decided on once
             });
         }
         let decided = self.decide_found(opportunity, *deadline, &view, matches.iter().zip(predicted)).await;

@@ -16,8 +16,6 @@ use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::error::Error;
 use crate::store::changes::Watch;
 
-/// Customers that are named; where more changed, all count as changed.
-const MAX_CHANGED: usize = 4_096;
 /// How long changes are gathered before they are told. What they make wrong is as old as that: a purchase has come through the log,
 /// which takes longer.
 const GATHERED: Duration = Duration::from_millis(5);
@@ -73,7 +71,7 @@ async fn gather(mut watch: Watch, sender: tokio::sync::mpsc::Sender<Vec<u8>>) {
     while let Some(mut changed) = tokio::select! { changed = watch.next() => changed, () = sender.closed() => None } {
         tokio::time::sleep(GATHERED).await; // others come meanwhile
         let Ok(place) = sender.reserve().await else { return };
-        watch.and(&mut changed, MAX_CHANGED);
+        watch.and(&mut changed);
         let customers = changed.customers.iter().map(|customer| customer.0.to_vec().into()).collect();
         let message = pb::PredictStreamResponse { predictions: Vec::new(), changed: customers, all_changed: changed.all };
         place.send(message.encode_to_vec());

@@ -9,6 +9,8 @@ use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
 /// Changes that a watcher may be behind by, one for each group that was written together. Who is further behind has to take all for changed.
 const KEPT: usize = 256;
+/// Customers that are named at once; where more changed, all count as changed. So what is kept takes 16 MiB at the most.
+pub const MAX_NAMED: usize = 4_096;
 
 /// See the module.
 #[derive(Debug)]
@@ -41,8 +43,10 @@ impl Changes {
 
     /// These customers changed, if there are any.
     pub(super) fn tell_of(&self, customers: Vec<CustomerKey>) {
-        if !customers.is_empty() {
-            drop(self.0.send(Some(customers.into()))); // nobody may be watching
+        match customers.len() {
+            0 => {}
+            1..=MAX_NAMED => drop(self.0.send(Some(customers.into()))), // nobody may be watching
+            _ => self.tell_all(),
         }
     }
 
@@ -73,8 +77,8 @@ impl Watch {
         Some(changed)
     }
 
-    /// Adds what else has changed; `most` customers are given one by one.
-    pub fn and(&mut self, changed: &mut Changed, most: usize) {
+    /// Adds what else has changed.
+    pub fn and(&mut self, changed: &mut Changed) {
         loop {
             match self.0.try_recv() {
                 Ok(change) => changed.add(change),
@@ -82,7 +86,7 @@ impl Watch {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        changed.all |= changed.customers.len() > most;
+        changed.all |= changed.customers.len() > MAX_NAMED;
         if changed.all {
             changed.customers = Vec::new();
         }
@@ -108,18 +112,23 @@ mod tests {
         changes.tell_of(Vec::new()); // nothing to hear
         changes.tell_of(customers(2..5));
         let mut changed = watch.next().await.unwrap();
-        watch.and(&mut changed, 4);
+        watch.and(&mut changed);
         assert_eq!(changed, Changed { customers: customers(1..5), all: false });
-        changes.tell_of(customers(0..5));
+        changes.tell_of(customers(0..4_096));
+        assert_eq!(watch.next().await.unwrap().customers.len(), 4_096);
+        changes.tell_of(customers(0..4_097)); // is not kept
+        assert_eq!(watch.next().await, Some(Changed { customers: Vec::new(), all: true }));
+        changes.tell_of(customers(0..4_096));
+        changes.tell_of(customers(0..1));
         let mut changed = watch.next().await.unwrap();
-        watch.and(&mut changed, 4);
+        watch.and(&mut changed);
         assert_eq!(changed, Changed { customers: Vec::new(), all: true });
         for _ in 0..=KEPT {
             changes.tell_of(customers(0..1));
         }
         assert_eq!(watch.next().await, Some(Changed { customers: Vec::new(), all: true }));
         let mut changed = watch.next().await.unwrap();
-        watch.and(&mut changed, KEPT);
+        watch.and(&mut changed);
         assert_eq!(changed.customers.len(), KEPT);
         changes.tell_all();
         assert_eq!(watch.next().await, Some(Changed { customers: Vec::new(), all: true }));
