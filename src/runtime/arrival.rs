@@ -181,7 +181,7 @@ impl AsyncWrite for Connection {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
 mod tests {
     use nix::sys::socket::getsockopt;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
