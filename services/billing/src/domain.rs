@@ -6,6 +6,7 @@
 
 pub mod accounting;
 pub mod amount;
+pub mod books;
 pub mod bundle;
 pub mod fee;
 pub mod follow;
@@ -13,3 +14,4 @@ pub mod invoice;
 pub mod period;
 pub mod record;
 pub mod summary;
+pub mod terms;

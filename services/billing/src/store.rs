@@ -81,9 +81,11 @@ impl Store {
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
         let ledger = include_str!("../migrations/0001_ledger.sql").into_sql_str();
         let invoiced = include_str!("../migrations/0002_invoiced.sql").into_sql_str();
+        let notes = include_str!("../migrations/0003_notes.sql").into_sql_str();
         let migrations = vec![
             Migration::new(1, "ledger".into(), MigrationType::Simple, ledger, false),
             Migration::new(2, "invoiced".into(), MigrationType::Simple, invoiced, false),
+            Migration::new(3, "notes".into(), MigrationType::Simple, notes, false),
         ];
         Migrator::with_migrations(migrations).run(&pool).await?;
         Ok(Self { pool })

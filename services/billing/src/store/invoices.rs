@@ -23,6 +23,8 @@ pub struct InvoiceRow {
     pub document: Vec<u8>,
     /// `client_seq` of the closing that it is computed from.
     pub period_closed_seq: u64,
+    /// `client_seq` of the closing of the period that it corrects; 0 of an invoice.
+    pub corrects_seq: u64,
     /// When it became final.
     pub issued_at: Option<UnixMicros>,
     /// Index of its leaf, once the log has it.
@@ -54,8 +56,8 @@ impl Store {
     pub async fn keep_draft(&self, row: &InvoiceRow) -> Result<(InvoiceRow, bool), StoreError> {
         let mut tx = self.write().await?;
         let inserted = sqlx::query(
-            "INSERT INTO invoice (draft_id, client, currency, month, document, period_closed_seq)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (draft_id) DO NOTHING",
+            "INSERT INTO invoice (draft_id, client, currency, month, document, period_closed_seq, corrects_seq)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (draft_id) DO NOTHING",
         )
         .bind(&row.draft_id)
         .bind(&row.client)
@@ -63,6 +65,7 @@ impl Store {
         .bind(&row.month)
         .bind(&row.document)
         .bind(to_i64("period_closed_seq", row.period_closed_seq)?)
+        .bind(to_i64("corrects_seq", row.corrects_seq)?)
         .execute(&mut *tx)
         .await?;
         let kept = find(&mut tx, &row.draft_id).await?;
@@ -71,13 +74,13 @@ impl Store {
         Ok((kept, inserted.rows_affected() > 0))
     }
 
-    /// Gives a draft the next number of `year` and the bytes that `finish` makes of it, at once: a
+    /// Gives a draft the next number behind `stem` and the bytes that `finish` makes of it, at once: a
     /// number is taken only with the invoice that uses it. One that is final already stays as it is.
     /// Also says whether it is new.
     pub async fn finalize(
         &self,
         id: &str,
-        year: i16,
+        stem: &str,
         issued_at: UnixMicros,
         finish: impl FnOnce(Invoice, String) -> Result<Invoice, StoreError>,
     ) -> Result<Option<(InvoiceRow, bool)>, StoreError> {
@@ -86,17 +89,17 @@ impl Store {
         if row.number.is_some() {
             return Ok(Some((row, false)));
         }
-        if let Some((number, leaf)) = invoiced(&mut tx, &row.client, row.period_closed_seq).await? {
+        if let Some((number, leaf)) = invoiced(&mut tx, &row.client, row.period_closed_seq, row.corrects_seq).await? {
             return Err(StoreError::Invoiced { number, leaf });
         }
         let ordinal: i64 = sqlx::query_scalar(
-            "INSERT INTO invoice_number (year, last) VALUES ($1, 1)
-             ON CONFLICT (year) DO UPDATE SET last = invoice_number.last + 1 RETURNING last",
+            "INSERT INTO number_given (stem, last) VALUES ($1, 1)
+             ON CONFLICT (stem) DO UPDATE SET last = number_given.last + 1 RETURNING last",
         )
-        .bind(i64::from(year))
+        .bind(stem)
         .fetch_one(&mut *tx)
         .await?;
-        let number = number(year, to_u64("number", ordinal)?);
+        let number = number(stem, to_u64("number", ordinal)?);
         row.document = finish(row.invoice()?, number.clone())?.to_json();
         row.number = Some(number);
         row.issued_at = Some(issued_at);
@@ -111,9 +114,20 @@ impl Store {
         Ok(Some((row, true)))
     }
 
-    /// Number and leaf of the invoice of a closing that the log holds and this ledger did not issue.
-    pub async fn invoiced(&self, client: &str, period_closed_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
-        invoiced(&mut self.pool.begin().await?, client, period_closed_seq).await
+    /// Number and leaf of the document of a closing that the log holds and this ledger did not issue:
+    /// its invoice, or its note on the period whose closing stands at `corrects_seq`.
+    pub async fn invoiced(&self, client: &str, period_closed_seq: u64, corrects_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
+        invoiced(&mut self.pool.begin().await?, client, period_closed_seq, corrects_seq).await
+    }
+
+    /// The invoice of a closing, draft or final.
+    pub async fn invoice_of(&self, client: &str, period_closed_seq: u64) -> Result<Option<InvoiceRow>, StoreError> {
+        let query = sqlx::query(
+            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, corrects_seq, issued_micros, leaf
+             FROM invoice WHERE client = $1 AND period_closed_seq = $2 AND corrects_seq = 0",
+        );
+        let query = query.bind(client).bind(to_i64("period_closed_seq", period_closed_seq)?);
+        query.fetch_optional(&self.pool).await?.as_ref().map(row_of).transpose()
     }
 
     /// Notes that the log holds an invoice's leaf.
@@ -136,7 +150,7 @@ impl Store {
     /// Final invoices that the log does not hold yet, as far as is known here.
     pub async fn unrecorded(&self) -> Result<Vec<InvoiceRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, corrects_seq, issued_micros, leaf
              FROM invoice WHERE number IS NOT NULL AND leaf IS NULL ORDER BY number",
         );
         rows.fetch_all(&self.pool).await?.iter().map(row_of).collect()
@@ -145,7 +159,7 @@ impl Store {
     /// A page of drafts and invoices in order of draft id.
     pub async fn list(&self, page: &Page) -> Result<Vec<InvoiceRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, corrects_seq, issued_micros, leaf
              FROM invoice WHERE (client = $1 OR $1 = '') AND (month = $2 OR $2 = '') AND draft_id > $3
              ORDER BY draft_id LIMIT $4",
         )
@@ -157,16 +171,23 @@ impl Store {
     }
 }
 
-async fn invoiced(tx: &mut Transaction<'_, Sqlite>, client: &str, closed_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
-    let query = sqlx::query("SELECT number, leaf FROM invoiced WHERE client = $1 AND period_closed_seq = $2 ORDER BY leaf LIMIT 1");
-    let query = query.bind(client).bind(to_i64("period_closed_seq", closed_seq)?);
+async fn invoiced(
+    tx: &mut Transaction<'_, Sqlite>,
+    client: &str,
+    closed_seq: u64,
+    corrects_seq: u64,
+) -> Result<Option<(String, u64)>, StoreError> {
+    let query = sqlx::query(
+        "SELECT number, leaf FROM invoiced WHERE client = $1 AND period_closed_seq = $2 AND corrects_seq = $3 ORDER BY leaf LIMIT 1",
+    );
+    let query = query.bind(client).bind(to_i64("period_closed_seq", closed_seq)?).bind(to_i64("corrects_seq", corrects_seq)?);
     let Some(row) = query.fetch_optional(&mut **tx).await? else { return Ok(None) };
     Ok(Some((row.try_get("number")?, to_u64("leaf", row.try_get("leaf")?)?)))
 }
 
 async fn find(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
     let query = sqlx::query(
-        "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+        "SELECT draft_id, number, client, currency, month, document, period_closed_seq, corrects_seq, issued_micros, leaf
          FROM invoice WHERE draft_id = $1 OR number = $1",
     );
     query.bind(id).fetch_optional(&mut **tx).await?.as_ref().map(row_of).transpose()
@@ -181,6 +202,7 @@ fn row_of(row: &SqliteRow) -> Result<InvoiceRow, StoreError> {
         month: row.try_get("month")?,
         document: row.try_get("document")?,
         period_closed_seq: to_u64("period_closed_seq", row.try_get("period_closed_seq")?)?,
+        corrects_seq: to_u64("corrects_seq", row.try_get("corrects_seq")?)?,
         issued_at: row.try_get::<Option<i64>, _>("issued_micros")?.map(UnixMicros),
         leaf: row.try_get::<Option<i64>, _>("leaf")?.map(|leaf| to_u64("leaf", leaf)).transpose()?,
     })
