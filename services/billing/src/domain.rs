@@ -7,6 +7,7 @@
 pub mod accounting;
 pub mod amount;
 pub mod bundle;
+pub mod document;
 pub mod fee;
 pub mod follow;
 pub mod invoice;
