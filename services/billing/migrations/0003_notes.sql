@@ -1,4 +1,6 @@
--- Notes beside invoices, several sellers' numbers: the fold is made again from the log. Drafts, invoices and numbers stay.
+-- Notes beside invoices, several sellers' numbers: the fold is made again from the log. Invoices and numbers stay; drafts are
+-- drawn up again in the new format.
+DELETE FROM invoice WHERE number IS NULL;
 DROP TABLE cursor;
 DROP TABLE client_head;
 DROP TABLE invoiced;

@@ -8,6 +8,7 @@ pub mod accounting;
 pub mod amount;
 pub mod books;
 pub mod bundle;
+pub mod document;
 pub mod fee;
 pub mod follow;
 pub mod invoice;
