@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use kiki::tlog::note::VerifyingKey;
 
 use crate::error::Error;
+use crate::store::Address;
 
 /// What Billing is told at its start.
 #[derive(Debug, Clone, clap::Args)]
@@ -12,6 +13,10 @@ pub struct Config {
     /// Folder of the ledger.
     #[arg(long, env = "KIKI_BILLING_DATA", default_value = "kiki-data/billing")]
     pub data: PathBuf,
+    /// Where the ledger is kept: `file:DIR` (instead of the data folder), or `postgres://USER:PASSWORD@HOST/DATABASE`, which
+    /// several Billings may share.
+    #[arg(long, env = "KIKI_BILLING_STORE", hide_env_values = true)]
+    pub store: Option<Address>,
     /// Where SyncShield answers gRPC.
     #[arg(long, env = "KIKI_SHIELD", default_value = "http://127.0.0.1:50053")]
     pub shield: String,
@@ -21,6 +26,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// The defaults, for a ledger in a folder.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>, shield: String, log_key: String) -> Self {
+        Self { data: data.into(), store: None, shield, log_key }
+    }
+
+    /// Where the ledger is kept.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.store.clone().unwrap_or_else(|| Address::Folder(self.data.clone()))
+    }
+
     /// The log's public key.
     ///
     /// # Errors

@@ -1,9 +1,13 @@
 //! The task that follows the log into the ledger.
 //!
+//! Of several Billings on one ledger one has the turn to do that; the others wait for theirs, and hear
+//! from the ledger how far it has come.
+//!
 //! A lost connection is taken up again from the ledger's own cursor. A log that contradicts itself,
 //! its signature or what was believed before is not: the task stops for good and says why, and
 //! nothing is drafted or finalised on such a log.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use kiki::leaf::leaf::Body;
@@ -18,7 +22,7 @@ use crate::clients::Shield;
 use crate::domain::follow::{Believed, Fault, Follower};
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Turn};
 
 /// Waits between attempts to connect: doubled from the first to the last, so that a restart of
 /// SyncShield is noticed within a tenth of a second and an outage costs one attempt in 5 s.
@@ -53,26 +57,52 @@ pub struct Following {
 impl Following {
     /// Follows until `shutdown` or a fault of the log.
     pub async fn run(self, shutdown: CancellationToken) {
+        let follows = shutdown.run_until_cancelled(self.in_turns());
+        tokio::select! {
+            _ = follows => {}
+            () = self.listen() => {}
+        }
+        self.metrics.folding.set(0);
+    }
+
+    /// Has its turn until a fault of the log.
+    async fn in_turns(&self) {
         let mut wait = BACKOFF.0;
         loop {
             let before = self.progress.borrow().folded;
-            match shutdown.run_until_cancelled(self.follow()).await {
-                None => return,
-                Some(Ok(())) => {}
-                Some(Err(error)) => match fault(&error) {
-                    Some(fault) => return self.stop(fault, &error),
-                    None => tracing::warn!(%error, "tail broke off"),
-                },
+            if let Err(error) = self.follow().await {
+                if let Some(fault) = fault(&error) {
+                    return self.stop(fault, &error);
+                }
+                tracing::warn!(%error, "tail broke off");
             }
+            self.metrics.folding.set(0);
             wait = if self.progress.borrow().folded > before { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
-            if shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-                return;
-            }
+            tokio::time::sleep(wait).await;
         }
     }
 
-    /// Follows one stream to its end.
+    /// Tells what others fold, for ever.
+    async fn listen(&self) {
+        loop {
+            let Err(error) = self.hear().await;
+            tracing::warn!(%error, "what other processes fold is not heard");
+            tokio::time::sleep(BACKOFF.1).await;
+        }
+    }
+
+    async fn hear(&self) -> Result<Infallible, StoreError> {
+        let mut changes = self.store.changes().await?;
+        loop {
+            self.tell(self.store.folded(self.key.name()).await?);
+            changes.next().await?;
+        }
+    }
+
+    /// Waits for its turn and follows one stream to its end.
     async fn follow(&self) -> Result<(), Error> {
+        let mut turn = self.store.turn().await?;
+        self.metrics.folding.set(1);
         let cursor = self.store.cursor(self.key.name()).await?;
         self.tell(cursor.frontier.size());
         let mut follower = Follower::new(self.key.name(), cursor.frontier, cursor.heads);
@@ -88,23 +118,23 @@ impl Following {
             if !message.checkpoint.is_empty() {
                 let checkpoint = self.open(&message.checkpoint).await?;
                 if let Some(believed) = follower.checkpoint(&checkpoint).map_err(broken)? {
-                    self.fold(&believed).await?;
+                    self.fold(&mut turn, &believed).await?;
                 }
             }
             if follower.wants_checkpoint() {
-                self.catch_up(&mut follower).await?;
+                self.catch_up(&mut turn, &mut follower).await?;
             }
         }
         Ok(())
     }
 
     /// Far behind the log's end: its newest checkpoint, and a proof that what waits is in it.
-    async fn catch_up(&self, follower: &mut Follower) -> Result<(), Error> {
+    async fn catch_up(&self, turn: &mut Turn, follower: &mut Follower) -> Result<(), Error> {
         let (note, _) = self.shield.checkpoint(follower.next_index()).await?;
         let checkpoint = self.open(&note).await?;
         let proof = self.shield.proof(follower.waiting().collect(), checkpoint.size).await?;
         let believed = follower.proven(&checkpoint, &proof).map_err(broken)?;
-        self.fold(&believed).await
+        self.fold(turn, &believed).await
     }
 
     /// A checkpoint under the log's key, or under the one that took over from it with its signature.
@@ -119,8 +149,8 @@ impl Following {
         }
     }
 
-    async fn fold(&self, believed: &Believed) -> Result<(), Error> {
-        self.store.fold(self.key.name(), believed).await?;
+    async fn fold(&self, turn: &mut Turn, believed: &Believed) -> Result<(), Error> {
+        turn.fold(self.key.name(), believed).await?;
         if believed.leaves.iter().any(|leaf| matches!(leaf.body, Some(Body::Invoice(_)))) {
             self.billing.count_unrecorded().await?;
         }
@@ -128,9 +158,16 @@ impl Following {
         Ok(())
     }
 
+    /// Two tell of it, and what one heard may be older than what the other did.
     fn tell(&self, folded: u64) {
-        self.metrics.folded.set(i64::try_from(folded).unwrap_or(i64::MAX));
-        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.folded, folded) != folded);
+        let further = self.progress.send_if_modified(|progress| {
+            let further = progress.folded < folded;
+            progress.folded = progress.folded.max(folded);
+            further
+        });
+        if further {
+            self.metrics.folded.set(i64::try_from(folded).unwrap_or(i64::MAX));
+        }
     }
 
     fn stop(&self, fault: String, error: &Error) {

@@ -7,6 +7,7 @@
 //! Invariants, each tested:
 //! - every settlement and conversion is on exactly one invoice;
 //! - the fold and its cursor move in one transaction;
+//! - of several Billings on one ledger one folds and all serve;
 //! - invoice numbers have no gaps, and a number is taken together with the bytes that bear it;
 //! - an invoice's bytes never change once it has a number, and their digest is in the log;
 //! - a bundle is handed out only when it verifies;
@@ -48,17 +49,13 @@ pub use error::Error;
 /// The service's full name, for health checks.
 pub const SERVICE: &str = "kiki.billing.v1.BillingService";
 
-/// File of the ledger, in the data folder.
-const LEDGER: &str = "ledger.db";
-
 /// Opens the ledger, follows the log into it and serves until `shutdown`.
 ///
 /// # Errors
 /// A ledger or key that cannot be read, or a listener that failed.
 pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
     let key = config.key()?;
-    std::fs::create_dir_all(&config.data)?;
-    let store = store::Store::open(&config.data.join(LEDGER)).await?;
+    let store = store::Store::open(&config.address()).await?;
     let shield = clients::Shield::new(&config.shield, key.name())?;
     let registry = runtime::Metrics::new();
     let metrics = metrics::Metrics::new(&registry);

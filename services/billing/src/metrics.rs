@@ -12,6 +12,8 @@ use crate::domain::invoice::Invoice;
 pub struct Metrics {
     /// Leaves folded.
     pub folded: IntGauge,
+    /// 1 while this process is the one that folds.
+    pub folding: IntGauge,
     /// 1 once the log contradicted itself.
     pub fault: IntGauge,
     /// Final invoices whose leaf the log does not hold, as far as is known.
@@ -29,6 +31,7 @@ impl Metrics {
         let opts = |name: &str, help: &str| Opts::new(name, help);
         Self {
             folded: registry.add(IntGauge::new("kiki_billing_folded_leaves", "leaves of the log that are folded")),
+            folding: registry.add(IntGauge::new("kiki_billing_folding", "1 while this process is the one that folds")),
             fault: registry.add(IntGauge::new("kiki_billing_log_fault", "1 once the log contradicted itself")),
             unrecorded: registry.add(IntGauge::new("kiki_billing_unrecorded_invoices", "final invoices that the log does not hold")),
             unreadable: registry.add(IntGaugeVec::new(

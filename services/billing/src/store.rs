@@ -1,28 +1,25 @@
-//! Billing's state in SQLite: the fold with its cursor, and the invoices.
+//! Billing's state in SQLite or PostgreSQL: the fold with its cursor, and the invoices.
 //!
 //! What a checkpoint made believable and the cursor behind it go in with one transaction, so that a
-//! crash loses or doubles nothing. The SQL keeps to what other engines know as well.
+//! crash loses or doubles nothing. Writing transactions come one after the other on both engines,
+//! by a lock that each takes first: so none fails half way for another's sake, none has to be tried
+//! again, and what one reads of the ledger is what it is when it commits.
 
+mod address;
+mod engine;
 mod fold;
 mod invoices;
+mod turn;
 
-use std::path::Path;
-use std::time::Duration;
-
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqlSafeStr as _, Sqlite, Transaction};
+use sqlx::{Postgres, Transaction};
 
 use crate::domain::follow::Unreadable;
 
+pub use address::Address;
+use engine::{Pool, Tx};
 pub use fold::Cursor;
 pub use invoices::{InvoiceRow, Page};
-
-/// Connections: SQLite has one writer, and a handful of readers keep four cores busy.
-const CONNECTIONS_MAX: u32 = 8;
-
-/// How long a writer waits for the one before it; a transaction takes milliseconds.
-const BUSY: Duration = Duration::from_secs(10);
+pub use turn::{Changes, Turn};
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +27,12 @@ pub enum StoreError {
     /// The engine failed.
     #[error("ledger: {0}")]
     Sql(#[from] sqlx::Error),
+    /// Its folder could not be made.
+    #[error("ledger's folder: {0}")]
+    Folder(#[from] std::io::Error),
+    /// The database may lose what it acknowledged.
+    #[error("ledger: the database runs with fsync = off: what it acknowledges is not durable")]
+    NotDurable,
     /// The schema could not be brought up to date.
     #[error("ledger's schema: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -65,39 +68,43 @@ pub enum StoreError {
 /// The ledger.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: SqlitePool,
+    pool: Pool,
 }
 
 impl Store {
     /// Opens the ledger and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // With WAL, FULL syncs at every commit: an invoice's number is durable before it is told.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY);
-        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
-        let ledger = include_str!("../migrations/0001_ledger.sql").into_sql_str();
-        let invoiced = include_str!("../migrations/0002_invoiced.sql").into_sql_str();
-        let migrations = vec![
-            Migration::new(1, "ledger".into(), MigrationType::Simple, ledger, false),
-            Migration::new(2, "invoiced".into(), MigrationType::Simple, invoiced, false),
-        ];
-        Migrator::with_migrations(migrations).run(&pool).await?;
-        Ok(Self { pool })
+    ///
+    /// # Errors
+    /// The engine's, or a ledger of a newer version.
+    pub async fn open(address: &Address) -> Result<Self, StoreError> {
+        Ok(Self { pool: address.open().await? })
     }
 
-    /// A writing transaction: it takes the lock at once, so that it cannot fail half way for it.
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    /// A writing transaction: it takes the lock at once.
+    async fn write(&self) -> Result<Tx<'static>, StoreError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)),
+            Pool::Postgres(pool) => {
+                let mut tx = pool.begin().await?;
+                alone(&mut tx).await?;
+                Ok(Tx::Postgres(tx))
+            }
+        }
     }
 
-    /// Closes all connections, which folds the write-ahead log into the file.
+    /// Closes all connections, which folds SQLite's write-ahead log into the file.
     pub async fn close(&self) {
-        self.pool.close().await;
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
     }
+}
+
+/// Waits for the transaction before it: PostgreSQL's `BEGIN IMMEDIATE`. Who reads waits for nobody.
+async fn alone(tx: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+    sqlx::query("SELECT pg_advisory_xact_lock(7020110)").execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// An index or sequence as the engine holds it: logs of 2^63 leaves are not reached.

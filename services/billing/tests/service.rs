@@ -33,7 +33,7 @@ impl Running {
         let address = format!("http://{}", listeners.grpc.local_addr().unwrap());
         let http = listeners.http.local_addr().unwrap().to_string();
         let log_key = shield.log.lock().unwrap().public().to_string();
-        let config = billing::Config { data: data.to_owned(), shield: shield.serve().await, log_key };
+        let config = billing::Config::new(data, shield.serve().await, log_key);
         let shutdown = CancellationToken::new();
         let clock = Clock::Virtual(clock.clone());
         let task = tokio::spawn(billing::serve(listeners, config, clock, shutdown.clone()));

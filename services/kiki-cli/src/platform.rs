@@ -201,11 +201,8 @@ impl Platform {
 
         let settings = flow_settings(&config, &keys, &endpoints);
         services.spawn(FLOW, |stop| syncflow::serve(flow, settings, clock.clone(), stop));
-        let settings = billing::Config {
-            data: config.data.join("billing"),
-            shield: endpoints.shield.clone(),
-            log_key: config.data.join("log.pub").display().to_string(),
-        };
+        let log_key = config.data.join("log.pub").display().to_string();
+        let settings = billing::Config::new(config.data.join("billing"), endpoints.shield.clone(), log_key);
         services.spawn(BILLING, |stop| billing::serve(billing, settings, clock.clone(), stop));
         services.ready(FLOW, &endpoints.flow).await?;
         services.ready(BILLING, &endpoints.billing).await?;

@@ -8,16 +8,14 @@ use kiki::leaf::{self, leaf::Body};
 use kiki::tlog::{Frontier, Hash};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
+use super::engine::{Column, Row, Tx, insert_many, sql};
+use super::turn::{self, Turn};
 use super::{Store, StoreError, corrupt, to_i64, to_u64};
 use crate::domain::accounting::Closing;
 use crate::domain::follow::{Believed, Unreadable};
 use crate::domain::invoice::{Terms, ordinal};
 use crate::domain::record::{self, Entry, Record};
-
-/// Rows of one INSERT: SQLite takes 32,766 parameters, and 10 a row keep far below.
-const ROWS_PER_INSERT: usize = 1_000;
 
 /// How far the log was believed.
 #[derive(Debug, Clone)]
@@ -28,45 +26,17 @@ pub struct Cursor {
     pub heads: BTreeMap<String, u64>,
 }
 
-impl Store {
-    /// Where to go on in a log: at its beginning where it was never followed.
-    pub async fn cursor(&self, log_id: &str) -> Result<Cursor, StoreError> {
-        let row = sqlx::query("SELECT frontier FROM cursor WHERE log_id = $1").bind(log_id);
-        let frontier = match row.fetch_optional(&self.pool).await? {
-            Some(row) => serde_json::from_str(row.try_get("frontier")?).map_err(corrupt("frontier"))?,
-            None => Frontier::new(),
-        };
-        let rows = sqlx::query("SELECT client, client_seq FROM client_head").fetch_all(&self.pool).await?;
-        let head = |row: &SqliteRow| Ok((row.try_get("client")?, to_u64("client_seq", row.try_get("client_seq")?)?));
-        let heads = rows.iter().map(head).collect::<Result<_, StoreError>>()?;
-        Ok(Cursor { frontier, heads })
-    }
-
-    /// Size and root of the signed checkpoint by which the log was last believed.
-    pub async fn signed(&self, log_id: &str) -> Result<Option<(u64, Hash)>, StoreError> {
-        let query = sqlx::query("SELECT signed_size, signed_root FROM cursor WHERE log_id = $1").bind(log_id);
-        let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok(None) };
-        let root: &[u8] = row.try_get("signed_root")?;
-        let root = root.try_into().map_err(corrupt("root"))?;
-        Ok(Some((to_u64("signed_size", row.try_get("signed_size")?)?, root)))
-    }
-
-    /// How many leaves a client has, and their bytes.
-    pub async fn extent(&self, client: &str) -> Result<(u64, u64), StoreError> {
-        let query = sqlx::query("SELECT client_seq, bytes FROM client_head WHERE client = $1").bind(client);
-        let Some(row) = query.fetch_optional(&self.pool).await? else { return Ok((0, 0)) };
-        Ok((to_u64("client_seq", row.try_get("client_seq")?)?, to_u64("bytes", row.try_get("bytes")?)?))
-    }
-
+impl Turn {
     /// Folds what a checkpoint covers and moves the cursor behind it, in one transaction.
-    pub async fn fold(&self, log_id: &str, believed: &Believed) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// A leaf that cannot be folded, a cursor that is elsewhere, or the engine's. Then nothing is folded.
+    pub async fn fold(&mut self, log_id: &str, believed: &Believed) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         let end = believed.frontier.size();
         move_cursor(&mut tx, log_id, end - believed.leaves.len() as u64, believed).await?;
         let mut records = Vec::new();
-        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
         for leaf in &believed.leaves {
-            *bytes.entry(&leaf.header.client).or_default() += leaf.length as u64;
             match &leaf.body {
                 None => {}
                 Some(Body::Terms(terms)) => insert_terms(&mut tx, &leaf.header, terms).await?,
@@ -75,46 +45,70 @@ impl Store {
                 Some(body) => records.extend(record::of(&leaf.header, body).map_err(|e| unreadable(&leaf.header, e))?),
             }
         }
-        for rows in records.chunks(ROWS_PER_INSERT) {
-            insert_records(&mut tx, rows).await?;
-        }
-        for (client, seq) in &believed.heads {
-            sqlx::query(
-                "INSERT INTO client_head (client, client_seq, bytes) VALUES ($1, $2, $3) ON CONFLICT (client)
-                 DO UPDATE SET client_seq = excluded.client_seq, bytes = client_head.bytes + excluded.bytes",
-            )
-            .bind(client)
-            .bind(to_i64("client_seq", *seq)?)
-            .bind(to_i64("bytes", bytes.get(client.as_str()).copied().unwrap_or(0))?)
-            .execute(&mut *tx)
-            .await?;
-        }
-        Ok(tx.commit().await?)
+        insert_records(&mut tx, &records).await?;
+        move_heads(&mut tx, believed).await?;
+        turn::tell(&mut tx).await?;
+        tx.commit().await
+    }
+}
+
+impl Store {
+    /// Where to go on in a log: at its beginning where it was never followed. Of one moment only for who has the turn.
+    pub async fn cursor(&self, log_id: &str) -> Result<Cursor, StoreError> {
+        let row = sql("SELECT frontier FROM cursor WHERE log_id = $1").bind(log_id).row(&self.pool).await?;
+        let frontier = match row {
+            Some(row) => serde_json::from_str(row.get("frontier")?).map_err(corrupt("frontier"))?,
+            None => Frontier::new(),
+        };
+        let rows = sql("SELECT client, client_seq FROM client_head").rows(&self.pool).await?;
+        let head = |row: &Row| Ok((row.get("client")?, to_u64("client_seq", row.get("client_seq")?)?));
+        let heads = rows.iter().map(head).collect::<Result<_, StoreError>>()?;
+        Ok(Cursor { frontier, heads })
+    }
+
+    /// How many leaves are folded, by whatever process.
+    pub async fn folded(&self, log_id: &str) -> Result<u64, StoreError> {
+        let row = sql("SELECT next_index FROM cursor WHERE log_id = $1").bind(log_id).row(&self.pool).await?;
+        row.map_or(Ok(0), |row| to_u64("next_index", row.get("next_index")?))
+    }
+
+    /// Size and root of the signed checkpoint by which the log was last believed.
+    pub async fn signed(&self, log_id: &str) -> Result<Option<(u64, Hash)>, StoreError> {
+        let row = sql("SELECT signed_size, signed_root FROM cursor WHERE log_id = $1").bind(log_id).row(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
+        let root: &[u8] = row.get("signed_root")?;
+        let root = root.try_into().map_err(corrupt("root"))?;
+        Ok(Some((to_u64("signed_size", row.get("signed_size")?)?, root)))
+    }
+
+    /// How many leaves a client has, and their bytes.
+    pub async fn extent(&self, client: &str) -> Result<(u64, u64), StoreError> {
+        let row = sql("SELECT client_seq, bytes FROM client_head WHERE client = $1").bind(client).row(&self.pool).await?;
+        let Some(row) = row else { return Ok((0, 0)) };
+        Ok((to_u64("client_seq", row.get("client_seq")?)?, to_u64("bytes", row.get("bytes")?)?))
     }
 
     /// A client's records in a currency up to a sequence, in the log's order.
     pub async fn records(&self, client: &str, currency: &str, last_seq: u64) -> Result<Vec<Record>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT leaf, client, client_seq, currency, at_micros, kind, campaign, customer, amount, count FROM record
-             WHERE client = $1 AND currency = $2 AND client_seq <= $3 ORDER BY client_seq",
-        )
+        let rows = sql("SELECT leaf, client, client_seq, currency, at_micros, kind, campaign, customer, amount, count FROM record
+             WHERE client = $1 AND currency = $2 AND client_seq <= $3 ORDER BY client_seq")
         .bind(client)
         .bind(currency)
         .bind(to_i64("client_seq", last_seq)?)
-        .fetch_all(&self.pool)
+        .rows(&self.pool)
         .await?;
         rows.iter().map(record_of).collect()
     }
 
     /// The closings of a client in a currency, in the order they were made.
     pub async fn closings(&self, client: &str, currency: &str) -> Result<Vec<Closing>, StoreError> {
-        let rows = sqlx::query("SELECT body FROM closing WHERE client = $1 AND currency = $2 ORDER BY client_seq")
+        let rows = sql("SELECT body FROM closing WHERE client = $1 AND currency = $2 ORDER BY client_seq")
             .bind(client)
             .bind(currency)
-            .fetch_all(&self.pool)
+            .rows(&self.pool)
             .await?;
-        let read = |row: &SqliteRow| {
-            let (header, body) = leaf::decode(row.try_get("body")?).map_err(corrupt("closing"))?;
+        let read = |row: &Row| {
+            let (header, body) = leaf::decode(row.get("body")?).map_err(corrupt("closing"))?;
             match body {
                 Body::PeriodClosed(closed) => Closing::of(&header, &closed).map_err(corrupt("closing")),
                 _ => Err(corrupt("closing")("not a period's closing")),
@@ -125,43 +119,56 @@ impl Store {
 
     /// The newest terms of each client and currency, or of one client.
     pub async fn newest_terms(&self, client: &str) -> Result<Vec<(String, Terms)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT client, leaf, body FROM terms AS t WHERE (client = $1 OR $1 = '') AND version =
-             (SELECT MAX(version) FROM terms WHERE client = t.client AND currency = t.currency) ORDER BY client, currency",
-        )
+        let rows = sql("SELECT client, leaf, body FROM terms AS t WHERE (client = $1 OR $1 = '') AND version =
+             (SELECT MAX(version) FROM terms WHERE client = t.client AND currency = t.currency) ORDER BY client, currency")
         .bind(client)
-        .fetch_all(&self.pool)
+        .rows(&self.pool)
         .await?;
-        rows.iter().map(|row| Ok((row.try_get("client")?, terms_of(row)?))).collect()
+        rows.iter().map(|row| Ok((row.get("client")?, terms_of(row)?))).collect()
     }
 
     /// One version of a client's terms.
     pub async fn terms(&self, client: &str, currency: &str, version: u64) -> Result<Option<Terms>, StoreError> {
-        let query = sqlx::query("SELECT leaf, body FROM terms WHERE client = $1 AND currency = $2 AND version = $3");
+        let query = sql("SELECT leaf, body FROM terms WHERE client = $1 AND currency = $2 AND version = $3");
         let query = query.bind(client).bind(currency).bind(to_i64("version", version)?);
-        query.fetch_optional(&self.pool).await?.as_ref().map(terms_of).transpose()
+        query.row(&self.pool).await?.as_ref().map(terms_of).transpose()
     }
 }
 
-async fn move_cursor(tx: &mut Transaction<'_, Sqlite>, log_id: &str, wanted: u64, believed: &Believed) -> Result<(), StoreError> {
-    let query = sqlx::query_scalar("SELECT next_index FROM cursor WHERE log_id = $1").bind(log_id);
-    let found = to_u64("next_index", query.fetch_optional(&mut **tx).await?.unwrap_or(0))?;
+async fn move_cursor(tx: &mut Tx<'_>, log_id: &str, wanted: u64, believed: &Believed) -> Result<(), StoreError> {
+    let row = sql("SELECT next_index FROM cursor WHERE log_id = $1").bind(log_id).row(&mut *tx).await?;
+    let found = row.map_or(Ok(0), |row| to_u64("next_index", row.get("next_index")?))?;
     if found != wanted {
         return Err(StoreError::CursorMoved { wanted, found });
     }
-    sqlx::query(
-        "INSERT INTO cursor (log_id, next_index, frontier, signed_size, signed_root) VALUES ($1, $2, $3, $4, $5)
+    let frontier = serde_json::to_string(&believed.frontier).map_err(corrupt("frontier"))?;
+    sql("INSERT INTO cursor (log_id, next_index, frontier, signed_size, signed_root) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (log_id) DO UPDATE SET next_index = excluded.next_index, frontier = excluded.frontier,
-         signed_size = excluded.signed_size, signed_root = excluded.signed_root",
-    )
+         signed_size = excluded.signed_size, signed_root = excluded.signed_root")
     .bind(log_id)
     .bind(to_i64("next_index", believed.frontier.size())?)
-    .bind(serde_json::to_string(&believed.frontier).map_err(corrupt("frontier"))?)
+    .bind(&frontier)
     .bind(to_i64("signed_size", believed.signed.0)?)
     .bind(&believed.signed.1[..])
-    .execute(&mut **tx)
+    .execute(tx)
     .await?;
     Ok(())
+}
+
+/// The last sequence of each client that had leaves, and how many bytes they were.
+async fn move_heads(tx: &mut Tx<'_>, believed: &Believed) -> Result<(), StoreError> {
+    let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+    for leaf in &believed.leaves {
+        *bytes.entry(&leaf.header.client).or_default() += leaf.length as u64;
+    }
+    let bytes = |client: &String| to_i64("bytes", bytes.get(client.as_str()).copied().unwrap_or(0));
+    let columns = [
+        ("client", Column::Texts(believed.heads.keys().map(String::as_str).collect())),
+        ("client_seq", Column::Integers(believed.heads.values().map(|seq| to_i64("client_seq", *seq)).collect::<Result<_, _>>()?)),
+        ("bytes", Column::Integers(believed.heads.keys().map(bytes).collect::<Result<_, _>>()?)),
+    ];
+    let add = "ON CONFLICT (client) DO UPDATE SET client_seq = excluded.client_seq, bytes = client_head.bytes + excluded.bytes";
+    insert_many(tx, "client_head", &columns, add).await
 }
 
 fn unreadable(header: &leaf::Leaf, problem: impl std::fmt::Display) -> StoreError {
@@ -169,38 +176,38 @@ fn unreadable(header: &leaf::Leaf, problem: impl std::fmt::Display) -> StoreErro
 }
 
 /// A second document of a key that has one is the leaf's fault: the log's writer never makes one.
-fn taken(header: &leaf::Leaf) -> impl Fn(sqlx::Error) -> StoreError {
+fn taken(header: &leaf::Leaf) -> impl Fn(StoreError) -> StoreError {
     |e| match &e {
-        sqlx::Error::Database(database) if database.is_unique_violation() => unreadable(header, e),
-        _ => e.into(),
+        StoreError::Sql(sqlx::Error::Database(database)) if database.is_unique_violation() => unreadable(header, e),
+        _ => e,
     }
 }
 
-async fn insert_terms(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, terms: &leaf::Terms) -> Result<(), StoreError> {
+async fn insert_terms(tx: &mut Tx<'_>, header: &leaf::Leaf, terms: &leaf::Terms) -> Result<(), StoreError> {
     Terms::of(header.index, terms).map_err(|e| unreadable(header, e))?;
-    sqlx::query("INSERT INTO terms (client, currency, version, leaf, body) VALUES ($1, $2, $3, $4, $5)")
+    sql("INSERT INTO terms (client, currency, version, leaf, body) VALUES ($1, $2, $3, $4, $5)")
         .bind(&header.client)
         .bind(&terms.currency)
         .bind(to_i64("version", terms.version)?)
         .bind(to_i64("leaf", header.index)?)
-        .bind(terms.encode_to_vec())
-        .execute(&mut **tx)
+        .bind(&terms.encode_to_vec())
+        .execute(tx)
         .await
         .map_err(taken(header))?;
     Ok(())
 }
 
-async fn insert_closing(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, closed: &leaf::PeriodClosed) -> Result<(), StoreError> {
+async fn insert_closing(tx: &mut Tx<'_>, header: &leaf::Leaf, closed: &leaf::PeriodClosed) -> Result<(), StoreError> {
     Closing::of(header, closed).map_err(|e| unreadable(header, e))?;
     let body = leaf::Leaf { body: Some(Body::PeriodClosed(closed.clone())), ..header.clone() };
-    sqlx::query("INSERT INTO closing (client, currency, month, leaf, client_seq, body) VALUES ($1, $2, $3, $4, $5, $6)")
+    sql("INSERT INTO closing (client, currency, month, leaf, client_seq, body) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(&header.client)
         .bind(&closed.currency)
         .bind(&closed.month)
         .bind(to_i64("leaf", header.index)?)
         .bind(to_i64("client_seq", header.client_seq)?)
-        .bind(body.encode_to_vec())
-        .execute(&mut **tx)
+        .bind(&body.encode_to_vec())
+        .execute(tx)
         .await
         .map_err(taken(header))?;
     Ok(())
@@ -208,32 +215,31 @@ async fn insert_closing(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, c
 
 /// The log has an invoice's leaf. Where it is of this ledger the invoice is recorded, whether the
 /// answer came or not; where not, its number and its closing are taken all the same.
-async fn take_invoice(tx: &mut Transaction<'_, Sqlite>, header: &leaf::Leaf, invoice: &leaf::Invoice) -> Result<(), StoreError> {
-    let query = sqlx::query_scalar("SELECT document FROM invoice WHERE number = $1 AND client = $2");
-    let document: Option<Vec<u8>> = query.bind(&invoice.number).bind(&header.client).fetch_optional(&mut **tx).await?;
+async fn take_invoice(tx: &mut Tx<'_>, header: &leaf::Leaf, invoice: &leaf::Invoice) -> Result<(), StoreError> {
+    let query = sql("SELECT document FROM invoice WHERE number = $1 AND client = $2");
+    let row = query.bind(&invoice.number).bind(&header.client).row(&mut *tx).await?;
+    let document: Option<Vec<u8>> = row.map(|row| row.get("document")).transpose()?;
     if document.is_some_and(|document| Sha256::digest(&document)[..] == invoice.document_sha256[..]) {
-        sqlx::query("UPDATE invoice SET leaf = $1 WHERE number = $2 AND leaf IS NULL")
+        sql("UPDATE invoice SET leaf = $1 WHERE number = $2 AND leaf IS NULL")
             .bind(to_i64("leaf", header.index)?)
             .bind(&invoice.number)
-            .execute(&mut **tx)
+            .execute(tx)
             .await?;
         return Ok(());
     }
-    sqlx::query("INSERT INTO invoiced (leaf, number, client, period_closed_seq) VALUES ($1, $2, $3, $4)")
+    sql("INSERT INTO invoiced (leaf, number, client, period_closed_seq) VALUES ($1, $2, $3, $4)")
         .bind(to_i64("leaf", header.index)?)
         .bind(&invoice.number)
         .bind(&header.client)
         .bind(to_i64("period_closed_seq", invoice.period_closed_seq)?)
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     if let Some((year, ordinal)) = ordinal(&invoice.number) {
-        sqlx::query(
-            "INSERT INTO invoice_number (year, last) VALUES ($1, $2) ON CONFLICT (year)
-             DO UPDATE SET last = excluded.last WHERE excluded.last > invoice_number.last",
-        )
+        sql("INSERT INTO invoice_number (year, last) VALUES ($1, $2) ON CONFLICT (year)
+             DO UPDATE SET last = excluded.last WHERE excluded.last > invoice_number.last")
         .bind(i64::from(year))
         .bind(to_i64("number", ordinal)?)
-        .execute(&mut **tx)
+        .execute(tx)
         .await?;
     }
     Ok(())
@@ -262,35 +268,33 @@ impl<'a> From<&'a Entry> for Columns<'a> {
     }
 }
 
-async fn insert_records(tx: &mut Transaction<'_, Sqlite>, rows: &[Record]) -> Result<(), StoreError> {
-    let mut query =
-        QueryBuilder::new("INSERT INTO record (leaf, client, client_seq, currency, at_micros, kind, campaign, customer, amount, count) ");
-    query.push_values(rows, |mut row, record| {
-        let columns = Columns::from(&record.entry);
+async fn insert_records(tx: &mut Tx<'_>, records: &[Record]) -> Result<(), StoreError> {
+    let entries: Vec<_> = records.iter().map(|record| Columns::from(&record.entry)).collect();
+    let integers = |of: fn(&Record) -> i64| Column::Integers(records.iter().map(of).collect());
+    let columns = [
         // Indices below 2^63: checked when the cursor and the heads moved.
-        row.push_bind(record.leaf as i64)
-            .push_bind(&record.client)
-            .push_bind(record.client_seq as i64)
-            .push_bind(&record.currency)
-            .push_bind(record.at.0)
-            .push_bind(columns.kind)
-            .push_bind(columns.campaign)
-            .push_bind(columns.customer)
-            .push_bind(columns.amount)
-            .push_bind(columns.count);
-    });
-    query.build().execute(&mut **tx).await?;
-    Ok(())
+        ("leaf", integers(|record| record.leaf as i64)),
+        ("client", Column::Texts(records.iter().map(|record| record.client.as_str()).collect())),
+        ("client_seq", integers(|record| record.client_seq as i64)),
+        ("currency", Column::Texts(records.iter().map(|record| record.currency.as_str()).collect())),
+        ("at_micros", integers(|record| record.at.0)),
+        ("kind", Column::Integers(entries.iter().map(|entry| entry.kind).collect())),
+        ("campaign", Column::Texts(entries.iter().map(|entry| entry.campaign).collect())),
+        ("customer", Column::Bytes(entries.iter().map(|entry| entry.customer).collect())),
+        ("amount", Column::Integers(entries.iter().map(|entry| entry.amount).collect())),
+        ("count", Column::Integers(entries.iter().map(|entry| entry.count).collect())),
+    ];
+    insert_many(tx, "record", &columns, "").await
 }
 
-fn record_of(row: &SqliteRow) -> Result<Record, StoreError> {
+fn record_of(row: &Row) -> Result<Record, StoreError> {
     let customer = || -> Result<CustomerKey, StoreError> {
-        CustomerKey::from_bytes(row.try_get("customer")?).ok_or_else(|| corrupt("customer")("not 16 bytes"))
+        CustomerKey::from_bytes(row.get("customer")?).ok_or_else(|| corrupt("customer")("not 16 bytes"))
     };
-    let (campaign, amount) = (row.try_get("campaign")?, row.try_get("amount")?);
-    let entry = match row.try_get::<i64, _>("kind")? {
+    let (campaign, amount) = (row.get("campaign")?, row.get("amount")?);
+    let entry = match row.get::<i64>("kind")? {
         1 => {
-            let impressions = u32::try_from(row.try_get::<i64, _>("count")?).map_err(corrupt("count"))?;
+            let impressions = u32::try_from(row.get::<i64>("count")?).map_err(corrupt("count"))?;
             Entry::Spend { campaign, nanos: amount, impressions }
         }
         2 => Entry::Acquired { campaign, customer: customer()?, predicted_micros: amount },
@@ -298,16 +302,16 @@ fn record_of(row: &SqliteRow) -> Result<Record, StoreError> {
         kind => return Err(corrupt("record")(format!("kind {kind} is not known"))),
     };
     Ok(Record {
-        leaf: to_u64("leaf", row.try_get("leaf")?)?,
-        client: row.try_get("client")?,
-        client_seq: to_u64("client_seq", row.try_get("client_seq")?)?,
-        currency: row.try_get("currency")?,
-        at: UnixMicros(row.try_get("at_micros")?),
+        leaf: to_u64("leaf", row.get("leaf")?)?,
+        client: row.get("client")?,
+        client_seq: to_u64("client_seq", row.get("client_seq")?)?,
+        currency: row.get("currency")?,
+        at: UnixMicros(row.get("at_micros")?),
         entry,
     })
 }
 
-fn terms_of(row: &SqliteRow) -> Result<Terms, StoreError> {
-    let body = leaf::Terms::decode(row.try_get::<&[u8], _>("body")?).map_err(corrupt("terms"))?;
-    Terms::of(to_u64("leaf", row.try_get("leaf")?)?, &body).map_err(corrupt("terms"))
+fn terms_of(row: &Row) -> Result<Terms, StoreError> {
+    let body = leaf::Terms::decode(row.get::<&[u8]>("body")?).map_err(corrupt("terms"))?;
+    Terms::of(to_u64("leaf", row.get("leaf")?)?, &body).map_err(corrupt("terms"))
 }

@@ -1,8 +1,8 @@
 //! Drafts and invoices.
 
 use kiki::clock::UnixMicros;
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
+use super::engine::{On, Row, sql};
 use super::{Store, StoreError, corrupt, to_i64, to_u64};
 use crate::domain::invoice::{Invoice, number};
 
@@ -53,22 +53,20 @@ impl Store {
     /// Keeps a draft; where there is one of its id already, that one stays. Also says whether it is new.
     pub async fn keep_draft(&self, row: &InvoiceRow) -> Result<(InvoiceRow, bool), StoreError> {
         let mut tx = self.write().await?;
-        let inserted = sqlx::query(
-            "INSERT INTO invoice (draft_id, client, currency, month, document, period_closed_seq)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (draft_id) DO NOTHING",
-        )
+        let inserted = sql("INSERT INTO invoice (draft_id, client, currency, month, document, period_closed_seq)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (draft_id) DO NOTHING")
         .bind(&row.draft_id)
         .bind(&row.client)
         .bind(&row.currency)
         .bind(&row.month)
         .bind(&row.document)
         .bind(to_i64("period_closed_seq", row.period_closed_seq)?)
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         let kept = find(&mut tx, &row.draft_id).await?;
         tx.commit().await?;
         let kept = kept.ok_or_else(|| corrupt("invoice")("it is gone"))?;
-        Ok((kept, inserted.rows_affected() > 0))
+        Ok((kept, inserted > 0))
     }
 
     /// Gives a draft the next number of `year` and the bytes that `finish` makes of it, at once: a
@@ -89,23 +87,22 @@ impl Store {
         if let Some((number, leaf)) = invoiced(&mut tx, &row.client, row.period_closed_seq).await? {
             return Err(StoreError::Invoiced { number, leaf });
         }
-        let ordinal: i64 = sqlx::query_scalar(
-            "INSERT INTO invoice_number (year, last) VALUES ($1, 1)
-             ON CONFLICT (year) DO UPDATE SET last = invoice_number.last + 1 RETURNING last",
-        )
+        let last = sql("INSERT INTO invoice_number (year, last) VALUES ($1, 1)
+             ON CONFLICT (year) DO UPDATE SET last = invoice_number.last + 1 RETURNING last")
         .bind(i64::from(year))
-        .fetch_one(&mut *tx)
+        .row(&mut tx)
         .await?;
-        let number = number(year, to_u64("number", ordinal)?);
+        let last = last.ok_or_else(|| corrupt("number")("it is gone"))?;
+        let number = number(year, to_u64("number", last.get("last")?)?);
         row.document = finish(row.invoice()?, number.clone())?.to_json();
         row.number = Some(number);
         row.issued_at = Some(issued_at);
-        sqlx::query("UPDATE invoice SET number = $1, document = $2, issued_micros = $3 WHERE draft_id = $4")
+        sql("UPDATE invoice SET number = $1, document = $2, issued_micros = $3 WHERE draft_id = $4")
             .bind(&row.number)
             .bind(&row.document)
             .bind(issued_at.0)
             .bind(&row.draft_id)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         tx.commit().await?;
         Ok(Some((row, true)))
@@ -113,75 +110,68 @@ impl Store {
 
     /// Number and leaf of the invoice of a closing that the log holds and this ledger did not issue.
     pub async fn invoiced(&self, client: &str, period_closed_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
-        invoiced(&mut self.pool.begin().await?, client, period_closed_seq).await
+        invoiced(&self.pool, client, period_closed_seq).await
     }
 
     /// Notes that the log holds an invoice's leaf.
     pub async fn recorded(&self, draft_id: &str, leaf: u64) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query("UPDATE invoice SET leaf = $1 WHERE draft_id = $2 AND leaf IS NULL")
+        sql("UPDATE invoice SET leaf = $1 WHERE draft_id = $2 AND leaf IS NULL")
             .bind(to_i64("leaf", leaf)?)
             .bind(draft_id)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// By a draft's id or an invoice's number.
     pub async fn invoice(&self, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        find(&mut tx, id).await
+        find(&self.pool, id).await
     }
 
     /// Final invoices that the log does not hold yet, as far as is known here.
     pub async fn unrecorded(&self) -> Result<Vec<InvoiceRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
-             FROM invoice WHERE number IS NOT NULL AND leaf IS NULL ORDER BY number",
-        );
-        rows.fetch_all(&self.pool).await?.iter().map(row_of).collect()
+        let rows = sql("SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+             FROM invoice WHERE number IS NOT NULL AND leaf IS NULL ORDER BY number");
+        rows.rows(&self.pool).await?.iter().map(row_of).collect()
     }
 
     /// A page of drafts and invoices in order of draft id.
     pub async fn list(&self, page: &Page) -> Result<Vec<InvoiceRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+        let rows = sql("SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
              FROM invoice WHERE (client = $1 OR $1 = '') AND (month = $2 OR $2 = '') AND draft_id > $3
-             ORDER BY draft_id LIMIT $4",
-        )
+             ORDER BY draft_id LIMIT $4")
         .bind(&page.client)
         .bind(&page.month)
         .bind(&page.after)
         .bind(i64::from(page.limit));
-        rows.fetch_all(&self.pool).await?.iter().map(row_of).collect()
+        rows.rows(&self.pool).await?.iter().map(row_of).collect()
     }
 }
 
-async fn invoiced(tx: &mut Transaction<'_, Sqlite>, client: &str, closed_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
-    let query = sqlx::query("SELECT number, leaf FROM invoiced WHERE client = $1 AND period_closed_seq = $2 ORDER BY leaf LIMIT 1");
+async fn invoiced<'t, 'c: 't>(on: impl Into<On<'t, 'c>>, client: &str, closed_seq: u64) -> Result<Option<(String, u64)>, StoreError> {
+    let query = sql("SELECT number, leaf FROM invoiced WHERE client = $1 AND period_closed_seq = $2 ORDER BY leaf LIMIT 1");
     let query = query.bind(client).bind(to_i64("period_closed_seq", closed_seq)?);
-    let Some(row) = query.fetch_optional(&mut **tx).await? else { return Ok(None) };
-    Ok(Some((row.try_get("number")?, to_u64("leaf", row.try_get("leaf")?)?)))
+    let Some(row) = query.row(on).await? else { return Ok(None) };
+    Ok(Some((row.get("number")?, to_u64("leaf", row.get("leaf")?)?)))
 }
 
-async fn find(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
-    let query = sqlx::query(
-        "SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
-         FROM invoice WHERE draft_id = $1 OR number = $1",
-    );
-    query.bind(id).fetch_optional(&mut **tx).await?.as_ref().map(row_of).transpose()
+async fn find<'t, 'c: 't>(on: impl Into<On<'t, 'c>>, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
+    let query = sql("SELECT draft_id, number, client, currency, month, document, period_closed_seq, issued_micros, leaf
+         FROM invoice WHERE draft_id = $1 OR number = $1");
+    query.bind(id).row(on).await?.as_ref().map(row_of).transpose()
 }
 
-fn row_of(row: &SqliteRow) -> Result<InvoiceRow, StoreError> {
+fn row_of(row: &Row) -> Result<InvoiceRow, StoreError> {
     Ok(InvoiceRow {
-        draft_id: row.try_get("draft_id")?,
-        number: row.try_get("number")?,
-        client: row.try_get("client")?,
-        currency: row.try_get("currency")?,
-        month: row.try_get("month")?,
-        document: row.try_get("document")?,
-        period_closed_seq: to_u64("period_closed_seq", row.try_get("period_closed_seq")?)?,
-        issued_at: row.try_get::<Option<i64>, _>("issued_micros")?.map(UnixMicros),
-        leaf: row.try_get::<Option<i64>, _>("leaf")?.map(|leaf| to_u64("leaf", leaf)).transpose()?,
+        draft_id: row.get("draft_id")?,
+        number: row.get("number")?,
+        client: row.get("client")?,
+        currency: row.get("currency")?,
+        month: row.get("month")?,
+        document: row.get("document")?,
+        period_closed_seq: to_u64("period_closed_seq", row.get("period_closed_seq")?)?,
+        issued_at: row.get::<Option<i64>>("issued_micros")?.map(UnixMicros),
+        leaf: row.get::<Option<i64>>("leaf")?.map(|leaf| to_u64("leaf", leaf)).transpose()?,
     })
 }

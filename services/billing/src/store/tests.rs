@@ -1,4 +1,10 @@
 #![allow(clippy::unwrap_used)]
+
+#[path = "../../tests/common/place.rs"]
+mod place;
+#[path = "../../../kiki-cli/src/bench/postgres.rs"]
+mod postgres;
+
 use std::collections::BTreeMap;
 
 use kiki::clock::UnixMicros;
@@ -11,6 +17,7 @@ use super::*;
 use crate::domain::follow::{Believed, Follower};
 use crate::domain::invoice::{build, tests::facts};
 use crate::domain::record::Entry;
+use place::Place;
 
 const LOG: &str = "kiki.test/log";
 
@@ -18,10 +25,45 @@ fn sha256(document: &[u8]) -> prost::bytes::Bytes {
     Sha256::digest(document).to_vec().into()
 }
 
-async fn open() -> (tempfile::TempDir, Store) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("ledger.db")).await.unwrap();
-    (folder, store)
+/// Each case on both engines.
+macro_rules! cases {
+    ($($case:ident)*) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Place::sqlite()).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Place::postgres().await).await;
+            })*
+        }
+    };
+}
+
+cases! {
+    fold_and_cursor_come_back_after_a_restart
+    a_part_of_the_log_is_folded_once
+    a_fold_that_fails_leaves_nothing_behind
+    numbers_have_no_gaps_and_a_repeat_takes_none
+    concurrent_finalising_takes_each_number_once
+    a_draft_that_is_there_stays_as_it_is
+    an_invoice_whose_answer_was_lost_is_known_as_recorded_from_the_log
+    an_invoice_that_this_ledger_did_not_issue_takes_its_number_and_its_closing
+    what_is_printed_as_signed_was_signed_and_a_clients_leaves_are_counted
+    a_leaf_that_cannot_be_folded_is_named_with_its_client
+    pages_go_through_all_invoices
+}
+
+async fn open(place: &Place) -> Store {
+    Store::open(&place.store.parse().unwrap()).await.unwrap()
+}
+
+/// Folds once, in a turn of its own.
+async fn fold(store: &Store, believed: &Believed) -> Result<(), StoreError> {
+    store.turn().await?.fold(LOG, believed).await
 }
 
 fn settled(nanos: i64) -> Body {
@@ -77,13 +119,12 @@ fn draft(id: &str) -> InvoiceRow {
     }
 }
 
-#[tokio::test]
-async fn fold_and_cursor_come_back_after_a_restart() {
-    let (folder, store) = open().await;
+async fn fold_and_cursor_come_back_after_a_restart(place: Place) {
+    let store = open(&place).await;
     let first = believed(Frontier::new(), vec![terms(1), settled(7), terms(2)]);
-    store.fold(LOG, &first).await.unwrap();
+    fold(&store, &first).await.unwrap();
     store.close().await;
-    let store = Store::open(&folder.path().join("ledger.db")).await.unwrap();
+    let store = open(&place).await;
     let cursor = store.cursor(LOG).await.unwrap();
     assert_eq!((cursor.frontier.clone(), cursor.heads), (first.frontier, BTreeMap::from([("acme".to_owned(), 3)])));
     assert_eq!(store.signed(LOG).await.unwrap(), Some((3, cursor.frontier.root())));
@@ -96,27 +137,24 @@ async fn fold_and_cursor_come_back_after_a_restart() {
     assert_eq!(store.terms("acme", "USD", 1).await.unwrap().unwrap().leaf, 0);
 }
 
-#[tokio::test]
-async fn a_part_of_the_log_is_folded_once() {
-    let (_folder, store) = open().await;
+async fn a_part_of_the_log_is_folded_once(place: Place) {
+    let store = open(&place).await;
     let first = believed(Frontier::new(), vec![settled(7)]);
-    store.fold(LOG, &first).await.unwrap();
-    assert!(matches!(store.fold(LOG, &first).await, Err(StoreError::CursorMoved { wanted: 0, found: 1 })));
+    fold(&store, &first).await.unwrap();
+    assert!(matches!(fold(&store, &first).await, Err(StoreError::CursorMoved { wanted: 0, found: 1 })));
     assert_eq!(store.records("acme", "USD", 9).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_fold_that_fails_leaves_nothing_behind() {
-    let (_folder, store) = open().await;
+async fn a_fold_that_fails_leaves_nothing_behind(place: Place) {
+    let store = open(&place).await;
     let twice = believed(Frontier::new(), vec![settled(7), terms(1), terms(1)]);
-    assert!(store.fold(LOG, &twice).await.is_err());
+    assert!(fold(&store, &twice).await.is_err());
     assert_eq!(store.cursor(LOG).await.unwrap().frontier.size(), 0);
     assert!(store.records("acme", "USD", 9).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn numbers_have_no_gaps_and_a_repeat_takes_none() {
-    let (_folder, store) = open().await;
+async fn numbers_have_no_gaps_and_a_repeat_takes_none(place: Place) {
+    let store = open(&place).await;
     let number_it = |invoice, number| Ok(crate::domain::invoice::Invoice { invoice_id: number, ..invoice });
     for id in ["draft-a", "draft-b", "draft-c"] {
         assert!(store.keep_draft(&draft(id)).await.unwrap().1);
@@ -134,9 +172,8 @@ async fn numbers_have_no_gaps_and_a_repeat_takes_none() {
     assert!(store.finalize("draft-z", 2026, UnixMicros(1), number_it).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn concurrent_finalising_takes_each_number_once() {
-    let (_folder, store) = open().await;
+async fn concurrent_finalising_takes_each_number_once(place: Place) {
+    let store = open(&place).await;
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..20 {
         let id = format!("draft-{i}");
@@ -150,35 +187,32 @@ async fn concurrent_finalising_takes_each_number_once() {
     assert_eq!(numbers, wanted);
 }
 
-#[tokio::test]
-async fn a_draft_that_is_there_stays_as_it_is() {
-    let (_folder, store) = open().await;
+async fn a_draft_that_is_there_stays_as_it_is(place: Place) {
+    let store = open(&place).await;
     store.keep_draft(&draft("draft-a")).await.unwrap();
     let other = InvoiceRow { document: b"{}".to_vec(), ..draft("draft-a") };
     assert_eq!(store.keep_draft(&other).await.unwrap(), (draft("draft-a"), false));
 }
 
-#[tokio::test]
-async fn an_invoice_whose_answer_was_lost_is_known_as_recorded_from_the_log() {
-    let (_folder, store) = open().await;
+async fn an_invoice_whose_answer_was_lost_is_known_as_recorded_from_the_log(place: Place) {
+    let store = open(&place).await;
     store.keep_draft(&draft("draft-a")).await.unwrap();
     let (row, _) = store.finalize("draft-a", 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap().unwrap();
     assert_eq!(store.unrecorded().await.unwrap(), std::slice::from_ref(&row));
     let number = row.number.unwrap();
     let leaf = Body::Invoice(leaf::Invoice { number: number.clone(), document_sha256: sha256(&row.document), ..Default::default() });
-    store.fold(LOG, &believed(Frontier::new(), vec![settled(1), leaf])).await.unwrap();
+    fold(&store, &believed(Frontier::new(), vec![settled(1), leaf])).await.unwrap();
     assert!(store.unrecorded().await.unwrap().is_empty());
     assert_eq!(store.invoice(&number).await.unwrap().unwrap().leaf, Some(1));
 }
 
-#[tokio::test]
-async fn an_invoice_that_this_ledger_did_not_issue_takes_its_number_and_its_closing() {
-    let (_folder, store) = open().await;
+async fn an_invoice_that_this_ledger_did_not_issue_takes_its_number_and_its_closing(place: Place) {
+    let store = open(&place).await;
     store.keep_draft(&draft("draft-a")).await.unwrap();
     store.keep_draft(&InvoiceRow { period_closed_seq: 12, ..draft("draft-b") }).await.unwrap();
     let invoice = |number: &str| leaf::Invoice { number: number.into(), period_closed_seq: 9, ..Default::default() };
     let leaves = ["K2026-000007", "K2026-000003", "of another form"].map(|number| Body::Invoice(invoice(number)));
-    store.fold(LOG, &believed(Frontier::new(), leaves.to_vec())).await.unwrap();
+    fold(&store, &believed(Frontier::new(), leaves.to_vec())).await.unwrap();
     let refused = store.finalize("draft-a", 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap_err();
     assert!(matches!(&refused, StoreError::Invoiced { number, leaf: 0 } if number == "K2026-000007"), "{refused}");
     let (row, _) = store.finalize("draft-b", 2026, UnixMicros(1), |invoice, _| Ok(invoice)).await.unwrap().unwrap();
@@ -186,13 +220,12 @@ async fn an_invoice_that_this_ledger_did_not_issue_takes_its_number_and_its_clos
     // The same number for another document is not this ledger's invoice.
     let number = row.number.clone().unwrap();
     let frontier = store.cursor(LOG).await.unwrap().frontier;
-    store.fold(LOG, &believed(frontier, vec![Body::Invoice(invoice(&number))])).await.unwrap();
+    fold(&store, &believed(frontier, vec![Body::Invoice(invoice(&number))])).await.unwrap();
     assert_eq!(store.unrecorded().await.unwrap(), [row]);
 }
 
-#[tokio::test]
-async fn what_is_printed_as_signed_was_signed_and_a_clients_leaves_are_counted() {
-    let (_folder, store) = open().await;
+async fn what_is_printed_as_signed_was_signed_and_a_clients_leaves_are_counted(place: Place) {
+    let store = open(&place).await;
     let bodies = [settled(1), Body::Decisions(leaf::DecisionBatch::default()), settled(2), settled(3)];
     let (mut follower, mut tree, mut bytes) = (Follower::new(LOG, Frontier::new(), BTreeMap::new()), Tree::new(), 0);
     for (index, body) in (0..).zip(bodies) {
@@ -206,28 +239,26 @@ async fn what_is_printed_as_signed_was_signed_and_a_clients_leaves_are_counted()
     }
     let proof = tree.multiproof(&[0, 1, 2], 4).unwrap();
     let believed = follower.proven(&Checkpoint { origin: LOG.into(), size: 4, root: tree.root() }, &proof).unwrap();
-    store.fold(LOG, &believed).await.unwrap();
+    fold(&store, &believed).await.unwrap();
     assert_eq!(store.cursor(LOG).await.unwrap().frontier.size(), 3);
     assert_eq!(store.signed(LOG).await.unwrap(), Some((4, tree.root())), "nobody signed the tree of 3");
     assert_eq!(store.extent("acme").await.unwrap(), (3, bytes));
     assert_eq!(store.extent("beta").await.unwrap(), (0, 0));
 }
 
-#[tokio::test]
-async fn a_leaf_that_cannot_be_folded_is_named_with_its_client() {
+async fn a_leaf_that_cannot_be_folded_is_named_with_its_client(place: Place) {
     let bare = leaf::SettlementBatch { granted_at: None, ..Default::default() };
     let zoneless = leaf::Terms { version: 1, currency: "USD".into(), ..Default::default() };
     let spoilt = [Body::Settlements(bare), Body::Terms(zoneless), Body::PeriodClosed(leaf::PeriodClosed::default()), terms(1)];
     for body in spoilt {
-        let (_folder, store) = open().await;
-        let refused = store.fold(LOG, &believed(Frontier::new(), vec![terms(1), body])).await.unwrap_err();
+        let store = open(&place).await;
+        let refused = fold(&store, &believed(Frontier::new(), vec![terms(1), body])).await.unwrap_err();
         assert!(refused.to_string().starts_with("leaf 1 of client \"acme\" cannot be read: "), "{refused}");
     }
 }
 
-#[tokio::test]
-async fn pages_go_through_all_invoices() {
-    let (_folder, store) = open().await;
+async fn pages_go_through_all_invoices(place: Place) {
+    let store = open(&place).await;
     for i in 0..5 {
         store.keep_draft(&draft(&format!("draft-{i}"))).await.unwrap();
     }
@@ -241,4 +272,42 @@ async fn pages_go_through_all_invoices() {
     }
     assert_eq!(seen, ["draft-0", "draft-1", "draft-2", "draft-3", "draft-4"]);
     assert!(store.list(&Page { month: "2026-02".into(), limit: 9, ..Page::default() }).await.unwrap().is_empty());
+}
+
+/// Waits until so many connections hold, or wait for, the right to fold.
+async fn until_asked(probe: &sqlx::PgPool, granted: bool, wanted: i64) {
+    let count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7020109 AND granted = $1
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while sqlx::query_scalar::<_, i64>(count).bind(granted).fetch_one(probe).await.unwrap() != wanted {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_processes_one_folds_and_the_other_hears_of_it_and_goes_on_from_there() {
+    let place = Place::postgres().await;
+    let (one, two) = (open(&place).await, open(&place).await);
+    let probe = sqlx::PgPool::connect(&place.store).await.unwrap();
+    let mut turn = one.turn().await.unwrap();
+    let mut changes = two.changes().await.unwrap();
+    let next = tokio::spawn({
+        let two = two.clone();
+        async move { two.turn().await.unwrap() }
+    });
+    until_asked(&probe, false, 1).await;
+    let first = believed(Frontier::new(), vec![terms(1), settled(7)]);
+    turn.fold(LOG, &first).await.unwrap();
+    changes.next().await.unwrap();
+    assert_eq!(two.folded(LOG).await.unwrap(), 2);
+    assert!(!next.is_finished(), "two have the turn");
+    // The database ends the connection of a process that died.
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7020109 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    sqlx::query(end).execute(&probe).await.unwrap();
+    let mut turn_of_two = next.await.unwrap();
+    let frontier = two.cursor(LOG).await.unwrap().frontier;
+    let second = believed(frontier, vec![settled(8)]);
+    assert!(turn.fold(LOG, &second).await.is_err(), "who lost the turn folds nothing");
+    turn_of_two.fold(LOG, &second).await.unwrap();
+    assert_eq!(one.records("acme", "USD", 9).await.unwrap().len(), 2);
 }

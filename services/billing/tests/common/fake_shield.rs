@@ -18,6 +18,9 @@ use super::log::{LOG, Log};
 type Answer<T> = Result<Response<T>, Status>;
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// What is done at a step.
+pub type Step = Box<dyn FnMut() + Send>;
+
 /// The fake.
 #[derive(Clone)]
 pub struct FakeShield {
@@ -31,6 +34,8 @@ pub struct FakeShield {
     pub refused_numbers: Arc<Mutex<Vec<String>>>,
     /// Proofs that were asked for.
     pub proofs: Arc<Mutex<u32>>,
+    /// Called before and after each thing that is done for Billing: a batch sent, a checkpoint signed, a record taken.
+    pub at_step: Arc<Mutex<Option<Step>>>,
 }
 
 impl FakeShield {
@@ -43,6 +48,51 @@ impl FakeShield {
             lost_answers: Arc::default(),
             refused_numbers: Arc::default(),
             proofs: Arc::default(),
+            at_step: Arc::default(),
+        }
+    }
+
+    fn take(&self, item: RecordItem) -> Answer<RecordResponse> {
+        let mut log = self.log.lock().unwrap();
+        let known = |log: &Log, wanted: &dyn Fn(&Body) -> bool| {
+            let bodies = log.leaves.iter().map(|bytes| kiki::leaf::decode(bytes).unwrap());
+            bodies.filter(|(header, _)| header.client == item.client).find(|(_, body)| wanted(body)).map(|(header, _)| header.index)
+        };
+        let (index, lost) = match item.body.unwrap() {
+            Item::ClosePeriod(_) if known(&log, &|body| matches!(body, Body::ClientMoved(_))).is_some() => {
+                return Err(Reason::ClientMoved.status("the client went to log kiki.test/log-2"));
+            }
+            Item::ClosePeriod(close) => {
+                let same = |body: &Body| matches!(body, Body::PeriodClosed(c) if c.month == close.month);
+                let micros = |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| t.seconds * 1_000_000).unwrap();
+                let bounds = (micros(&close.period_start), micros(&close.period_end));
+                let found = known(&log, &same);
+                (found.unwrap_or_else(|| log.close(&item.client, &close.month, bounds.0, bounds.1)), false)
+            }
+            Item::Invoice(invoice) => {
+                if self.refused_numbers.lock().unwrap().contains(&invoice.number) {
+                    return Err(Reason::KeyReused.status("another document has this number"));
+                }
+                let same = |body: &Body| matches!(body, Body::Invoice(i) if i.number == invoice.number);
+                let found = known(&log, &same);
+                let mut lost = self.lost_answers.lock().unwrap();
+                let loses = *lost > 0;
+                *lost = lost.saturating_sub(1);
+                (found.unwrap_or_else(|| log.append(&item.client, Body::Invoice(invoice))), loses)
+            }
+            _ => return not_asked(),
+        };
+        if lost {
+            return Err(Status::unavailable("connection lost"));
+        }
+        let position = Some(Position { log_id: LOG.into(), index });
+        let result = RecordResult { position, client_seq: log.header(index).client_seq, ..Default::default() };
+        Ok(Response::new(RecordResponse { results: vec![result] }))
+    }
+
+    fn step(&self) {
+        if let Some(at_step) = self.at_step.lock().unwrap().as_mut() {
+            at_step();
         }
     }
 
@@ -100,6 +150,7 @@ impl SyncShieldService for FakeShield {
             let mut sent = 0;
             loop {
                 while let Some(batch) = shield.batch(&mut next, &mut sent, &request.client) {
+                    shield.step();
                     if sender.send(Ok(batch)).await.is_err() {
                         return;
                     }
@@ -114,6 +165,7 @@ impl SyncShieldService for FakeShield {
     }
 
     async fn get_checkpoint(&self, request: Request<GetCheckpointRequest>) -> Answer<GetCheckpointResponse> {
+        self.step();
         let min_size = request.into_inner().min_size;
         let log = self.log.lock().unwrap();
         let mut signed = self.signed.lock().unwrap();
@@ -134,42 +186,11 @@ impl SyncShieldService for FakeShield {
     }
 
     async fn record(&self, request: Request<RecordRequest>) -> Answer<RecordResponse> {
+        self.step();
         let item = request.into_inner().items.remove(0);
-        let mut log = self.log.lock().unwrap();
-        let known = |log: &Log, wanted: &dyn Fn(&Body) -> bool| {
-            let bodies = log.leaves.iter().map(|bytes| kiki::leaf::decode(bytes).unwrap());
-            bodies.filter(|(header, _)| header.client == item.client).find(|(_, body)| wanted(body)).map(|(header, _)| header.index)
-        };
-        let (index, lost) = match item.body.unwrap() {
-            Item::ClosePeriod(_) if known(&log, &|body| matches!(body, Body::ClientMoved(_))).is_some() => {
-                return Err(Reason::ClientMoved.status("the client went to log kiki.test/log-2"));
-            }
-            Item::ClosePeriod(close) => {
-                let same = |body: &Body| matches!(body, Body::PeriodClosed(c) if c.month == close.month);
-                let micros = |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| t.seconds * 1_000_000).unwrap();
-                let bounds = (micros(&close.period_start), micros(&close.period_end));
-                let found = known(&log, &same);
-                (found.unwrap_or_else(|| log.close(&item.client, &close.month, bounds.0, bounds.1)), false)
-            }
-            Item::Invoice(invoice) => {
-                if self.refused_numbers.lock().unwrap().contains(&invoice.number) {
-                    return Err(Reason::KeyReused.status("another document has this number"));
-                }
-                let same = |body: &Body| matches!(body, Body::Invoice(i) if i.number == invoice.number);
-                let found = known(&log, &same);
-                let mut lost = self.lost_answers.lock().unwrap();
-                let loses = *lost > 0;
-                *lost = lost.saturating_sub(1);
-                (found.unwrap_or_else(|| log.append(&item.client, Body::Invoice(invoice))), loses)
-            }
-            _ => return not_asked(),
-        };
-        if lost {
-            return Err(Status::unavailable("connection lost"));
-        }
-        let position = Some(Position { log_id: LOG.into(), index });
-        let result = RecordResult { position, client_seq: log.header(index).client_seq, ..Default::default() };
-        Ok(Response::new(RecordResponse { results: vec![result] }))
+        let recorded = self.take(item);
+        self.step();
+        recorded
     }
 
     async fn check(&self, _: Request<CheckRequest>) -> Answer<CheckResponse> {

@@ -1,0 +1,130 @@
+//! Where the ledger is kept, and how each engine is opened.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+
+use super::StoreError;
+use super::engine::Pool;
+
+/// File of the ledger, in its folder.
+const LEDGER: &str = "ledger.db";
+
+/// Connections: SQLite has one writer, and a handful of readers keep four cores busy. On PostgreSQL one of them hears
+/// of what others fold, and whoever folds has one more.
+const CONNECTIONS_MAX: u32 = 8;
+
+/// How long a writer waits for the one before it; a transaction takes milliseconds, and of 65,536 leaves about a second.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The longest that PostgreSQL may take for one statement.
+const STATEMENT: Duration = Duration::from_secs(30);
+
+/// PostgreSQL's tables of the ledger stand in a schema of their own: the database may be another's too, say SyncShield's.
+const SCHEMA: &str = "kiki_billing";
+
+/// The schema is made by one process at a time: the lock ends with the statements.
+const MAKE_SCHEMA: &str = "SELECT pg_advisory_xact_lock(7020108); CREATE SCHEMA IF NOT EXISTS kiki_billing";
+
+/// Where the ledger is kept.
+#[derive(Clone)]
+pub enum Address {
+    /// In SQLite, in a file of this folder: for one Billing.
+    Folder(PathBuf),
+    /// In a PostgreSQL database, which several Billings share.
+    Postgres(Box<PgConnectOptions>),
+}
+
+impl fmt::Debug for Address {
+    /// Shows no password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => f.debug_tuple("Folder").field(folder).finish(),
+            Self::Postgres(to) => f.debug_tuple("Postgres").field(&to.get_host()).field(&to.get_database()).finish(),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(folder) = text.strip_prefix("file:").filter(|folder| !folder.is_empty()) {
+            return Ok(Self::Folder(folder.into()));
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return text.parse().map(|to| Self::Postgres(Box::new(to))).map_err(|e| format!("not a PostgreSQL address: {e}"));
+        }
+        Err("is file:DIR or postgres://USER@HOST/DATABASE".to_owned()) // not repeated: it may hold a password
+    }
+}
+
+impl Address {
+    /// Connects and brings the schema up to date.
+    pub(super) async fn open(&self) -> Result<Pool, StoreError> {
+        match self {
+            Self::Folder(folder) => open_sqlite(folder).await,
+            Self::Postgres(to) => open_postgres(to).await,
+        }
+    }
+}
+
+async fn open_sqlite(folder: &Path) -> Result<Pool, StoreError> {
+    std::fs::create_dir_all(folder)?;
+    let options = SqliteConnectOptions::new()
+        .filename(folder.join(LEDGER))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // With WAL, FULL syncs at every commit: an invoice's number is durable before it is told.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY);
+    let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
+    migrations(str::to_owned).run(&pool).await?;
+    Ok(Pool::Sqlite(pool))
+}
+
+async fn open_postgres(to: &PgConnectOptions) -> Result<Pool, StoreError> {
+    let (lock, statement) = (BUSY.as_millis().to_string(), STATEMENT.as_millis().to_string());
+    let options = to.clone().options([
+        ("search_path", SCHEMA),
+        // Durable means written and synced there, whatever the database's own default is.
+        ("synchronous_commit", "on"),
+        // A writer sees what the one before it wrote, for which it waited.
+        ("default_transaction_isolation", "read committed"),
+        ("lock_timeout", &lock),
+        ("statement_timeout", &statement),
+        // Whose machine is gone gives its turn up: probes after 5 s, each second, and three that are not answered.
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "1"),
+        ("tcp_keepalives_count", "3"),
+    ]);
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(BUSY).connect_with(options).await?;
+    let fsync: String = sqlx::query_scalar("SHOW fsync").fetch_one(&pool).await?;
+    if fsync != "on" {
+        return Err(StoreError::NotDurable);
+    }
+    sqlx::raw_sql(MAKE_SCHEMA).execute(&pool).await?;
+    migrate_postgres(&pool).await?;
+    Ok(Pool::Postgres(pool))
+}
+
+/// Text compares by its bytes on SQLite, and on PostgreSQL by the database's locale unless told otherwise.
+async fn migrate_postgres(pool: &PgPool) -> Result<(), StoreError> {
+    Ok(migrations(|sql| sql.replace(" TEXT ", " TEXT COLLATE \"C\" ")).run(pool).await?)
+}
+
+/// The schema's versions, each as `dialect` has it.
+fn migrations(dialect: impl Fn(&str) -> String) -> Migrator {
+    let files =
+        [("ledger", include_str!("../../migrations/0001_ledger.sql")), ("invoiced", include_str!("../../migrations/0002_invoiced.sql"))];
+    let migration = |(version, (name, sql)): (i64, (&'static str, &str))| {
+        Migration::new(version, name.into(), MigrationType::Simple, AssertSqlSafe(dialect(sql)).into_sql_str(), false)
+    };
+    Migrator::with_migrations((1..).zip(files).map(migration).collect())
+}
