@@ -9,6 +9,8 @@
 //! one tax category in a document, and quantities other than one.
 
 mod check;
+pub mod readd;
+pub mod xml;
 
 use jiff::civil::Date;
 
@@ -48,7 +50,7 @@ pub struct Document {
     pub number: String,
     /// Date of issue (BT-2).
     pub issue_date: Date,
-    /// Date by which it is to be paid (BT-9). What is to be paid needs this or payment terms.
+    /// Date by which it is to be paid (BT-9). What is to be paid needs this or payment terms; a credit note has none.
     pub due_date: Option<Date>,
     /// ISO 4217 code (BT-5).
     pub currency: String,

@@ -1,5 +1,8 @@
 //! The documents of an invoice, in every format.
 #![allow(clippy::unwrap_used)]
 
+mod conformance;
 mod model;
 mod sample;
+mod shapes;
+mod xml;

@@ -44,7 +44,7 @@ fn tax_is_rounded_half_away_from_zero() {
 #[test]
 fn refuses_what_no_format_could_say_and_names_the_term() {
     let party = |d: &mut Document| d.buyer.vat_id = Some("87654321".into());
-    let cases: [(&str, String); 17] = [
+    let cases: [(&str, String); 18] = [
         ("BT-1)", refusal(|d| d.number = " ".into())),
         ("BT-5", refusal(|d| d.currency = "XAU".into())),
         ("BT-22", refusal(|d| d.notes = vec!["bell \u{7}".into()])),
@@ -58,7 +58,8 @@ fn refuses_what_no_format_could_say_and_names_the_term() {
         ("BT-131", refusal(|d| d.lines[0].net_minor = AMOUNT_MINOR_MAX + 1)),
         ("BT-9", refusal(|d| d.due_date = Some(date("2026-01-31")))),
         ("BT-74", refusal(|d| d.period = Some(Period { first: date("2026-02-01"), last: date("2026-01-31") }))),
-        ("BG-3", refusal(|d| d.kind = Kind::CreditNote)),
+        ("BG-3", refusal(|d| d.kind = Kind::DebitNote)),
+        ("BT-9", refusal(|d| d.kind = Kind::CreditNote)),
         ("BT-115", refusal(|d| d.lines[0].net_minor = -1)),
         ("BT-20", refusal(|d| (d.due_date, d.payment.terms) = (None, None))),
         ("BT-81", refusal(|d| d.payment.means_code = None)),

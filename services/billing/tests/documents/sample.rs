@@ -39,7 +39,7 @@ pub(crate) fn sample() -> Document {
             city: Some("København".into()),
             postal_code: Some("1160".into()),
             country: "DK".into(),
-            endpoint: id("DK87654321", "9902"),
+            endpoint: id("DK87654321", "0184"),
             ..Party::default()
         },
         buyer_reference: Some("PO 4711".into()),

@@ -140,8 +140,11 @@ impl Document {
     }
 
     fn check_dates(&self) -> Checked {
-        if self.due_date.is_some_and(|due| due < self.issue_date) {
-            refused("due date (BT-9)", self.due_date.unwrap_or_default(), "it must not be before the date of issue (BT-2)")?;
+        if let Some(due) = self.due_date.filter(|due| *due < self.issue_date) {
+            refused("due date (BT-9)", due, "it must not be before the date of issue (BT-2)")?;
+        }
+        if let Some(due) = self.due_date.filter(|_| self.kind == Kind::CreditNote) {
+            refused("due date (BT-9)", due, "nobody pays a credit note, and UBL has no place for it on one")?;
         }
         if let Some(period) = self.period.filter(|period| period.last < period.first) {
             refused("last day of the period (BT-74)", period.last, "it must not be before the first (BT-73)")?;
@@ -201,7 +204,7 @@ impl Document {
         if payable < 0 {
             return refused("amount due (BT-115) in minor units", payable, "below 0 it is a note of the other kind");
         }
-        if payable > 0 && self.due_date.is_none() && self.payment.terms.is_none() {
+        if payable > 0 && self.kind != Kind::CreditNote && self.due_date.is_none() && self.payment.terms.is_none() {
             return missing("due date (BT-9) or payment terms (BT-20)", "what is to be paid needs one of them");
         }
         Ok(())
