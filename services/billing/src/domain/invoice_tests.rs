@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
+use super::table::CSV_HEADER;
 use super::*;
 use crate::domain::books::tests::account_of;
 use crate::domain::period::resolve;
-use crate::domain::terms::Tax;
+use crate::domain::terms::{Tax, Terms};
+use crate::domain::{books::LineFacts, fee};
 
 pub(crate) const ONE: i128 = 1_000_000_000;
 
