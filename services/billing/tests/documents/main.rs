@@ -3,6 +3,7 @@
 
 mod conformance;
 mod model;
+mod pdf;
 mod sample;
 mod shapes;
 mod xml;
