@@ -1,6 +1,7 @@
 //! The documents of an invoice, in every format.
 #![allow(clippy::unwrap_used)]
 
+mod books;
 mod conformance;
 mod model;
 mod pdf;
