@@ -8,7 +8,9 @@
 //! [`super::invoice`]. Two things of the standard are left out because no fee needs them: more than
 //! one tax category in a document, and quantities other than one.
 
+pub mod books;
 mod check;
+pub mod pdf;
 pub mod readd;
 pub mod xml;
 
