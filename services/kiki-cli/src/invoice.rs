@@ -1,5 +1,8 @@
-//! `kiki invoice` closes a month of a running platform; `kiki invoice verify` and `kiki audit verify` check what one left,
+//! `kiki invoice` closes a month of a running platform, and `kiki invoice pay` and its like say what became of an invoice;
+//! `kiki invoice verify` and `kiki audit verify` check what one left,
 //! on files alone.
+
+mod life;
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +13,12 @@ use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
 use crate::{audit, out, witness};
 
-/// Closes a month, or verifies invoices offline.
+/// Closes a month, says what becomes of invoices, or verifies them offline.
 #[derive(Debug, Clone, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
-    verify: Option<Command>,
+    command: Option<Command>,
     /// The month to close, "2026-01", in each client's own zone.
     #[arg(long, required = true)]
     month: Option<String>,
@@ -31,6 +34,8 @@ pub struct Args {
 enum Command {
     /// Recomputes invoices from their bundles, offline.
     Verify(VerifyInvoices),
+    #[command(flatten)]
+    Life(life::Command),
 }
 
 /// Which bundles are verified, and under which key.
@@ -100,8 +105,10 @@ pub struct VerifyLog {
 /// # Errors
 /// What Billing refused, a file that cannot be written, or a bundle with something off.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    if let Some(Command::Verify(verify)) = args.verify {
-        return verify_invoices(&verify);
+    match args.command {
+        Some(Command::Verify(verify)) => return verify_invoices(&verify),
+        Some(Command::Life(command)) => return life::run(command).await,
+        None => {}
     }
     let month = args.month.unwrap_or_default();
     let mut biller = Biller::new(kiki::runtime::channel(&args.addr).doing(&args.addr)?);
