@@ -6,6 +6,8 @@
 mod acme;
 mod moving;
 mod one_bid;
+#[path = "../support/python.rs"]
+mod python;
 mod python_client;
 mod rotation;
 mod tidy;
@@ -14,3 +16,5 @@ mod tlog_vectors;
 mod two_bidders;
 mod verify_log;
 mod witness;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -20,7 +20,7 @@ use kiki_cli::witness::Server;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::python_client::python;
+use crate::python::python;
 use crate::witness::call;
 
 const LOG: &str = "kiki.local/log-1";

@@ -12,7 +12,7 @@ use syncshield::store::tiles::Publisher;
 use syncshield::store::{Log, Paths};
 use tokio_util::sync::CancellationToken;
 
-use crate::python_client::python;
+use crate::python::python;
 
 const LOG: &str = "kiki.local/log-1";
 /// Two full tiles and a partial one; the earlier checkpoint lies within a tile.

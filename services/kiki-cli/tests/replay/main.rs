@@ -5,6 +5,9 @@
 mod crash;
 mod month;
 mod outage;
+#[path = "../../../../tests/support/python.rs"]
+mod python;
+mod script;
 mod tamper;
 
 use std::fmt::Write as _;
@@ -15,6 +18,9 @@ use std::process::{Command, Output};
 
 use kiki::tlog::note::VerifyingKey;
 use serde_json::Value;
+
+/// The repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The command with its arguments.
 fn kiki(args: &[&str]) -> Command {
