@@ -13,10 +13,12 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::bundle::{self, BUNDLE_BYTES_MAX};
 use crate::clients::{self, Issued, Shield};
-use crate::domain::accounting::{self, Closing, billable_from};
+use crate::domain::accounting::{Closing, Period, billable_from, calendar};
+use crate::domain::books::{self, Account, Statement};
 use crate::domain::bundle::{Bundle, limits, verify};
-use crate::domain::invoice::{self, Basis, Completeness, Facts, Invoice, Terms};
+use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice, InvoiceError, TermsPrinted, number_stem};
 use crate::domain::period::{Month, due_date, issue_date, resolve};
+use crate::domain::terms::{Basis, Terms};
 use crate::error::{Error, Postponed, out_of_reach};
 use crate::follower::Progress;
 use crate::metrics::Metrics;
@@ -69,7 +71,8 @@ impl Billing {
     }
 
     /// Closes the month in the log and drafts an invoice for each client and currency that had
-    /// activity; of one client, or (empty) of all. A repeat gives the same drafts.
+    /// activity, and notes where the fee of an earlier period changed; of one client, or (empty) of
+    /// all. A repeat gives the same drafts.
     pub async fn draft(&self, month: Month, client: &str) -> Result<Drafted, Error> {
         let (_, signed) = self.shield.checkpoint(0).await?;
         self.folded(signed).await?;
@@ -83,67 +86,91 @@ impl Billing {
         Ok(drafted)
     }
 
-    async fn draft_one(&self, month: Month, client: &str, newest: Terms) -> Result<Result<Option<InvoiceRow>, Postponed>, Error> {
+    async fn draft_one(&self, month: Month, client: &str, newest: Terms) -> Result<Result<Vec<InvoiceRow>, Postponed>, Error> {
         let currency = newest.currency.clone();
-        let closed = self.closing(client, &currency, month).await?;
-        let (span, terms) = match &closed {
-            Some((closing, _)) => (closing.span, self.terms_of(client, closing).await?),
-            None => (resolve(month, &newest.zone)?, newest),
-        };
-        let until = billable_from(span, terms.basis, terms.horizon_days);
-        if self.clock.now() < until {
-            let reason = match terms.basis {
-                Basis::Predicted => "the month has not ended",
-                Basis::Realised => "the horizon of the month's customers has not passed",
-            };
-            return Ok(Err(Postponed { client: client.to_owned(), currency, reason: reason.to_owned(), until: Some(until) }));
-        }
-        match self.evident(client, terms.evidence_leaf).await {
-            Ok(()) => {}
-            // One client's fault, and mended by new terms as long as the month is not closed under these:
-            // the others' month is drafted all the same.
-            Err(error @ Error::Evidence { .. }) => {
-                return Ok(Err(Postponed { client: client.to_owned(), currency, reason: error.to_string(), until: None }));
+        let closed = self.closings(client, &currency, month).await?;
+        let postponed = |reason: String, until| Ok(Err(Postponed { client: client.to_owned(), currency: currency.clone(), reason, until }));
+        let terms = self.store.terms(client, &currency).await?;
+        let (closings, to_close) = match closed {
+            Ok(closings) => (closings, false),
+            Err(mut closings) => {
+                closings.push(Closing::to_come(&currency, month, resolve(month, &newest.zone)?, newest.version));
+                (closings, true)
             }
-            Err(error) => return Err(error),
+        };
+        let period = calendar(&closings, &terms)?.pop().ok_or(Error::Answer("no period"))?;
+        if let Some(until) = billable_from(&period.parts).filter(|until| self.clock.now() < *until) {
+            return postponed(waiting(&period, self.clock.now()).to_owned(), Some(until));
         }
-        if closed.is_none() {
-            let leaf = match self.shield.close_period(client, &currency, month, span).await {
+        for terms in period.parts.iter().map(|part| &part.terms) {
+            match self.evident(client, terms).await {
+                Ok(()) => {}
+                // One client's fault, and mended by new terms as long as the month is not closed under these:
+                // the others' month is drafted all the same.
+                Err(error @ Error::Evidence { .. }) => return postponed(error.to_string(), None),
+                Err(error) => return Err(error),
+            }
+        }
+        if to_close {
+            let leaf = match self.shield.close_period(client, &currency, month, period.closing.span).await {
                 // It went to another log, or came from one: all of its leaves are in neither.
-                Err(Error::Shield(status)) if Reason::ClientMoved.is(&status) => {
-                    return Ok(Err(Postponed { client: client.to_owned(), currency, reason: status.message().to_owned(), until: None }));
-                }
+                Err(Error::Shield(status)) if Reason::ClientMoved.is(&status) => return postponed(status.message().to_owned(), None),
                 closed => closed?,
             };
             self.shield.checkpoint(leaf + 1).await?;
             self.folded(leaf + 1).await?;
         }
-        let (closing, earlier) = self.closing(client, &currency, month).await?.ok_or(Error::Answer("a closing that is not in the log"))?;
-        let terms = self.terms_of(client, &closing).await?;
-        if let Some((number, leaf)) = self.store.invoiced(client, closing.client_seq).await? {
-            let reason = StoreError::Invoiced { number, leaf }.to_string();
-            return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until: None }));
-        }
-        Ok(Ok(self.draw_up(client, &closing, &earlier, terms).await?))
+        let closings = self.closings(client, &currency, month).await?.map_err(|_| Error::Answer("a closing that is not in the log"))?;
+        self.draw_up(client, &closings).await
     }
 
-    /// Draws up the draft of a closing; nothing where there was no activity.
-    async fn draw_up(&self, client: &str, closing: &Closing, earlier: &[Closing], terms: Terms) -> Result<Option<InvoiceRow>, Error> {
+    /// Draws up the drafts of the last of `closings`: its invoice, where there was activity, and the notes
+    /// on earlier periods.
+    async fn draw_up(&self, client: &str, closings: &[Closing]) -> Result<Result<Vec<InvoiceRow>, Postponed>, Error> {
+        let closing = closings.last().ok_or(Error::Answer("a closing that is not in the log"))?;
+        let terms = self.store.terms(client, &closing.currency).await?;
         let records = self.store.records(client, &closing.currency, closing.last_seq).await?;
-        let lines = accounting::lines(records.iter(), closing, earlier, &terms);
-        if lines.is_empty() {
-            return Ok(None);
+        let closings = closings.to_vec();
+        let added_up = tokio::task::spawn_blocking(move || books::statement(records.iter(), &closings, &terms));
+        let Statement { period, account, changes } = added_up.await.map_err(|_| Error::Stopped)??;
+        let mut rows = Vec::new();
+        let own = (!account.is_empty()).then_some((period.closing.clone(), account, None));
+        let mut documents: Vec<_> = own.into_iter().collect();
+        for change in changes {
+            let of = change.period.closing.clone();
+            // Its number is put in when the note becomes final: by then the invoice must be.
+            let (account, correction) = Correction::of(change, None, period.closing.month);
+            documents.push((of, account, Some(correction)));
         }
+        for (of, account, correction) in documents {
+            let corrects_seq = if correction.is_some() { of.client_seq } else { 0 };
+            if let Some((number, leaf)) = self.store.invoiced(client, period.closing.client_seq, corrects_seq).await? {
+                let reason = StoreError::Invoiced { number, leaf }.to_string();
+                let currency = period.closing.currency.clone();
+                return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until: None }));
+            }
+            rows.push(self.keep_draft(client, &period.closing, (of, account, correction)).await?);
+        }
+        Ok(Ok(rows))
+    }
+
+    /// Keeps the draft of a document of `of`, drawn up with `closing`.
+    async fn keep_draft(&self, client: &str, closing: &Closing, document: Document) -> Result<InvoiceRow, Error> {
+        let (of, account, correction) = document;
         let (checkpoint_size, root) = self.store.signed(self.key.name()).await?.ok_or(Error::Behind { have: 0, need: closing.leaf + 1 })?;
-        let draft_id = format!("draft-{client}-{}-{}", closing.currency, closing.month);
+        let (note_on, corrects_seq) = match &correction {
+            None => (String::new(), 0),
+            Some(_) => (format!("-{}", of.month), of.client_seq),
+        };
+        let draft_id = format!("draft-{client}-{}-{}{note_on}", closing.currency, closing.month);
         let document = invoice::build(Facts {
             invoice_id: draft_id.clone(),
             client: client.to_owned(),
-            month: closing.month,
-            span: closing.span,
+            month: of.month,
+            span: of.span,
             issued_at: self.clock.now(),
-            terms,
-            lines,
+            account,
+            correction,
             completeness: Completeness {
                 log_id: self.key.name().to_owned(),
                 first_client_seq: closing.first_seq,
@@ -161,6 +188,7 @@ impl Billing {
             month: closing.month.to_string(),
             document: document.to_json(),
             period_closed_seq: closing.client_seq,
+            corrects_seq,
             issued_at: None,
             leaf: None,
         };
@@ -168,20 +196,27 @@ impl Billing {
         if fresh {
             self.metrics.drafted();
         }
-        Ok(Some(kept))
+        Ok(kept)
     }
 
-    /// The closing of a month, and those of the same client and currency before it.
-    async fn closing(&self, client: &str, currency: &str, month: Month) -> Result<Option<(Closing, Vec<Closing>)>, Error> {
+    /// Number of the invoice of the closing at a `client_seq`; nothing where there was nothing to bill.
+    async fn number_of(&self, client: &str, closed_seq: u64) -> Result<Option<String>, Error> {
+        if let Some((number, _)) = self.store.invoiced(client, closed_seq, 0).await? {
+            return Ok(Some(number));
+        }
+        match self.store.invoice_of(client, closed_seq).await? {
+            None => Ok(None),
+            Some(InvoiceRow { number: Some(number), .. }) => Ok(Some(number)),
+            Some(InvoiceRow { draft_id, .. }) => Err(Error::NotFinal { id: draft_id }),
+        }
+    }
+
+    /// All closings of a client and currency up to that of a month; or, where that is not closed, all that there are.
+    async fn closings(&self, client: &str, currency: &str, month: Month) -> Result<Result<Vec<Closing>, Vec<Closing>>, Error> {
         let mut closings = self.store.closings(client, currency).await?;
-        let Some(at) = closings.iter().position(|closing| closing.month == month) else { return Ok(None) };
+        let Some(at) = closings.iter().position(|closing| closing.month == month) else { return Ok(Err(closings)) };
         closings.truncate(at + 1);
-        Ok(closings.pop().map(|closing| (closing, closings)))
-    }
-
-    async fn terms_of(&self, client: &str, closing: &Closing) -> Result<Terms, Error> {
-        let terms = self.store.terms(client, &closing.currency, closing.terms_version).await?;
-        terms.ok_or(Error::Answer("a closing under terms that are not in the log"))
+        Ok(Ok(closings))
     }
 
     /// Gives a draft its number and fixes its bytes, then records it in the log. A repeat gives the
@@ -196,14 +231,28 @@ impl Billing {
             self.provable(&row, &draft).await?;
         }
         let now = self.clock.now();
-        let year = Month::containing(now, &draft.terms.zone)?.year();
-        let finish = |invoice: Invoice, number: String| finished(invoice, number, now);
-        let finalized = self.store.finalize(id, year, now, finish).await?;
+        let (terms, printed) = self.terms_of(&row.client, &draft).await?;
+        let year = Month::containing(now, &printed.zone)?.year();
+        let corrected = match row.corrects_seq {
+            0 => None,
+            seq => self.number_of(&row.client, seq).await?,
+        };
+        let stem = number_stem(terms.series(), year, draft.kind);
+        let finish = |invoice: Invoice, number: String| finished(invoice, number, corrected, now);
+        let finalized = self.store.finalize(id, &stem, now, finish).await?;
         let (row, fresh) = finalized.ok_or_else(|| Error::NotFound { id: id.to_owned() })?;
         if fresh {
             self.metrics.finalized(&row.invoice()?);
         }
         self.record(row).await
+    }
+
+    /// The terms that a document is dated and numbered by: those in force at its period's end.
+    async fn terms_of<'d>(&self, client: &str, document: &'d Invoice) -> Result<(Terms, &'d TermsPrinted), Error> {
+        let printed = document.terms().ok_or(InvoiceError::NoPart)?;
+        let terms = self.store.terms(client, &document.currency).await?;
+        let terms = terms.into_iter().find(|terms| terms.version == printed.version);
+        Ok((terms.ok_or(Error::Answer("a document under terms that are not in the log"))?, printed))
     }
 
     /// What would stand in the way of the invoice's proof is found before its number is taken: the
@@ -213,12 +262,17 @@ impl Billing {
         self.folded(signed).await?;
         let (leaves, bytes) = self.store.extent(&row.client).await?;
         limits::check(leaves, bytes, signed, row.document.len() as u64)?;
-        self.evident(&row.client, draft.terms.evidence_leaf).await
+        for terms in self.store.terms(&row.client, &row.currency).await? {
+            if draft.parts.iter().any(|part| part.terms.version == terms.version) {
+                self.evident(&row.client, &terms).await?;
+            }
+        }
+        Ok(())
     }
 
-    /// The leaf that terms name as their evidence is one, and the client may see it.
-    async fn evident(&self, client: &str, evidence: Option<u64>) -> Result<(), Error> {
-        let Some(index) = evidence else { return Ok(()) };
+    /// The leaf that terms name as their evidence is one, the client may see it, and it bears the baseline.
+    async fn evident(&self, client: &str, terms: &Terms) -> Result<(), Error> {
+        let Some(index) = terms.evidence_leaf else { return Ok(()) };
         let refused = |problem: String| Error::Evidence { leaf: index, problem };
         let leaf = self.shield.leaf(index).await.map_err(|error| match error {
             Error::Shield(status) if Reason::PositionOutOfRange.is(&status) => refused("the log is shorter".to_owned()),
@@ -227,7 +281,9 @@ impl Billing {
         })?;
         let (header, body) = leaf::decode(&leaf.leaf).map_err(|e| refused(e.to_string()))?;
         match body {
-            Body::Evidence(_) if header.client == client || header.client == leaf::OPERATOR => Ok(()),
+            Body::Evidence(evidence) if header.client == client || header.client == leaf::OPERATOR => {
+                terms.check_baseline(&evidence).map_err(refused)
+            }
             Body::Evidence(_) => Err(refused("it is another client's".to_owned())),
             _ => Err(refused("it is of another kind".to_owned())),
         }
@@ -246,7 +302,7 @@ impl Billing {
     async fn record_row(&self, mut row: InvoiceRow) -> Result<InvoiceRow, Error> {
         if let (None, Some(number), Some(at)) = (row.leaf, &row.number, row.issued_at) {
             let document_sha256 = Sha256::digest(&row.document).into();
-            let issued = Issued { document_sha256, at, period_closed_seq: row.period_closed_seq };
+            let issued = Issued { document_sha256, at, period_closed_seq: row.period_closed_seq, corrects_seq: row.corrects_seq };
             let leaf = clients::invoice_leaf(number, &row.invoice()?, issued)?;
             let index = self.shield.record_invoice(&row.client, leaf).await?;
             self.store.recorded(&row.draft_id, index).await?;
@@ -297,10 +353,10 @@ impl Billing {
         let last = row.leaf.ok_or(Error::Answer("an invoice without a leaf"))?;
         let GetCheckpointResponse { checkpoint, size, rotations } = self.shield.head(last + 1).await?;
         let mut leaves = self.shield.client_leaves(&row.client, last, BUNDLE_BYTES_MAX).await?;
-        if let Some(evidence) = row.invoice()?.terms.evidence_leaf
-            && let Err(at) = leaves.binary_search_by_key(&evidence, |leaf| leaf.index)
-        {
-            leaves.insert(at, self.shield.leaf(evidence).await?);
+        for evidence in row.invoice()?.parts.iter().filter_map(|part| part.terms.evidence_leaf) {
+            if let Err(at) = leaves.binary_search_by_key(&evidence, |leaf| leaf.index) {
+                leaves.insert(at, self.shield.leaf(evidence).await?);
+            }
         }
         let proof = self.shield.proof(leaves.iter().map(|leaf| leaf.index).collect(), size).await?;
         let bundle = Bundle { invoice_json: row.document, checkpoint, rotations, leaves, proof };
@@ -350,11 +406,29 @@ impl Billing {
     }
 }
 
-/// A draft's document as the final invoice: its number and its dates, and nothing else, are new.
-fn finished(mut invoice: Invoice, number: String, now: UnixMicros) -> Result<Invoice, StoreError> {
+/// A period, what it comes to and, of a note, what makes it one.
+type Document = (Closing, Account, Option<Correction>);
+
+/// Why a period cannot be invoiced yet.
+fn waiting(period: &Period, now: UnixMicros) -> &'static str {
+    if now < period.closing.span.end {
+        "the month has not ended"
+    } else if period.parts.iter().any(|part| part.terms.basis == Basis::Realised && now < part.matures()) {
+        "the horizon of the month's customers has not passed"
+    } else {
+        "the month's late records are waited for"
+    }
+}
+
+/// A draft's document as the final one: its number, that of the invoice that it corrects, and its dates are new, and
+/// nothing else.
+fn finished(mut invoice: Invoice, number: String, corrected: Option<String>, now: UnixMicros) -> Result<Invoice, StoreError> {
     let date = |e: crate::domain::period::PeriodError| StoreError::Corrupt { what: "draft", problem: e.to_string() };
-    invoice.issue_date = issue_date(now, &invoice.terms.zone).map_err(date)?;
-    invoice.due_date = due_date(now, &invoice.terms.zone, invoice.terms.payment_days).map_err(date)?;
-    invoice.invoice_id = number;
+    let terms = invoice.terms().ok_or_else(|| StoreError::Corrupt { what: "draft", problem: InvoiceError::NoPart.to_string() })?;
+    let (issued, due) = (issue_date(now, &terms.zone).map_err(date)?, due_date(now, &terms.zone, terms.payment_days).map_err(date)?);
+    (invoice.issue_date, invoice.due_date, invoice.invoice_id) = (issued, due, number);
+    if let Some(corrects) = &mut invoice.corrects {
+        corrects.invoice_id = corrected;
+    }
     Ok(invoice)
 }

@@ -143,15 +143,21 @@ fn bundle_leaf(entry: pb::TailEntry) -> BundleLeaf {
 
 /// The leaf of an invoice.
 pub fn invoice_leaf(number: &str, invoice: &crate::domain::invoice::Invoice, issued: Issued) -> Result<leaf::Invoice, Error> {
-    let total_minor = i64::try_from(invoice.total_invoice_amount.units()).map_err(|_| Error::Answer("no total of 64 bits"))?;
+    let minor = |units: i128| i64::try_from(units).map_err(|_| Error::Answer("no total of 64 bits"));
+    let total_minor = minor(invoice.total_invoice_amount.units())?;
+    let tax_minor = minor(invoice.tax.as_ref().map_or(0, |tax| tax.amount.units()))?;
     Ok(leaf::Invoice {
         number: number.to_owned(),
         currency: invoice.currency.clone(),
-        month: invoice.period.clone(),
+        // The month that was closed: a note corrects an earlier one.
+        month: invoice.corrects.as_ref().map_or(&invoice.period, |corrects| &corrects.noted_in).clone(),
         document_sha256: issued.document_sha256.to_vec().into(),
         total_minor,
         issued_at: Some(issued.at.into()),
         period_closed_seq: issued.period_closed_seq,
+        kind: invoice.kind.to_leaf().into(),
+        corrects_seq: issued.corrects_seq,
+        tax_minor,
     })
 }
 
@@ -164,4 +170,6 @@ pub struct Issued {
     pub at: UnixMicros,
     /// `client_seq` of the closing that it is computed from.
     pub period_closed_seq: u64,
+    /// `client_seq` of the closing of the period that it corrects; 0 for that of an invoice.
+    pub corrects_seq: u64,
 }

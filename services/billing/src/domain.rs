@@ -6,6 +6,7 @@
 
 pub mod accounting;
 pub mod amount;
+pub mod books;
 pub mod bundle;
 pub mod document;
 pub mod fee;
@@ -14,3 +15,4 @@ pub mod invoice;
 pub mod period;
 pub mod record;
 pub mod summary;
+pub mod terms;

@@ -4,7 +4,8 @@ use kiki::clock::UnixMicros;
 use kiki::status::Reason;
 use tonic::{Code, Status};
 
-use crate::domain::accounting::ClosingError;
+use crate::domain::accounting::{ClosingError, NoTerms};
+use crate::domain::books::BooksError;
 use crate::domain::bundle::limits::TooLarge;
 use crate::domain::follow::Unreadable;
 use crate::domain::invoice::InvoiceError;
@@ -57,6 +58,12 @@ pub enum Error {
         /// The draft's id.
         id: String,
     },
+    /// A note on an invoice that is still a draft.
+    #[error("{id}, which it corrects, is a draft: that becomes final first")]
+    NotFinal {
+        /// The draft's id.
+        id: String,
+    },
     /// A bundle above one of its limits.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -71,6 +78,9 @@ pub enum Error {
     /// The invoice cannot be drawn up.
     #[error(transparent)]
     Invoice(#[from] InvoiceError),
+    /// A period's figures cannot be worked out.
+    #[error(transparent)]
+    Books(#[from] BooksError),
     /// The month cannot be resolved.
     #[error(transparent)]
     Period(#[from] PeriodError),
@@ -104,6 +114,12 @@ pub struct Postponed {
     pub until: Option<UnixMicros>,
 }
 
+impl From<NoTerms> for Error {
+    fn from(error: NoTerms) -> Self {
+        BooksError::from(error).into()
+    }
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         Self::Shield(Box::new(status))
@@ -125,13 +141,14 @@ impl From<Error> for Status {
             Error::Behind { .. } => Reason::NotReady.status(text),
             Error::NotFound { .. } => Reason::NotFound.status(text),
             Error::Field { .. } => Reason::FieldInvalid.status(text),
-            Error::Draft { .. } => Reason::PeriodOpen.status(text),
+            Error::Draft { .. } | Error::NotFinal { .. } => Reason::PeriodOpen.status(text),
             Error::Store(StoreError::Invoiced { .. }) => Reason::KeyReused.status(text),
             Error::Evidence { .. } => Reason::FieldInvalid.status(text),
             Error::TooLarge(_) => Reason::TooMany.status(text),
             Error::Store(_)
             | Error::Answer(_)
             | Error::Invoice(_)
+            | Error::Books(_)
             | Error::Period(_)
             | Error::Closing(_)
             | Error::Key(_)

@@ -5,7 +5,7 @@ use kiki::runtime;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::domain::follow::Unreadable;
-use crate::domain::invoice::Invoice;
+use crate::domain::invoice::{Invoice, Kind};
 
 /// The metrics.
 #[derive(Debug, Clone)]
@@ -70,13 +70,20 @@ impl Metrics {
         self.generated.with_label_values(&["finalized"]).inc();
         let currency = invoice.currency.as_str();
         let fee = micros(invoice.total_invoice_amount.units(), invoice.total_invoice_amount.places());
-        self.revenue.with_label_values(&[&invoice.period, currency]).add(fee);
+        let revenue = self.revenue.with_label_values(&[&invoice.period, currency]);
+        match invoice.kind {
+            Kind::Invoice => revenue.add(fee),
+            // What a note changes is money alone: its lines say the period's figures once more.
+            Kind::DebitNote => return revenue.add(fee),
+            Kind::CreditNote => return revenue.sub(fee),
+        }
         for line in &invoice.line_items {
             let margin = micros(line.margin_recovered.units().max(0), line.margin_recovered.places());
             self.margin.with_label_values(&[&line.campaign_id, currency]).add(margin);
         }
         let share: Gauge = self.share.with_label_values(&[&invoice.client, currency]);
-        share.set(invoice.terms.profit_share_percentage.parse().unwrap_or(f64::NAN));
+        let percentage = invoice.terms().and_then(|terms| terms.profit_share_percentage.parse().ok());
+        share.set(percentage.unwrap_or(f64::NAN));
     }
 }
 

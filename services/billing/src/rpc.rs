@@ -19,8 +19,8 @@ const CHUNK: usize = 1 << 20;
 const PAGE_DEFAULT: u32 = 100;
 /// Most invoices of a page: a summary is under 300 bytes.
 const PAGE_MAX: u32 = 1_000;
-/// Longest id: `draft-`, a client of 63, a currency of 3 and a month of 7.
-const ID_MAX: usize = 82;
+/// Longest id: `draft-`, a client of 63, a currency of 3 and two months of 7.
+const ID_MAX: usize = 90;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -44,7 +44,7 @@ fn summary(row: &InvoiceRow) -> Result<pb::InvoiceSummary, Error> {
     let invoice = row.invoice()?;
     let final_ = row.number.is_some();
     let status = if final_ { pb::InvoiceStatus::Finalized } else { pb::InvoiceStatus::Draft };
-    let total = i64::try_from(invoice.total_invoice_amount.units());
+    let minor = |units: i128| i64::try_from(units).map_err(|_| Error::Answer("no total of 64 bits"));
     Ok(pb::InvoiceSummary {
         invoice_id: row.number.clone().unwrap_or_else(|| row.draft_id.clone()),
         number: row.number.clone().unwrap_or_default(),
@@ -52,8 +52,11 @@ fn summary(row: &InvoiceRow) -> Result<pb::InvoiceSummary, Error> {
         client: row.client.clone(),
         currency: row.currency.clone(),
         month: row.month.clone(),
-        total_minor: total.map_err(|_| Error::Answer("no total of 64 bits"))?,
+        total_minor: minor(invoice.total_invoice_amount.units())?,
         document_sha256: Sha256::digest(&row.document).to_vec().into(),
+        kind: invoice.kind.to_leaf().into(),
+        tax_minor: minor(invoice.tax.as_ref().map_or(0, |tax| tax.amount.units()))?,
+        corrects: invoice.corrects.and_then(|corrects| corrects.invoice_id).unwrap_or_default(),
     })
 }
 

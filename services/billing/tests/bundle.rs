@@ -5,10 +5,12 @@
 mod log;
 
 use billing::bundle::{decode, encode};
-use billing::domain::accounting::{Closing, lines};
+use billing::domain::accounting::Closing;
+use billing::domain::books::{Statement, statement};
 use billing::domain::bundle::{Bundle, BundleLeaf};
-use billing::domain::invoice::{Completeness, Facts, Invoice, Terms, build};
+use billing::domain::invoice::{Completeness, Correction, Facts, Invoice, build};
 use billing::domain::record;
+use billing::domain::terms::Terms;
 use billing::{Finding, Place, verify_bundle};
 use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
@@ -44,54 +46,73 @@ fn own(log: &Log) -> Vec<(leaf::Leaf, Body)> {
     log.leaves.iter().map(|bytes| leaf::decode(bytes).unwrap()).filter(|(header, _)| header.client == "acme").collect()
 }
 
-/// The invoice of the last closing, drawn up as the service does.
-fn invoice(log: &Log) -> Invoice {
+/// What the last closing gives, drawn up as the service does: its invoice, and the notes on earlier periods.
+fn documents(log: &Log) -> Vec<(Invoice, u64)> {
     let leaves = own(log);
     let records: Vec<_> = leaves.iter().filter_map(|(header, body)| record::of(header, body).unwrap()).collect();
-    let closing = leaves.iter().rev().find_map(|(header, body)| match body {
+    let closings = leaves.iter().filter_map(|(header, body)| match body {
         Body::PeriodClosed(closed) => Some(Closing::of(header, closed).unwrap()),
         _ => None,
     });
-    let terms = leaves.iter().rev().find_map(|(header, body)| match body {
+    let terms = leaves.iter().filter_map(|(header, body)| match body {
         Body::Terms(terms) => Some(Terms::of(header.index, terms).unwrap()),
         _ => None,
     });
-    let (closing, terms) = (closing.unwrap(), terms.unwrap());
+    let (closings, terms) = (closings.collect::<Vec<_>>(), terms.collect::<Vec<_>>());
+    let Statement { period, account, changes } = statement(records.iter(), &closings, &terms).unwrap();
     let size = log.size();
-    build(Facts {
-        invoice_id: NUMBER.into(),
-        client: "acme".into(),
-        month: closing.month,
-        span: closing.span,
-        issued_at: UnixMicros(ISSUED),
-        lines: lines(records.iter(), &closing, &[], &terms),
-        terms,
-        completeness: Completeness {
-            log_id: LOG.into(),
-            first_client_seq: closing.first_seq,
-            last_client_seq: closing.last_seq,
-            checkpoint_size: size,
-            checkpoint_root: hex::encode(log.tree.root_at(size).unwrap()),
-            period_closed_leaf: closing.leaf,
-        },
-    })
-    .unwrap()
+    let closing = period.closing;
+    let built = |of: &Closing, account, correction: Option<Correction>| {
+        build(Facts {
+            invoice_id: if correction.is_some() { "K2026-C000001".into() } else { NUMBER.into() },
+            client: "acme".into(),
+            month: of.month,
+            span: of.span,
+            issued_at: UnixMicros(ISSUED),
+            account,
+            correction,
+            completeness: Completeness {
+                log_id: LOG.into(),
+                first_client_seq: closing.first_seq,
+                last_client_seq: closing.last_seq,
+                checkpoint_size: size,
+                checkpoint_root: hex::encode(log.tree.root_at(size).unwrap()),
+                period_closed_leaf: closing.leaf,
+            },
+        })
+        .unwrap()
+    };
+    let mut documents = vec![(built(&closing, account, None), 0)];
+    for change in changes {
+        let of = change.period.closing.clone();
+        let (account, correction) = Correction::of(change, Some(NUMBER.into()), closing.month);
+        documents.push((built(&of, account, Some(correction)), of.client_seq));
+    }
+    documents
+}
+
+/// The invoice of the last closing.
+fn invoice(log: &Log) -> Invoice {
+    documents(log).remove(0).0
 }
 
 /// Issues a document in the log.
 fn issue(log: &mut Log, document: &[u8], total_minor: i64) {
-    let closed = own(log).into_iter().rev().find(|(_, body)| matches!(body, Body::PeriodClosed(_))).unwrap().0;
-    let body = leaf::Invoice {
-        number: NUMBER.into(),
-        currency: "USD".into(),
-        month: "2026-01".into(),
-        document_sha256: Sha256::digest(document).to_vec().into(),
-        total_minor,
-        issued_at: Some(UnixMicros(ISSUED).into()),
-        period_closed_seq: closed.client_seq,
-    };
-    log.append("acme", Body::Invoice(body));
+    let document_sha256 = Sha256::digest(document).to_vec().into();
+    let kind = leaf::DocumentKind::Invoice.into();
+    issue_as(log, leaf::Invoice { number: NUMBER.into(), document_sha256, total_minor, kind, ..Default::default() });
     log.append("beta", Body::Evidence(leaf::Evidence::default()));
+}
+
+/// Issues a document of the last closing in the log.
+fn issue_as(log: &mut Log, invoice: leaf::Invoice) {
+    let closing = own(log).into_iter().rev().find_map(|(header, body)| match body {
+        Body::PeriodClosed(closed) => Some((header.client_seq, closed.month)),
+        _ => None,
+    });
+    let (period_closed_seq, month) = closing.unwrap();
+    let issued_at = Some(UnixMicros(ISSUED).into());
+    log.append("acme", Body::Invoice(leaf::Invoice { currency: "USD".into(), month, issued_at, period_closed_seq, ..invoice }));
 }
 
 /// The bundle of a document, without the leaves that `drop` names.
@@ -281,7 +302,11 @@ fn a_leaf_that_issues_another_total_than_its_document_is_named() {
     let at = log.size();
     issue(&mut log, &document, 571);
     let bundle = bundle(&log, &document, |_| false);
-    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "issues 571 minor units but the log gives 570"));
+    assert!(named(
+        &findings(&log, bundle),
+        &Place::Leaf(at),
+        "issues DOCUMENT_KIND_INVOICE of 571 and 0 minor units but the log gives DOCUMENT_KIND_INVOICE of 570 and 0 minor units"
+    ));
 }
 
 #[test]
@@ -486,6 +511,87 @@ fn totals_that_the_leaves_do_not_give_are_named() {
     });
     let closed = own(&log).into_iter().find(|(_, body)| matches!(body, Body::PeriodClosed(_))).unwrap().0.index;
     assert!(named(&findings(&log, bundle), &Place::Leaf(closed), "but its client's leaves give"));
+}
+
+/// January with its invoice, a purchase of then that came late, February, and the note on January: its leaf's index too.
+fn noted(bend: impl FnOnce(&mut leaf::Invoice)) -> (Log, Bundle, u64) {
+    let mut log = month(|_| {});
+    let january = invoice(&log).to_json();
+    issue(&mut log, &january, 570);
+    log.bill("acme", "spring", JANUARY + 20 * DAY, ONE, 70, 11_000_000);
+    log.purchase("acme", JANUARY + 21 * DAY, 70, 5_000_000);
+    log.close("acme", "2026-02", FEBRUARY, FEBRUARY + 28 * DAY);
+    let (note, corrects_seq) = documents(&log).remove(1);
+    assert_eq!((note.period.as_str(), note.total_invoice_amount.to_string().as_str()), ("2026-01", "0.80"));
+    let document = Invoice { invoice_id: "K2026-D000001".into(), ..note }.to_json();
+    let mut leaf = leaf::Invoice {
+        number: "K2026-D000001".into(),
+        document_sha256: Sha256::digest(&document).to_vec().into(),
+        total_minor: 80,
+        kind: leaf::DocumentKind::DebitNote.into(),
+        corrects_seq,
+        ..Default::default()
+    };
+    bend(&mut leaf);
+    let at = log.size();
+    issue_as(&mut log, leaf);
+    let bundle = bundle(&log, &document, |_| false);
+    (log, bundle, at)
+}
+
+#[test]
+fn a_note_verifies_with_both_figures_and_the_invoice_that_it_corrects() {
+    let (log, bundle, _) = noted(|_| {});
+    let report = verify_bundle(&encode(bundle), &log.public()).unwrap();
+    let corrects = report.invoice.corrects.unwrap();
+    assert_eq!(corrects.invoice_id.as_deref(), Some(NUMBER));
+    assert_eq!((corrects.amount_before.to_string().as_str(), corrects.amount_after.to_string().as_str()), ("5.70", "6.50"));
+    let before = report.invoice.line_items[0].before.as_ref().unwrap();
+    assert_eq!((report.invoice.line_items[0].campaign_id.as_str(), before.ltv_exact.to_string().as_str()), ("spring", "60.000000000"));
+}
+
+#[test]
+fn a_note_of_another_kind_amount_or_period_than_the_log_gives_is_named() {
+    let (log, bundle, at) = noted(|leaf| leaf.kind = leaf::DocumentKind::CreditNote.into());
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "DOCUMENT_KIND_CREDIT_NOTE of 80"));
+    let (log, bundle, at) = noted(|leaf| leaf.tax_minor = 15);
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "of 80 and 15 minor units"));
+    let (log, bundle, at) = noted(|leaf| leaf.corrects_seq += 1);
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "changed"));
+    let (log, mut bundle, _) = noted(|_| {});
+    let text = String::from_utf8(bundle.invoice_json).unwrap();
+    bundle.invoice_json = text.replacen(r#""amount_before": "5.70""#, r#""amount_before": "5.60""#, 1).into_bytes();
+    assert!(named(&findings(&log, bundle), &Place::Field("corrects.amount_before".into()), r#"is "5.60" but the log gives "5.70""#));
+}
+
+#[test]
+fn a_baseline_that_its_evidence_does_not_bear_is_named() {
+    let evidence = leaf::Evidence {
+        title: "2025".into(),
+        currency: "USD".into(),
+        spend_micros: 1_000_000,
+        value_micros: 3_100_000,
+        horizon_days: 90,
+        attribution: leaf::AttributionRule::LastBilledV1.into(),
+        ..Default::default()
+    };
+    for (baseline_ppm, borne) in [(3_100_000, true), (3_000_000, false)] {
+        let mut index = 0;
+        let (log, bundle) = made(|log| {
+            index = log.append("acme", Body::Evidence(evidence.clone()));
+            log.terms("acme", |terms| {
+                terms.baseline_evidence = Some(leaf::Position { log_id: LOG.into(), index });
+                (terms.baseline_ppm, terms.baseline_measured) = (baseline_ppm, true);
+            });
+        });
+        // The first terms' evidence is not these terms'.
+        let bundle = self::bundle(&log, &bundle.invoice_json, |index| index == 0);
+        let verified = verify_bundle(&encode(bundle), &log.public());
+        match verified {
+            Ok(_) => assert!(borne),
+            Err(findings) => assert!(!borne && named(&findings, &Place::Leaf(index), "gives a baseline of 3100000"), "{findings:?}"),
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use billing::domain::amount::Amount;
-use billing::domain::fee::{FeeTerms, Fees, LineInput, LineStatus, Netting};
+use billing::domain::fee::{Carry, FeeTerms, Fees, LineInput, LineStatus, Netting};
 use billing::domain::fee::{fees, improvement_pct_2dp, roas_4dp, roi_pct_2dp};
 use billing::domain::period::due_date;
 use kiki::clock::UnixMicros;
@@ -63,10 +63,11 @@ fn bill(lines: &[(i128, i128)], case: &Value, baseline: &Value) -> Fees {
         baseline_ppm: i64::try_from(units(baseline, 6)).unwrap(),
         share_ppm: i64::try_from(units(&case["share"], 6)).unwrap(),
         netting: Netting::Client,
+        carry_shortfall: false,
         minor_places: 2,
     };
     let named = |(i, &(spend_nanos, ltv_nanos)): (usize, &(i128, i128))| LineInput { campaign: format!("c{i}"), spend_nanos, ltv_nanos };
-    fees(&lines.iter().enumerate().map(named).collect::<Vec<_>>(), &terms).unwrap()
+    fees(&lines.iter().enumerate().map(named).collect::<Vec<_>>(), &terms, &Carry::default()).unwrap()
 }
 
 fn one_line(id: &str, case: &Value) {

@@ -8,7 +8,7 @@ mod log;
 
 use billing::domain::invoice::Invoice;
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
-use kiki::leaf::leaf::Body;
+use kiki::leaf::{DocumentKind, leaf::Body};
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::*;
 use kiki::runtime::{Listeners, channel};
@@ -178,21 +178,55 @@ async fn an_invoice_whose_answer_was_lost_is_recorded_once_also_across_a_restart
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_records_fall_into_the_next_invoice() {
+async fn a_late_record_is_billed_on_a_note_that_verifies_and_the_invoice_stays() {
     let (_data, shield, clock, mut billing) = started(january(), FEBRUARY + DAY).await;
-    billing.draft().await;
+    let id = billing.draft().await.invoices[0].invoice_id.clone();
+    let (_, january) = billing.get(&id).await;
     {
         let mut log = shield.log.lock().unwrap();
         log.bill("acme", "spring", JANUARY + 3 * DAY, 5 * ONE, 2, 0);
         log.bill("acme", "spring", FEBRUARY + DAY, 7 * ONE, 2, 0);
     }
-    let march = FEBRUARY + 28 * DAY;
-    clock.advance_to(UnixMicros(march));
+    clock.advance_to(UnixMicros(FEBRUARY + 28 * DAY));
     let request = DraftInvoicesRequest { month: "2026-02".into(), client: "acme".into() };
     // The drafting first waits for what is signed, and closing signs all that came before it.
-    let drafted = billing.client.draft_invoices(request).await.unwrap().into_inner();
-    let (_, invoice) = billing.get(&drafted.invoices[0].invoice_id).await;
-    assert_eq!(invoice.line_items[0].client_spend.to_string(), "12.00");
+    let drafted = billing.client.draft_invoices(request.clone()).await.unwrap().into_inner().invoices;
+    let ids: Vec<_> = drafted.iter().map(|invoice| (invoice.invoice_id.as_str(), invoice.kind(), invoice.total_minor)).collect();
+    let note = "draft-acme-USD-2026-02-2026-01";
+    assert_eq!(ids, [("draft-acme-USD-2026-02", DocumentKind::Invoice, 0), (note, DocumentKind::CreditNote, 150)]);
+    let spend = |invoice: &Invoice| invoice.line_items[0].client_spend.to_string();
+    assert_eq!(spend(&billing.get("draft-acme-USD-2026-02").await.1), "7.00");
+    assert_eq!(spend(&billing.get(note).await.1), "36373.00");
+    assert_eq!(billing.get(&id).await.1, january, "a draft of a closed period stays as it is");
+
+    let refused = billing.finalize(note).await.unwrap_err();
+    assert!(Reason::PeriodOpen.is(&refused) && refused.message().contains(&id), "{refused:?}");
+    assert_eq!(billing.finalize(&id).await.unwrap().number, "K2026-000001");
+    let issued = billing.finalize(note).await.unwrap();
+    assert_eq!((issued.number.as_str(), issued.corrects.as_str()), ("K2026-C000001", "K2026-000001"));
+    assert_eq!(billing.finalize(note).await.unwrap(), issued);
+    assert_eq!(billing.client.draft_invoices(request).await.unwrap().into_inner().invoices[1], issued);
+    let bundle = billing.bundle("K2026-C000001").await.unwrap();
+    let report = billing::verify_bundle(&bundle, &shield.log.lock().unwrap().public()).unwrap();
+    // 10 % of 3 x 5 less.
+    assert_eq!(report.invoice.amount_due.to_string(), "1.50");
+    assert!(billing.metrics().await.contains(r#"kiki_ooaS_revenue_total_micros{currency="USD",month="2026-01"} 2207500000"#));
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_period_waits_for_its_late_records_as_long_as_its_terms_say() {
+    let mut log = Log::new();
+    log.terms("acme", |terms| terms.grace_seconds = 2 * 86_400);
+    log.bill("acme", "spring", JANUARY + DAY, ONE, 1, 10_000_000);
+    let (_data, _shield, clock, mut billing) = started(log, FEBRUARY + DAY).await;
+    let waiting = billing.draft().await.postponed.remove(0);
+    assert_eq!(
+        (waiting.reason.as_str(), waiting.until.unwrap().seconds),
+        ("the month's late records are waited for", (FEBRUARY + 2 * DAY) / 1_000_000)
+    );
+    clock.advance_to(UnixMicros(FEBRUARY + 2 * DAY));
+    assert_eq!(billing.draft().await.invoices.len(), 1);
     billing.stop().await;
 }
 

@@ -268,6 +268,36 @@ fn a_closing_is_invoiced_once_and_a_number_has_one_document() {
 }
 
 #[test]
+fn a_period_is_corrected_once_with_each_closing() {
+    let mut ledger = ledger(1_000, 0);
+    let note = |number: &str, closed: u64, corrects_seq: u64, kind: leaf::DocumentKind| {
+        let note = leaf::Invoice {
+            number: number.into(),
+            currency: "USD".into(),
+            month: "2026-01".into(),
+            document_sha256: vec![number.len() as u8; 32].into(),
+            issued_at: Some(UnixMicros(NOON).into()),
+            period_closed_seq: closed,
+            kind: kind.into(),
+            corrects_seq,
+            ..Default::default()
+        };
+        vec![("acme".to_owned(), Item::Invoice(note))]
+    };
+    use leaf::DocumentKind::{CreditNote, DebitNote, Invoice};
+    for (number, closed, corrects, kind) in
+        [("K1", 5, 0, Invoice), ("C1", 5, 3, CreditNote), ("D1", 5, 4, DebitNote), ("D2", 6, 3, DebitNote)]
+    {
+        assert!(!ledger.record("", 0, note(number, closed, corrects, kind)).unwrap()[0].duplicate, "{number}");
+    }
+    assert!(matches!(ledger.record("", 0, note("C22", 5, 3, CreditNote)), Err(Refusal::KeyReused { .. })));
+    for (kind, corrects) in [(CreditNote, 0), (Invoice, 3)] {
+        let refused = ledger.record("", 0, note("K333", 9, corrects, kind)).unwrap_err().to_string();
+        assert!(refused.contains("items[0].corrects_seq"), "{refused}");
+    }
+}
+
+#[test]
 fn terms_name_evidence_that_is_the_clients_own() {
     let mut ledger = ledger(1_000, 0);
     let naming = |index| leaf::Terms { baseline_evidence: Some(leaf::Position { log_id: LOG.into(), index }), ..terms() };

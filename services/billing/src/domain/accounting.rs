@@ -1,25 +1,21 @@
-//! Which records an invoice is summed from, so that each is billed exactly once.
+//! Which instants belong to which period, and under which terms: so that each is billed exactly once.
 //!
-//! A period's closing covers what the client's log held up to `last_seq` with an accounting time
-//! before the period's end. Its invoice is everything that it covers and no earlier closing did:
-//! what comes late falls into the next invoice, and a month that was never closed falls into the
-//! next that is.
+//! A period begins where the one that was closed before it ended, and ends where its closing says. So
+//! a client that changes its zone, or a month that was never closed, leaves no gap and no overlap: what
+//! was before the first closing's end is in the first, and a skipped month in the one that is closed
+//! next. A change of terms cuts a period into parts, each of which is computed by itself.
 //!
-//! LTV on the predicted basis is the sum of the predictions frozen when customers were acquired;
-//! on the realised basis, of what the customers acquired in the period spent from their
-//! acquisition up to the horizon, refunds included.
+//! A closing covers what the client's log held up to its `last_seq`. What is of a period and comes later
+//! is not lost, and its invoice does not change: the difference goes on a note, drawn up with the next
+//! closing ([`super::books`]).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiki::clock::UnixMicros;
-use kiki::ids::CustomerKey;
 use kiki::leaf;
-use kiki::money::NANOS_PER_MICRO;
 
-use super::invoice::{Basis, LineFacts, Terms};
 use super::period::{Month, Span};
-use super::record::{Entry, Record};
+use super::terms::{Basis, Terms};
 
 /// Seconds in a day of a horizon: horizons are counted in days of 24 hours, whatever the clocks do.
 const DAY_SECONDS: u64 = 86_400;
@@ -56,6 +52,12 @@ pub struct ClosingError {
 }
 
 impl Closing {
+    /// One that is not made yet, for what its period will be.
+    pub fn to_come(currency: &str, month: Month, span: Span, terms_version: u64) -> Self {
+        let currency = currency.to_owned();
+        Self { leaf: 0, client_seq: 0, currency, month, span, first_seq: 1, last_seq: u64::MAX, terms_version }
+    }
+
     /// Reads a leaf.
     pub fn of(header: &leaf::Leaf, body: &leaf::PeriodClosed) -> Result<Self, ClosingError> {
         let bad = |field| ClosingError { leaf: header.index, field };
@@ -78,11 +80,6 @@ impl Closing {
             terms_version: body.terms_version,
         })
     }
-
-    /// Whether the closing covers a record.
-    pub fn covers(&self, record: &Record) -> bool {
-        record.client_seq <= self.last_seq && record.at < self.span.end
-    }
 }
 
 /// How long LTV counts from a customer's acquisition.
@@ -90,126 +87,86 @@ pub fn horizon(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * DAY_SECONDS)
 }
 
-/// When the period can be invoiced at the earliest: at its end, or once what its customers spend
-/// up to the horizon is known.
-pub fn billable_from(span: Span, basis: Basis, horizon_days: u32) -> UnixMicros {
-    match basis {
-        Basis::Predicted => span.end,
-        Basis::Realised => span.end.plus(horizon(horizon_days)),
+/// A part of a period that is under one version of the terms: `[from, until)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Included.
+    pub from: UnixMicros,
+    /// Excluded.
+    pub until: UnixMicros,
+    /// The terms.
+    pub terms: Terms,
+}
+
+impl Part {
+    /// When what its customers spend up to the horizon is over.
+    pub fn matures(&self) -> UnixMicros {
+        self.until.plus(horizon(self.terms.horizon_days))
     }
 }
 
-/// The campaigns' sums for the invoice of `closing`, from the client's records in its currency, in
-/// order of campaign. `earlier` are all closings of the client and currency before this one.
-pub fn lines<'a>(
-    records: impl Iterator<Item = &'a Record> + Clone,
-    closing: &Closing,
-    earlier: &[Closing],
-    terms: &Terms,
-) -> Vec<LineFacts> {
-    let billed = |record: &&Record| closing.covers(record) && !earlier.iter().any(|before| before.covers(record));
-    let mut lines: BTreeMap<String, LineFacts> = BTreeMap::new();
-    let mut acquired: BTreeMap<CustomerKey, (UnixMicros, &str)> = BTreeMap::new();
-    for record in records.clone().filter(|r| r.currency == closing.currency).filter(billed) {
-        match &record.entry {
-            Entry::Spend { campaign, nanos, .. } => {
-                line(&mut lines, campaign).add(record.leaf, i128::from(*nanos), 0);
-            }
-            Entry::Acquired { campaign, customer, predicted_micros } => {
-                let predicted = match terms.basis {
-                    Basis::Predicted => i128::from(*predicted_micros) * NANOS_PER_MICRO,
-                    Basis::Realised => 0,
-                };
-                line(&mut lines, campaign).add(record.leaf, 0, predicted);
-                acquired.entry(*customer).or_insert((record.at, campaign));
-            }
-            Entry::Value { .. } => {}
-        }
-    }
-    if terms.basis == Basis::Realised {
-        realised(records, closing, &acquired, terms, &mut lines);
-    }
-    let mut lines: Vec<_> = lines.into_values().collect();
-    lines.iter_mut().for_each(|line| line.leaves.sort_unstable());
-    lines
+/// What a closing closes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Period {
+    /// Its closing.
+    pub closing: Closing,
+    /// One after the other without a gap; none where an earlier closing ends later than this.
+    pub parts: Vec<Part>,
 }
 
-/// Adds what the acquired customers spent from their acquisition up to the horizon.
-fn realised<'a>(
-    records: impl Iterator<Item = &'a Record>,
-    closing: &Closing,
-    acquired: &BTreeMap<CustomerKey, (UnixMicros, &str)>,
-    terms: &Terms,
-    lines: &mut BTreeMap<String, LineFacts>,
-) {
-    let in_reach = |r: &&Record| r.currency == closing.currency && r.client_seq <= closing.last_seq;
-    for record in records.filter(in_reach) {
-        let Entry::Value { customer, micros } = &record.entry else { continue };
-        let Some((since, campaign)) = acquired.get(customer) else { continue };
-        if *since <= record.at && record.at < since.plus(horizon(terms.horizon_days)) {
-            line(lines, campaign).add(record.leaf, 0, i128::from(*micros) * NANOS_PER_MICRO);
-        }
-    }
-}
-
-fn line<'a>(lines: &'a mut BTreeMap<String, LineFacts>, campaign: &str) -> &'a mut LineFacts {
-    lines.entry(campaign.to_owned()).or_insert_with(|| LineFacts {
-        campaign: campaign.to_owned(),
-        spend_nanos: 0,
-        ltv_nanos: 0,
-        leaves: Vec::new(),
-    })
-}
-
-impl LineFacts {
-    /// Sums of 2^63 leaves of 64-bit micros fit into 128 bits of nanos.
-    fn add(&mut self, leaf: u64, spend_nanos: i128, ltv_nanos: i128) {
-        self.spend_nanos += spend_nanos;
-        self.ltv_nanos += ltv_nanos;
-        self.leaves.push(leaf);
-    }
-}
-
-/// Terms that no invoice can be drawn up under.
+/// A closing under terms that are not in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("terms in leaf {leaf}: {field} is not valid")]
-pub struct TermsError {
-    /// Index of the leaf.
+#[error("period closed in leaf {leaf}: terms of version {version} and before are not in the log")]
+pub struct NoTerms {
+    /// Index of the closing's leaf.
     pub leaf: u64,
-    /// The field.
-    pub field: &'static str,
+    /// The newest version that it knew.
+    pub version: u64,
 }
 
-impl Terms {
-    /// Reads a leaf.
-    pub fn of(leaf: u64, body: &leaf::Terms) -> Result<Self, TermsError> {
-        let bad = |field| TermsError { leaf, field };
-        let basis = match body.basis() {
-            leaf::Basis::Predicted => Basis::Predicted,
-            leaf::Basis::Realised => Basis::Realised,
-            leaf::Basis::Unspecified => return Err(bad("basis")),
-        };
-        let netting = match body.netting() {
-            leaf::Netting::Client => super::fee::Netting::Client,
-            leaf::Netting::Campaign => super::fee::Netting::Campaign,
-            leaf::Netting::Unspecified => return Err(bad("netting")),
-        };
-        Ok(Self {
-            leaf,
-            version: body.version,
-            baseline_ppm: body.baseline_ppm,
-            evidence_leaf: body.baseline_evidence.as_ref().map(|position| position.index),
-            share_ppm: body.share_ppm,
-            basis,
-            netting,
-            horizon_days: body.horizon_days,
-            lookback_seconds: body.lookback_seconds,
-            zone: body.zone.clone(),
-            currency: body.currency.clone(),
-            payment_days: body.payment_days,
-            client_name: body.client_name.clone(),
-        })
+/// The periods of a client and currency: `closings` in the log's order, `terms` in order of version.
+pub fn calendar(closings: &[Closing], terms: &[Terms]) -> Result<Vec<Period>, NoTerms> {
+    let mut periods = Vec::with_capacity(closings.len());
+    let mut from = UnixMicros(i64::MIN);
+    for closing in closings {
+        // Terms that came after a closing do not change it.
+        let known = &terms[..terms.partition_point(|terms| terms.version <= closing.terms_version)];
+        let no_terms = NoTerms { leaf: closing.leaf, version: closing.terms_version };
+        let parts = parts(from, closing.span.end, known).ok_or(no_terms)?;
+        periods.push(Period { closing: closing.clone(), parts });
+        from = from.max(closing.span.end);
     }
+    Ok(periods)
+}
+
+/// The parts of `[from, until)` under the terms that are known; nothing where none are.
+fn parts(from: UnixMicros, until: UnixMicros, known: &[Terms]) -> Option<Vec<Part>> {
+    let first = known.first()?;
+    let mut cuts: Vec<UnixMicros> = known.iter().map(|terms| terms.effective_from).filter(|at| (from..until).contains(at)).collect();
+    cuts.extend([from, until]);
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut parts: Vec<Part> = Vec::new();
+    for span in cuts.windows(2).filter(|span| span[0] < until) {
+        let (from, until) = (span[0], span[1]);
+        let terms = known.iter().rev().find(|terms| terms.effective_from <= from).unwrap_or(first);
+        match parts.last_mut() {
+            Some(last) if last.terms.version == terms.version => last.until = until,
+            _ => parts.push(Part { from, until, terms: terms.clone() }),
+        }
+    }
+    Some(parts)
+}
+
+/// When a period can be invoiced at the earliest: when its time for late records is over, and what
+/// is billed by realised value is known.
+pub fn billable_from(parts: &[Part]) -> Option<UnixMicros> {
+    let known = |part: &Part| match part.terms.basis {
+        Basis::Predicted => part.until,
+        Basis::Realised => part.matures(),
+    };
+    let grace = Duration::from_secs(parts.last()?.terms.grace_seconds.into());
+    parts.iter().map(known).max().map(|at| at.plus(grace))
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option
     let (own, others) = decode(bundle, &checkpoint.origin, &document.client, findings);
     let history = History::replay(&own, findings);
     let recomputed = recompute(&history, &document, &checkpoint, findings)?;
-    check_evidence(&recomputed, &own, &others, findings);
+    check_evidence(&recomputed, &history, &own, &others, findings);
     compare::documents(&document, &recomputed, findings);
     if findings.0.is_empty() && recomputed.to_json() != bundle.invoice_json {
         findings.add(Place::Field("json".into()), "is not written in its one form");
@@ -229,18 +229,25 @@ fn recompute(history: &History, document: &Invoice, checkpoint: &Checkpoint, fin
     }
 }
 
-/// The baseline's evidence is among the leaves, and nothing else of others is.
-fn check_evidence(invoice: &Invoice, own: &[Decoded], others: &[Decoded], findings: &mut Findings) {
-    let wanted = invoice.terms.evidence_leaf;
-    if let Some(index) = wanted {
-        let found = own.iter().chain(others).find(|(header, _)| header.index == index);
-        match found {
-            None => findings.add(Place::Leaf(index), "is the baseline's evidence and is missing"),
-            Some((_, Body::Evidence(_))) => {}
-            Some(_) => findings.add(Place::Leaf(index), "is named as the baseline's evidence but is none"),
+/// The evidence of each baseline is among the leaves and bears it, and nothing else of others is.
+fn check_evidence(invoice: &Invoice, history: &History, own: &[Decoded], others: &[Decoded], findings: &mut Findings) {
+    let mut wanted = Vec::new();
+    for printed in invoice.parts.iter().map(|part| &part.terms) {
+        let Some(index) = printed.evidence_leaf else { continue };
+        wanted.push(index);
+        let problem = match own.iter().chain(others).find(|(header, _)| header.index == index) {
+            None => Some("is the baseline's evidence and is missing".to_owned()),
+            Some((_, Body::Evidence(evidence))) => {
+                let terms = history.terms(&invoice.currency, printed.version);
+                terms.and_then(|terms| terms.check_baseline(evidence).err()).map(|problem| format!("does not bear the baseline: {problem}"))
+            }
+            Some(_) => Some("is named as the baseline's evidence but is none".to_owned()),
+        };
+        if let Some(problem) = problem {
+            findings.add(Place::Leaf(index), problem);
         }
     }
-    for (header, _) in others.iter().filter(|(header, _)| Some(header.index) != wanted) {
+    for (header, _) in others.iter().filter(|(header, _)| !wanted.contains(&header.index)) {
         findings.add(Place::Leaf(header.index), format!("is of {:?}, whom this invoice does not concern", header.client));
     }
 }
@@ -248,9 +255,13 @@ fn check_evidence(invoice: &Invoice, own: &[Decoded], others: &[Decoded], findin
 /// The log vouches for the document's bytes, and says its total itself.
 fn check_issued(history: &History, bundle: &Bundle, recomputed: &Invoice, findings: &mut Findings) {
     let Some(issued) = &history.issued else { return };
-    let (total, says) = (recomputed.total_invoice_amount.units(), issued.invoice.total_minor);
-    if i128::from(says) != total {
-        findings.add(Place::Leaf(issued.leaf), format!("issues {says} minor units but the log gives {total}"));
+    let tax = recomputed.tax.as_ref().map_or(0, |tax| tax.amount.units());
+    let given = (recomputed.kind.to_leaf(), recomputed.total_invoice_amount.units(), tax);
+    let says = (issued.invoice.kind(), i128::from(issued.invoice.total_minor), i128::from(issued.invoice.tax_minor));
+    if says != given {
+        let text =
+            |(kind, total, tax): (leaf::DocumentKind, i128, i128)| format!("{} of {total} and {tax} minor units", kind.as_str_name());
+        findings.add(Place::Leaf(issued.leaf), format!("issues {} but the log gives {}", text(says), text(given)));
     }
     let digest = Sha256::digest(&bundle.invoice_json);
     if digest[..] != issued.invoice.document_sha256[..] {

@@ -12,8 +12,13 @@
 //!   remainders. A client who lost overall owes nothing.
 //! - per campaign: each line is billed `round(share x max(0, margin))`.
 //!
+//! A shortfall that is carried from before is set off like a line that lost: of the client against the
+//! net, of a campaign against its own margin.
+//!
 //! Invariants: the fees of the lines sum to the total; the order of lines changes nothing; no fee
 //! is below zero; at or below the baseline the fee is zero.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +50,39 @@ pub struct FeeTerms {
     pub share_ppm: i64,
     /// What is set off against what.
     pub netting: Netting,
+    /// Whether a shortfall is set off against later margins.
+    pub carry_shortfall: bool,
     /// Decimal places of the currency's minor unit.
     pub minor_places: u32,
+}
+
+/// Shortfalls that are still to be set off, in 10^-15 of the currency; none is below 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carry {
+    /// Of all campaigns together.
+    pub client: i128,
+    /// Of single campaigns, where each is netted by itself.
+    pub campaigns: BTreeMap<String, i128>,
+}
+
+impl Carry {
+    /// The whole of it.
+    pub fn total(&self) -> Result<i128, FeeError> {
+        sum("carried shortfall", self.campaigns.values().copied().chain([self.client]))
+    }
+
+    /// What is set off under a netting, in minor units, rounded half away from zero: for display.
+    pub fn set_off_minor(&self, netting: Netting, minor_places: u32) -> Result<i128, FeeError> {
+        let exact = match netting {
+            Netting::Client => self.total()?,
+            Netting::Campaign => sum("carried shortfall", self.campaigns.values().copied())?,
+        };
+        round_to(exact, EXACT_MARGIN_PLACES, minor_places)
+    }
+
+    fn of(&self, campaign: &str) -> i128 {
+        self.campaigns.get(campaign).copied().unwrap_or(0)
+    }
 }
 
 /// One campaign's sums over the period.
@@ -95,6 +131,8 @@ pub struct Fees {
     pub shortfall_minor: i128,
     /// Sum of the lines' fees, in minor units.
     pub fee_minor: i128,
+    /// What is left to set off later; nothing where the terms carry nothing.
+    pub carry: Carry,
 }
 
 /// Why no fee could be computed.
@@ -127,37 +165,65 @@ pub const SHARE_PPM_MAX: i64 = 1_000_000;
 /// Largest number of decimal places of a minor unit: ISO 4217 has none above 4.
 pub const MINOR_PLACES_MAX: u32 = 4;
 
-/// Computes the fee of every line and their total.
-pub fn fees(lines: &[LineInput], terms: &FeeTerms) -> Result<Fees, FeeError> {
+/// Computes the fee of every line and their total, with what is `carried` from before set off.
+pub fn fees(lines: &[LineInput], terms: &FeeTerms, carried: &Carry) -> Result<Fees, FeeError> {
     check_terms(terms)?;
     let margins = lines.iter().map(|line| margin_exact(line, terms)).collect::<Result<Vec<_>, _>>()?;
     let statuses: Vec<_> = lines.iter().zip(&margins).map(|(line, &m)| status(line, m)).collect();
     let fee_minor = match terms.netting {
-        Netting::Campaign => each_by_itself(&margins, &statuses, terms)?,
-        Netting::Client => netted(lines, &margins, &statuses, terms)?,
+        Netting::Campaign => each_by_itself(lines, &margins, &statuses, terms, carried)?,
+        Netting::Client => netted(lines, &margins, &statuses, terms, carried)?,
     };
+    let carry = if terms.carry_shortfall { left(lines, &margins, &statuses, terms, carried)? } else { Carry::default() };
     let mut out = Vec::with_capacity(lines.len());
     for ((&status, &margin), fee) in statuses.iter().zip(&margins).zip(fee_minor) {
         let margin_minor = round_to(margin, EXACT_MARGIN_PLACES, terms.minor_places)?;
         out.push(LineFee { status, margin_minor, fee_minor: fee });
     }
-    totals(out, terms)
+    totals(lines, out, terms, carried, carry)
 }
 
-fn totals(lines: Vec<LineFee>, terms: &FeeTerms) -> Result<Fees, FeeError> {
-    let counted = || lines.iter().filter(|line| line.status != LineStatus::HeldForReview);
-    let (won, lost) = match terms.netting {
+fn totals(inputs: &[LineInput], lines: Vec<LineFee>, terms: &FeeTerms, carried: &Carry, carry: Carry) -> Result<Fees, FeeError> {
+    let counted = || inputs.iter().zip(&lines).filter(|(_, line)| line.status != LineStatus::HeldForReview);
+    let (margin_minor, shortfall_minor) = match terms.netting {
         Netting::Client => {
-            let net = sum("net margin", counted().map(|line| line.margin_minor))?;
+            let set_off = carried.set_off_minor(terms.netting, terms.minor_places)?;
+            let net = sum("net margin", counted().map(|(_, line)| line.margin_minor).chain([-set_off]))?;
             (net.max(0), (-net).max(0))
         }
-        Netting::Campaign => (
-            sum("margin", counted().map(|line| line.margin_minor.max(0)))?,
-            sum("shortfall", counted().map(|line| (-line.margin_minor).max(0)))?,
-        ),
+        Netting::Campaign => {
+            let net = |(input, line): (&LineInput, &LineFee)| {
+                let set_off = round_to(carried.of(&input.campaign), EXACT_MARGIN_PLACES, terms.minor_places)?;
+                sum("margin", [line.margin_minor, -set_off].into_iter())
+            };
+            let nets = counted().map(net).collect::<Result<Vec<_>, _>>()?;
+            (sum("margin", nets.iter().map(|net| *net.max(&0)))?, sum("shortfall", nets.iter().map(|net| (-net).max(0)))?)
+        }
     };
     let fee_minor = sum("fee", lines.iter().map(|line| line.fee_minor))?;
-    Ok(Fees { lines, margin_minor: won, shortfall_minor: lost, fee_minor })
+    Ok(Fees { lines, margin_minor, shortfall_minor, fee_minor, carry })
+}
+
+/// What is still below the baseline after this, in 10^-15 of the currency.
+fn left(lines: &[LineInput], margins: &[i128], statuses: &[LineStatus], terms: &FeeTerms, carried: &Carry) -> Result<Carry, FeeError> {
+    let counted = || (0..lines.len()).filter(|&i| statuses[i] != LineStatus::HeldForReview);
+    match terms.netting {
+        Netting::Client => {
+            let net = sum("net margin", counted().map(|i| margins[i]).chain([-carried.total()?]))?;
+            Ok(Carry { client: (-net).max(0), campaigns: BTreeMap::new() })
+        }
+        Netting::Campaign => {
+            let mut carry = carried.clone();
+            for i in counted() {
+                let net = sum("margin", [margins[i], -carried.of(&lines[i].campaign)].into_iter())?;
+                carry.campaigns.remove(&lines[i].campaign);
+                if net < 0 {
+                    carry.campaigns.insert(lines[i].campaign.clone(), -net);
+                }
+            }
+            Ok(carry)
+        }
+    }
 }
 
 fn check_terms(terms: &FeeTerms) -> Result<(), FeeError> {
@@ -199,22 +265,38 @@ fn fee_of(margin: i128, terms: &FeeTerms) -> Result<i128, FeeError> {
     round_to(exact.ok_or(FeeError::Overflow { what: "fee" })?, EXACT_FEE_PLACES, terms.minor_places)
 }
 
-fn each_by_itself(margins: &[i128], statuses: &[LineStatus], terms: &FeeTerms) -> Result<Vec<i128>, FeeError> {
-    let billed = |(&margin, &status): (&i128, &LineStatus)| match status {
+fn each_by_itself(
+    lines: &[LineInput],
+    margins: &[i128],
+    statuses: &[LineStatus],
+    terms: &FeeTerms,
+    carried: &Carry,
+) -> Result<Vec<i128>, FeeError> {
+    let billed = |i: usize| match statuses[i] {
         LineStatus::HeldForReview => Ok(0),
-        LineStatus::AboveBaseline | LineStatus::BelowBaseline => fee_of(margin, terms),
+        LineStatus::AboveBaseline | LineStatus::BelowBaseline => {
+            let net = sum("margin", [margins[i], -carried.of(&lines[i].campaign)].into_iter());
+            fee_of(net?, terms)
+        }
     };
-    margins.iter().zip(statuses).map(billed).collect()
+    (0..lines.len()).map(billed).collect()
 }
 
-fn netted(lines: &[LineInput], margins: &[i128], statuses: &[LineStatus], terms: &FeeTerms) -> Result<Vec<i128>, FeeError> {
-    let counts = |i: &usize| statuses[*i] != LineStatus::HeldForReview;
-    if !(0..lines.len()).filter(counts).any(|i| margins[i] < 0) {
-        return each_by_itself(margins, statuses, terms);
+fn netted(
+    lines: &[LineInput],
+    margins: &[i128],
+    statuses: &[LineStatus],
+    terms: &FeeTerms,
+    carried: &Carry,
+) -> Result<Vec<i128>, FeeError> {
+    let counted = || (0..lines.len()).filter(|&i| statuses[i] != LineStatus::HeldForReview);
+    let set_off = carried.total()?;
+    if set_off == 0 && !counted().any(|i| margins[i] < 0) {
+        return each_by_itself(lines, margins, statuses, terms, carried);
     }
-    let net = sum("net margin", (0..lines.len()).filter(counts).map(|i| margins[i]))?;
+    let net = sum("net margin", counted().map(|i| margins[i]).chain([-set_off]))?;
     let total = fee_of(net, terms)?;
-    let winners: Vec<usize> = (0..lines.len()).filter(counts).filter(|&i| margins[i] > 0).collect();
+    let winners: Vec<usize> = counted().filter(|&i| margins[i] > 0).collect();
     let weights: Vec<Weight<'_>> = winners.iter().map(|&i| Weight { weight: margins[i], key: &lines[i].campaign }).collect();
     let mut out = vec![0; lines.len()];
     if total > 0 {
@@ -286,6 +368,12 @@ fn div_round(a: i128, b: i128) -> i128 {
     let (quotient, remainder) = (a / b, a % b);
     // |remainder| < b, so the subtraction cannot overflow where doubling could.
     if remainder.unsigned_abs() >= b.unsigned_abs() - remainder.unsigned_abs() { quotient + a.signum() } else { quotient }
+}
+
+/// The tax on a net amount, both in minor units: rounded half away from zero, once.
+pub fn tax(net_minor: i128, rate_ppm: u32) -> Result<i128, FeeError> {
+    let exact = net_minor.checked_mul(i128::from(rate_ppm)).ok_or(FeeError::Overflow { what: "tax" })?;
+    Ok(div_round(exact, PPM))
 }
 
 /// `numerator / denominator` as an integer count of `10^-places`, from exact sums, for display

@@ -1,74 +1,57 @@
-//! The invoice document: a pure function of [`Facts`], printed as deterministic JSON and CSV.
+//! The invoice document, or the note that corrects one: a pure function of [`Facts`], printed as
+//! deterministic JSON and CSV.
 //!
 //! Amounts are decimal strings, never JSON numbers, so that no reader's floats touch them. Every
 //! line names the leaves of the log it was computed from, and carries its exact sums beside the
 //! rounded ones, so that it can be recomputed from the document as well as from the log.
+//!
+//! A note says what has changed since the closing before: its lines carry the new figures, and beside
+//! them the former ones; what they bill is the difference, on a credit note what is given back.
+
+mod build;
+mod number;
+mod table;
 
 use kiki::clock::UnixMicros;
+use kiki::leaf;
 use serde::{Deserialize, Serialize};
 
-use super::amount::{Amount, AmountError, NANO_PLACES, minor_places, trimmed};
-use super::fee::{FeeError, FeeTerms, Fees, LineInput, LineStatus, Netting, fees, improvement_pct_2dp, roas_4dp, round_to};
-use super::period::{Month, PeriodError, Span, due_date, issue_date, utc};
+use super::amount::{Amount, AmountError};
+use super::books::{Account, BoundKind, Change, Reason};
+use super::fee::{FeeError, LineStatus, Netting};
+use super::period::{Month, PeriodError, Span};
+use super::terms::{Basis, Party, Seller};
+
+pub use build::build;
+pub use number::{number, number_stem, ordinal};
 
 /// The document's format: a reader that does not know it must not guess.
-pub const SCHEMA: &str = "kiki.invoice/1";
+pub const SCHEMA: &str = "kiki.invoice/2";
 
 /// Most lines of an invoice: a line a campaign, and a document of a few hundred bytes a line stays near 4 MiB.
 pub const LINES_MAX: usize = 10_000;
 
-/// What LTV the fee is taken on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Basis {
-    /// The prediction that was frozen when the customer was acquired.
-    Predicted,
-    /// What the customer has spent up to the horizon.
-    Realised,
+pub enum Kind {
+    /// Bills a period.
+    Invoice,
+    /// Gives back a part of what an earlier period was billed. Its total is what is given back.
+    CreditNote,
+    /// Bills more of an earlier period.
+    DebitNote,
 }
 
-/// The terms an invoice is drawn up under, as they stand in a leaf of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// Index of their leaf.
-    pub leaf: u64,
-    /// Their version, which the closing of a period names.
-    pub version: u64,
-    /// Baseline return on ad spend, parts per million.
-    pub baseline_ppm: i64,
-    /// Index of the leaf that the baseline is evidenced by, where there is one.
-    pub evidence_leaf: Option<u64>,
-    /// Share of the margin, parts per million.
-    pub share_ppm: i64,
-    /// What LTV counts.
-    pub basis: Basis,
-    /// What is set off against what.
-    pub netting: Netting,
-    /// Days over which LTV counts.
-    pub horizon_days: u32,
-    /// Seconds within which a conversion is attributed to an impression.
-    pub lookback_seconds: u32,
-    /// IANA zone of the client.
-    pub zone: String,
-    /// ISO 4217 code.
-    pub currency: String,
-    /// Calendar days from issue to due date.
-    pub payment_days: u32,
-    /// The client's name in full.
-    pub client_name: String,
-}
-
-/// What the log says of one campaign in the period.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LineFacts {
-    /// Campaign id.
-    pub campaign: String,
-    /// Settled spend in nanos.
-    pub spend_nanos: i128,
-    /// LTV in nanos.
-    pub ltv_nanos: i128,
-    /// Sorted indices of the leaves that were summed.
-    pub leaves: Vec<u64>,
+impl Kind {
+    /// As the log has it.
+    pub fn to_leaf(self) -> leaf::DocumentKind {
+        match self {
+            Self::Invoice => leaf::DocumentKind::Invoice,
+            Self::CreditNote => leaf::DocumentKind::CreditNote,
+            Self::DebitNote => leaf::DocumentKind::DebitNote,
+        }
+    }
 }
 
 /// What shows that no leaf of the client was left out.
@@ -76,7 +59,7 @@ pub struct LineFacts {
 pub struct Completeness {
     /// The log the client lives in.
     pub log_id: String,
-    /// First `client_seq` that the period's closing covers.
+    /// First `client_seq` that the closing covers.
     pub first_client_seq: u64,
     /// Last `client_seq` that it covers; between the two none is missing.
     pub last_client_seq: u64,
@@ -86,32 +69,53 @@ pub struct Completeness {
     /// invoice's own leaf too: where the two sizes differ the bundle alone cannot verify this root.
     /// It can be compared with a checkpoint of this size that was kept elsewhere.
     pub checkpoint_root: String,
-    /// Index of the leaf that closed the period.
+    /// Index of the leaf that closed the period; of a note, the period that it is drawn up with.
     pub period_closed_leaf: u64,
 }
 
-/// Everything that an invoice is a function of.
+/// Everything that a document is a function of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Invoice number, or a draft's id.
+    /// Number, or a draft's id.
     pub invoice_id: String,
     /// Client id.
     pub client: String,
-    /// The month.
+    /// The month that is billed or corrected.
     pub month: Month,
     /// Its UTC instants.
     pub span: Span,
     /// When it was issued.
     pub issued_at: UnixMicros,
-    /// Terms in force.
-    pub terms: Terms,
-    /// One a campaign, in any order.
-    pub lines: Vec<LineFacts>,
+    /// What is billed: of a note, the period as known now.
+    pub account: Account,
+    /// Of a note.
+    pub correction: Option<Correction>,
     /// The covered part of the log.
     pub completeness: Completeness,
 }
 
-/// Why no invoice could be drawn up.
+/// What makes a document a note.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correction {
+    /// The period as it was known at the closing before.
+    pub before: Account,
+    /// Why it changed.
+    pub reasons: Vec<Reason>,
+    /// Number of the period's invoice; none where it had none, because there was nothing to bill.
+    pub invoice_id: Option<String>,
+    /// The month with whose closing the note is drawn up.
+    pub noted_in: Month,
+}
+
+impl Correction {
+    /// What makes a note of a change; with the period's account as it is known now.
+    pub fn of(change: Change, invoice_id: Option<String>, noted_in: Month) -> (Account, Self) {
+        let Change { before, after, reasons, .. } = change;
+        (after, Self { before, reasons, invoice_id, noted_in })
+    }
+}
+
+/// Why no document could be drawn up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvoiceError {
     /// An amount that cannot be printed.
@@ -129,14 +133,19 @@ pub enum InvoiceError {
         /// How many.
         lines: usize,
     },
+    /// A period that an earlier one covers.
+    #[error("the period has no time of its own")]
+    NoPart,
 }
 
-/// The invoice, in the order of its JSON.
+/// The document, in the order of its JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invoice {
     /// [`SCHEMA`].
     pub schema: String,
+    /// What it is.
+    pub kind: Kind,
     /// Number such as `K2026-000001`, or a draft's id.
     pub invoice_id: String,
     /// Client id.
@@ -145,7 +154,7 @@ pub struct Invoice {
     pub client_name: String,
     /// ISO 4217 code.
     pub currency: String,
-    /// The month, `2026-01`.
+    /// The month that is billed or corrected, `2026-01`.
     pub period: String,
     /// When it begins, in UTC.
     pub period_start: String,
@@ -155,26 +164,110 @@ pub struct Invoice {
     pub issue_date: String,
     /// Date by which it is to be paid, in the client's zone.
     pub due_date: String,
-    /// Sum of the lines' amounts.
+    /// Of a note: what it corrects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrects: Option<Corrects>,
+    /// Sum of the lines' amounts and the adjustments, before tax; at least 0.
     pub total_invoice_amount: Amount,
-    /// Margin above the baseline, after netting; at least 0.
+    /// The tax on it, where the terms have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxPrinted>,
+    /// Both together: what is to be paid or, of a credit note, given back.
+    pub amount_due: Amount,
+    /// Margin above the baseline of the whole period, after netting; at least 0.
     pub total_margin_recovered: Amount,
     /// What is missing to the baseline, after netting; at least 0.
     pub shortfall: Amount,
-    /// Margin less fee.
+    /// Margin less the period's fee.
     pub client_keeps: Amount,
-    /// One a campaign, by campaign id.
+    /// One a campaign and part, in order of part and campaign id; on a note, those that changed.
     pub line_items: Vec<Line>,
-    /// The terms it was drawn up under.
-    pub terms: TermsPrinted,
+    /// What the terms' minimum added or their cap took off.
+    pub adjustments: Vec<Adjustment>,
+    /// The parts of the period, each under one version of the terms.
+    pub parts: Vec<PartPrinted>,
+    /// Who sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seller: Option<Seller>,
+    /// Whom it is sent to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buyer: Option<Party>,
     /// What shows that nothing was left out.
     pub completeness: Completeness,
 }
 
-/// One campaign of an invoice, in the order of its JSON.
+/// What a note corrects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Corrects {
+    /// Number of the period's invoice; none where there was nothing to bill.
+    pub invoice_id: Option<String>,
+    /// The month with whose closing the note is drawn up.
+    pub noted_in: String,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// The period's fee before tax as billed so far, its notes included.
+    pub amount_before: Amount,
+    /// The same with this note.
+    pub amount_after: Amount,
+}
+
+/// The tax.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaxPrinted {
+    /// UNCL5305.
+    pub category: String,
+    /// Percent, such as `19`.
+    pub rate_percentage: String,
+    /// Rounded half away from zero, once.
+    pub amount: Amount,
+    /// Why none is charged.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub exemption_reason: String,
+    /// The same by its code.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub exemption_code: String,
+}
+
+/// A bound on the fee that made a difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adjustment {
+    /// Which.
+    pub kind: BoundKind,
+    /// What it adds to this document's total; below 0 what it takes off.
+    pub amount: Amount,
+}
+
+/// A part of the period, in the order of its JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartPrinted {
+    /// When it begins, in UTC; of a client's first period, that period's beginning: records from before are in it.
+    pub from: String,
+    /// When it ends, in UTC.
+    pub until: String,
+    /// What LTV counts in it, as known now.
+    pub basis: Basis,
+    /// Shortfalls from before that are set off in it.
+    pub carried_shortfall: Amount,
+    /// Margin above the baseline, after netting; at least 0.
+    pub margin_recovered: Amount,
+    /// What is missing to the baseline, after netting; at least 0.
+    pub shortfall: Amount,
+    /// Fee of its lines as known now.
+    pub fee: Amount,
+    /// Its terms.
+    pub terms: TermsPrinted,
+}
+
+/// One campaign in one part, in the order of its JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
+    /// Which part, from 1.
+    pub part: u32,
     /// The client's name in full.
     pub client_name: String,
     /// Campaign id.
@@ -195,12 +288,33 @@ pub struct Line {
     pub margin_improvement_pct: Option<Amount>,
     /// Margin above the baseline; below zero on a line that stayed below.
     pub margin_recovered: Amount,
-    /// What this line is billed.
+    /// What this line is billed; on a note, the difference to what it was billed so far, on a credit note what is given back.
     pub kiki_invoice_amount: Amount,
     /// How it stands to its baseline.
     pub status: LineStatus,
-    /// Leaves it was computed from, as inclusive ranges of indices.
+    /// On a note: the line as it was known so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// How many leaves it was computed from.
+    pub leaf_count: u64,
+    /// Those leaves, as inclusive ranges of indices; none where there are more than 1,000.
     pub leaves: Vec<[u64; 2]>,
+}
+
+/// A line as it was known at the closing before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Before {
+    /// What LTV counted.
+    pub basis: Basis,
+    /// Settled spend to the nano.
+    pub client_spend_exact: Amount,
+    /// Lifetime value to the nano.
+    pub ltv_exact: Amount,
+    /// Margin above the baseline.
+    pub margin_recovered: Amount,
+    /// What the line was billed.
+    pub kiki_invoice_amount: Amount,
 }
 
 /// The terms as printed.
@@ -209,16 +323,26 @@ pub struct Line {
 pub struct TermsPrinted {
     /// Such as `3.0`.
     pub baseline_roas: String,
+    /// Whether the evidence gives it.
+    pub baseline_measured: bool,
     /// Percent, such as `10`.
     pub profit_share_percentage: String,
     /// What LTV counts.
     pub basis: Basis,
     /// What is set off against what.
     pub netting: Netting,
+    /// Whether a shortfall is set off against later margins.
+    pub carry_shortfall: bool,
+    /// Least that a period is billed before tax, where there is a least.
+    pub minimum: Option<Amount>,
+    /// Most that a period is billed before tax, where there is a most.
+    pub cap: Option<Amount>,
     /// Days over which LTV counts.
     pub horizon_days: u32,
     /// Seconds within which a conversion is attributed to an impression.
     pub lookback_seconds: u32,
+    /// Seconds that a period waits for late records.
+    pub grace_seconds: u32,
     /// The client's zone.
     pub zone: String,
     /// Calendar days to pay.
@@ -231,112 +355,12 @@ pub struct TermsPrinted {
     pub evidence_leaf: Option<u64>,
 }
 
-/// Draws up the invoice.
-pub fn build(mut facts: Facts) -> Result<Invoice, InvoiceError> {
-    if facts.lines.len() > LINES_MAX {
-        return Err(InvoiceError::TooManyLines { lines: facts.lines.len() });
-    }
-    facts.lines.sort_by(|a, b| a.campaign.cmp(&b.campaign));
-    let terms = &facts.terms;
-    let places = minor_places(&terms.currency)?;
-    let fee_terms = FeeTerms { baseline_ppm: terms.baseline_ppm, share_ppm: terms.share_ppm, netting: terms.netting, minor_places: places };
-    let inputs: Vec<_> = facts.lines.iter().map(LineFacts::input).collect();
-    let result = fees(&inputs, &fee_terms)?;
-    Ok(Invoice {
-        schema: SCHEMA.to_owned(),
-        client_name: terms.client_name.clone(),
-        currency: terms.currency.clone(),
-        period: facts.month.to_string(),
-        period_start: utc(facts.span.start)?,
-        period_end: utc(facts.span.end)?,
-        issue_date: issue_date(facts.issued_at, &terms.zone)?,
-        due_date: due_date(facts.issued_at, &terms.zone, terms.payment_days)?,
-        total_invoice_amount: Amount::new(result.fee_minor, places)?,
-        total_margin_recovered: Amount::new(result.margin_minor, places)?,
-        shortfall: Amount::new(result.shortfall_minor, places)?,
-        client_keeps: Amount::new(result.margin_minor - result.fee_minor, places)?,
-        line_items: lines(&facts, &result, places)?,
-        terms: terms.printed(),
-        invoice_id: facts.invoice_id,
-        client: facts.client,
-        completeness: facts.completeness,
-    })
-}
-
-fn lines(facts: &Facts, result: &Fees, places: u32) -> Result<Vec<Line>, InvoiceError> {
-    let terms = &facts.terms;
-    let mut out = Vec::with_capacity(facts.lines.len());
-    for (line, fee) in facts.lines.iter().zip(&result.lines) {
-        let (spend, ltv) = (line.spend_nanos, line.ltv_nanos);
-        let improvement = improvement_pct_2dp(spend, ltv, terms.baseline_ppm)?;
-        out.push(Line {
-            client_name: terms.client_name.clone(),
-            campaign_id: line.campaign.clone(),
-            client_spend: Amount::new(round_to(spend, NANO_PLACES, places)?, places)?,
-            client_spend_exact: Amount::new(spend, NANO_PLACES)?,
-            ltv: Amount::new(round_to(ltv, NANO_PLACES, places)?, places)?,
-            ltv_exact: Amount::new(ltv, NANO_PLACES)?,
-            baseline_roas: trimmed(terms.baseline_ppm, 6, 1),
-            kiki_roas: roas_4dp(spend, ltv)?.map(|r| Amount::new(r, 4)).transpose()?,
-            margin_improvement_pct: improvement.map(|r| Amount::new(r, 2)).transpose()?,
-            margin_recovered: Amount::new(fee.margin_minor, places)?,
-            kiki_invoice_amount: Amount::new(fee.fee_minor, places)?,
-            status: fee.status,
-            leaves: ranges(&line.leaves),
-        });
-    }
-    Ok(out)
-}
-
-impl LineFacts {
-    fn input(&self) -> LineInput {
-        LineInput { campaign: self.campaign.clone(), spend_nanos: self.spend_nanos, ltv_nanos: self.ltv_nanos }
-    }
-}
-
-impl Terms {
-    fn printed(&self) -> TermsPrinted {
-        TermsPrinted {
-            baseline_roas: trimmed(self.baseline_ppm, 6, 1),
-            profit_share_percentage: trimmed(self.share_ppm, 4, 0),
-            basis: self.basis,
-            netting: self.netting,
-            horizon_days: self.horizon_days,
-            lookback_seconds: self.lookback_seconds,
-            zone: self.zone.clone(),
-            payment_days: self.payment_days,
-            version: self.version,
-            leaf: self.leaf,
-            evidence_leaf: self.evidence_leaf,
-        }
-    }
-}
-
-/// Sorted indices as inclusive ranges; a repeated index counts once.
-pub fn ranges(sorted: &[u64]) -> Vec<[u64; 2]> {
-    let mut out: Vec<[u64; 2]> = Vec::new();
-    for &index in sorted {
-        match out.last_mut() {
-            Some([_, last]) if index == *last || index == *last + 1 => *last = index,
-            _ => out.push([index, index]),
-        }
-    }
-    out
-}
-
-/// The number of an invoice: `K<year>-<6 digits>`, at most 16 characters.
-pub fn number(year: i16, ordinal: u64) -> String {
-    format!("K{year:04}-{ordinal:06}")
-}
-
-/// Year and ordinal of a number; nothing of what [`number`] does not write.
-pub fn ordinal(text: &str) -> Option<(i16, u64)> {
-    let (year, ordinal) = text.strip_prefix('K')?.split_once('-')?;
-    let (year, ordinal) = (year.parse().ok()?, ordinal.parse().ok()?);
-    (number(year, ordinal) == text).then_some((year, ordinal))
-}
-
 impl Invoice {
+    /// The terms in force at the period's end; none in what no version wrote.
+    pub fn terms(&self) -> Option<&TermsPrinted> {
+        self.parts.last().map(|part| &part.terms)
+    }
+
     /// The document's bytes: the same invoice gives the same bytes.
     pub fn to_json(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_else(|e| unreachable!("strings and integers only: {e}"));
@@ -348,58 +372,6 @@ impl Invoice {
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
-
-    /// A header and a row a line.
-    pub fn to_csv(&self) -> Vec<u8> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        let written = writer
-            .write_record(CSV_HEADER)
-            .and_then(|()| self.line_items.iter().try_for_each(|line| writer.write_record(self.csv_row(line))));
-        debug_assert!(written.is_ok(), "rows of one length into memory");
-        writer.into_inner().unwrap_or_default()
-    }
-
-    fn csv_row(&self, line: &Line) -> [String; 14] {
-        let optional = |amount: Option<Amount>| amount.map(|a| a.to_string()).unwrap_or_default();
-        [
-            self.invoice_id.clone(),
-            self.period.clone(),
-            self.due_date.clone(),
-            self.currency.clone(),
-            plain_cell(&line.client_name),
-            line.campaign_id.clone(),
-            line.client_spend.to_string(),
-            line.ltv.to_string(),
-            line.baseline_roas.clone(),
-            optional(line.kiki_roas),
-            optional(line.margin_improvement_pct),
-            line.margin_recovered.to_string(),
-            line.kiki_invoice_amount.to_string(),
-            line.status.name().to_owned(),
-        ]
-    }
-}
-
-const CSV_HEADER: [&str; 14] = [
-    "invoice_id",
-    "period",
-    "due_date",
-    "currency",
-    "client_name",
-    "campaign_id",
-    "client_spend",
-    "ltv",
-    "baseline_roas",
-    "kiki_roas",
-    "margin_improvement_pct",
-    "margin_recovered",
-    "kiki_invoice_amount",
-    "status",
-];
-
-/// A name that a spreadsheet would take for a formula is made text.
-fn plain_cell(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }
 
 impl LineStatus {

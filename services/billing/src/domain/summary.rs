@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::amount::{Amount, NANO_PLACES, minor_places};
 use super::fee::{FeeError, LineStatus, ratio, round_to};
-use super::invoice::{Invoice, InvoiceError};
+use super::invoice::{Invoice, InvoiceError, Kind};
 
 /// The summary, in the order of its JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,18 +79,21 @@ pub fn summarise(period: &str, invoices: &[Invoice]) -> Result<Summary, InvoiceE
 
 impl Sums {
     fn of(invoice: &Invoice) -> Result<Self, InvoiceError> {
-        let mut sums = Self {
-            margin_minor: invoice.total_margin_recovered.units(),
-            fee_minor: invoice.total_invoice_amount.units(),
-            ..Self::default()
-        };
-        let baseline_ppm = to_ppm(&invoice.terms.baseline_roas)?;
+        let billed = invoice.total_invoice_amount.units();
+        // A note is of another period's spend and value: here it changes what is billed, and no more.
+        match invoice.kind {
+            Kind::Invoice => {}
+            Kind::CreditNote => return Ok(Self { fee_minor: -billed, ..Self::default() }),
+            Kind::DebitNote => return Ok(Self { fee_minor: billed, ..Self::default() }),
+        }
+        let mut sums = Self { margin_minor: invoice.total_margin_recovered.units(), fee_minor: billed, ..Self::default() };
         for line in &invoice.line_items {
             if line.status == LineStatus::HeldForReview {
                 sums.held += 1;
                 continue;
             }
             let spend = line.client_spend_exact.units();
+            let baseline_ppm = to_ppm(&line.baseline_roas)?;
             let owed = spend.checked_mul(baseline_ppm).ok_or(FeeError::Overflow { what: "baseline" })?;
             sums.campaigns += 1;
             sums.spend_nanos = add(sums.spend_nanos, spend)?;

@@ -1,12 +1,12 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::domain::invoice::build;
-use crate::domain::invoice::tests::facts;
+use crate::domain::invoice::tests::{facts, facts_under, terms};
+use crate::domain::terms::Terms;
 
 #[test]
 fn weighs_ratios_by_spend_and_never_adds_currencies() {
-    let mut euro = facts(&[("e", 1_000, 4_470)]);
-    euro.terms.currency = "EUR".into();
+    let mut euro = facts_under(Terms { currency: "EUR".into(), ..terms() }, &[("e", 1_000, 4_470)]);
     euro.client = "euro".into();
     let mut second = facts(&[("b", 100_000, 350_000), ("idle", 0, 77)]);
     second.client = "beta".into();
@@ -22,6 +22,16 @@ fn weighs_ratios_by_spend_and_never_adds_currencies() {
     assert_eq!((usd.campaigns, usd.held_for_review), (2, 1));
     assert_eq!(summary.totals.len(), 2);
     assert_eq!(summary.table().1.len(), 5);
+}
+
+#[test]
+fn a_note_changes_what_is_billed_and_nothing_else() {
+    let mut credit = build(facts(&[("a", 100, 400)])).unwrap();
+    credit.kind = Kind::CreditNote;
+    let summary = summarise("2026-01", &[build(facts(&[("a", 100, 500)])).unwrap(), credit]).unwrap();
+    let total = &summary.totals[0];
+    assert_eq!((total.client_spend.to_string().as_str(), total.margin_recovered.to_string().as_str()), ("100.00", "200.00"));
+    assert_eq!((total.kiki_invoice_amount.to_string().as_str(), total.client_keeps.to_string().as_str()), ("10.00", "190.00"));
 }
 
 #[test]

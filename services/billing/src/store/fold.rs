@@ -14,8 +14,9 @@ use super::turn::{self, Turn};
 use super::{Store, StoreError, corrupt, to_i64, to_u64};
 use crate::domain::accounting::Closing;
 use crate::domain::follow::{Believed, Unreadable};
-use crate::domain::invoice::{Terms, ordinal};
+use crate::domain::invoice::ordinal;
 use crate::domain::record::{self, Entry, Record};
+use crate::domain::terms::Terms;
 
 /// How far the log was believed.
 #[derive(Debug, Clone)]
@@ -127,11 +128,10 @@ impl Store {
         rows.iter().map(|row| Ok((row.get("client")?, terms_of(row)?))).collect()
     }
 
-    /// One version of a client's terms.
-    pub async fn terms(&self, client: &str, currency: &str, version: u64) -> Result<Option<Terms>, StoreError> {
-        let query = sql("SELECT leaf, body FROM terms WHERE client = $1 AND currency = $2 AND version = $3");
-        let query = query.bind(client).bind(currency).bind(to_i64("version", version)?);
-        query.row(&self.pool).await?.as_ref().map(terms_of).transpose()
+    /// All versions of a client's terms in a currency, the oldest first.
+    pub async fn terms(&self, client: &str, currency: &str) -> Result<Vec<Terms>, StoreError> {
+        let query = sql("SELECT leaf, body FROM terms WHERE client = $1 AND currency = $2 ORDER BY version");
+        query.bind(client).bind(currency).rows(&self.pool).await?.iter().map(terms_of).collect()
     }
 }
 
@@ -227,17 +227,18 @@ async fn take_invoice(tx: &mut Tx<'_>, header: &leaf::Leaf, invoice: &leaf::Invo
             .await?;
         return Ok(());
     }
-    sql("INSERT INTO invoiced (leaf, number, client, period_closed_seq) VALUES ($1, $2, $3, $4)")
+    sql("INSERT INTO invoiced (leaf, number, client, period_closed_seq, corrects_seq) VALUES ($1, $2, $3, $4, $5)")
         .bind(to_i64("leaf", header.index)?)
         .bind(&invoice.number)
         .bind(&header.client)
         .bind(to_i64("period_closed_seq", invoice.period_closed_seq)?)
+        .bind(to_i64("corrects_seq", invoice.corrects_seq)?)
         .execute(&mut *tx)
         .await?;
-    if let Some((year, ordinal)) = ordinal(&invoice.number) {
-        sql("INSERT INTO invoice_number (year, last) VALUES ($1, $2) ON CONFLICT (year)
-             DO UPDATE SET last = excluded.last WHERE excluded.last > invoice_number.last")
-        .bind(i64::from(year))
+    if let Some((stem, ordinal)) = ordinal(&invoice.number) {
+        sql("INSERT INTO number_given (stem, last) VALUES ($1, $2) ON CONFLICT (stem)
+             DO UPDATE SET last = excluded.last WHERE excluded.last > number_given.last")
+        .bind(stem)
         .bind(to_i64("number", ordinal)?)
         .execute(tx)
         .await?;

@@ -175,6 +175,8 @@ impl Client {
             period_end: Some(begin.into()),
             spend_micros: i64::try_from(spend).unwrap_or(i64::MAX),
             value_micros: history.value_micros,
+            horizon_days: self.horizon_days,
+            attribution: AttributionRule::LastBilledV1.into(),
         }
     }
 

@@ -148,7 +148,7 @@ impl ClientState {
         }
         for (currency, totals) in &self.totals {
             let closings = self.closed.iter().filter(|((of, _), _)| of == currency).map(|(_, closed)| closed.at.client_seq);
-            let invoiced = closings.filter(|seq| self.invoiced.contains_key(seq)).max().unwrap_or_default();
+            let invoiced = closings.filter(|seq| self.invoiced.contains_key(&(*seq, 0))).max().unwrap_or_default();
             if invoiced < totals.last_seq {
                 return Err(format!("its records in {currency} up to number {} are not invoiced", totals.last_seq));
             }

@@ -69,8 +69,9 @@ pub struct ClientState {
     pub closed: BTreeMap<(String, String), Closed>,
     /// Recorded invoices by number.
     pub invoices: BTreeMap<String, Stored>,
-    /// The invoice of each closing, by the closing's `client_seq`: one closing is invoiced once.
-    pub invoiced: BTreeMap<u64, String>,
+    /// The documents of each closing, by the closing's `client_seq` and that of the period that a note corrects: one
+    /// closing is invoiced once, and corrects a period once.
+    pub invoiced: BTreeMap<(u64, u64), String>,
     /// Recorded evidence by digest.
     pub evidence: BTreeMap<Vec<u8>, Stored>,
     /// Limits beside those of the campaigns.
@@ -247,7 +248,7 @@ impl State {
                 let version = self.clients.get(client).and_then(|c| c.terms.get(&b.currency)).map_or(0, |(version, _)| *version) + 1;
                 check_version("terms", b.version, version)
             }
-            Body::Invoice(b) => match self.clients.get(client).and_then(|c| c.invoiced.get(&b.period_closed_seq)) {
+            Body::Invoice(b) => match self.clients.get(client).and_then(|c| c.invoiced.get(&(b.period_closed_seq, b.corrects_seq))) {
                 Some(number) => Err(Refusal::OutOfOrder(format!("the closing at {} was invoiced as {number}", b.period_closed_seq))),
                 None => Ok(()),
             },
@@ -396,7 +397,7 @@ impl ClientState {
             }
             Body::SpendAdjustment(b) => self.adjust(head, b),
             Body::Invoice(b) => {
-                self.invoiced.insert(b.period_closed_seq, b.number.clone());
+                self.invoiced.insert((b.period_closed_seq, b.corrects_seq), b.number.clone());
                 self.invoices.insert(b.number.clone(), stored(&b.document_sha256));
             }
             Body::Evidence(b) => {

@@ -9,9 +9,11 @@ use kiki::leaf::{self, leaf::Body};
 
 use super::slots::Slots;
 use super::{Decoded, Findings, Place};
-use crate::domain::accounting::{self, Closing};
-use crate::domain::invoice::{self, Completeness, Facts, Invoice, Terms};
+use crate::domain::accounting::Closing;
+use crate::domain::books;
+use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice};
 use crate::domain::record::{self, Record};
+use crate::domain::terms::Terms;
 
 /// What the replay found.
 #[derive(Debug, Default)]
@@ -23,7 +25,10 @@ pub(super) struct History {
     client: String,
     records: Vec<Record>,
     closings: Vec<Closing>,
+    /// By currency and version.
     terms: BTreeMap<(String, u64), Terms>,
+    /// Leaf and number of the document of each closing, by its `client_seq` and that of the period that it corrects.
+    invoiced: BTreeMap<(u64, u64), (u64, String)>,
 }
 
 /// An invoice's leaf.
@@ -57,8 +62,6 @@ struct Replay {
     /// Keys of the corrections.
     adjusted: BTreeSet<String>,
     slots: Slots,
-    /// The leaf that invoiced the closing at a `client_seq`.
-    invoiced: BTreeMap<u64, u64>,
     totals: BTreeMap<String, Totals>,
     newest_terms: BTreeMap<String, (u64, Duration)>,
     /// The conversion that the last leaf, an outcome, calls for: with the outcome's index.
@@ -66,6 +69,11 @@ struct Replay {
 }
 
 impl History {
+    /// A version of the client's terms.
+    pub(super) fn terms(&self, currency: &str, version: u64) -> Option<&Terms> {
+        self.terms.get(&(currency.to_owned(), version))
+    }
+
     /// Replays a client's leaves in the log's order.
     pub(super) fn replay(leaves: &[Decoded], findings: &mut Findings) -> Self {
         let mut replay = Replay::default();
@@ -90,9 +98,20 @@ impl History {
         let issued = self.issued.as_ref().ok_or("no leaf issues the invoice")?;
         let at = self.closings.iter().position(|closing| closing.leaf == issued.closed_leaf).ok_or("no closing")?;
         let closing = &self.closings[at];
-        let terms_key = (closing.currency.clone(), closing.terms_version);
-        let terms = self.terms.get(&terms_key).ok_or_else(|| format!("no terms of version {}", closing.terms_version))?;
-        let earlier: Vec<Closing> = self.closings[..at].iter().filter(|earlier| earlier.currency == closing.currency).cloned().collect();
+        let closings: Vec<Closing> = self.closings[..=at].iter().filter(|earlier| earlier.currency == closing.currency).cloned().collect();
+        let terms: Vec<Terms> = self.terms.values().filter(|terms| terms.currency == closing.currency).cloned().collect();
+        let statement = books::statement(self.records.iter(), &closings, &terms).map_err(|e| e.to_string())?;
+        let (closed, account, correction) = match issued.invoice.corrects_seq {
+            0 => (statement.period.closing, statement.account, None),
+            seq => {
+                let change = statement.changes.into_iter().find(|change| change.period.closing.client_seq == seq);
+                let change = change.ok_or_else(|| format!("no fee of the closing at client_seq {seq} changed"))?;
+                let of = change.period.closing.clone();
+                let number = self.invoiced.get(&(seq, 0)).map(|(_, number)| number.clone());
+                let (account, correction) = Correction::of(change, number, closing.month);
+                (of, account, Some(correction))
+            }
+        };
         let issued_at = UnixMicros::from_pb(issued.invoice.issued_at.as_ref()).ok_or("issued_at is absent")?;
         let completeness = Completeness {
             log_id: log_id.to_owned(),
@@ -105,11 +124,11 @@ impl History {
         invoice::build(Facts {
             invoice_id: issued.invoice.number.clone(),
             client: self.client.clone(),
-            month: closing.month,
-            span: closing.span,
+            month: closed.month,
+            span: closed.span,
             issued_at,
-            lines: accounting::lines(self.records.iter(), closing, &earlier, terms),
-            terms: terms.clone(),
+            account,
+            correction,
             completeness,
         })
         .map_err(|e| e.to_string())
@@ -236,12 +255,14 @@ impl Replay {
         }
     }
 
-    /// A closing is invoiced once.
+    /// A closing is invoiced once, and an earlier period corrected once with it.
     fn invoiced(&mut self, header: &leaf::Leaf, invoice: &leaf::Invoice, findings: &mut Findings) {
-        let seq = invoice.period_closed_seq;
-        if let Some(first) = self.invoiced.insert(seq, header.index) {
-            let problem = format!("invoices the closing at client_seq {seq} again: leaf {first} did already");
+        let key = (invoice.period_closed_seq, invoice.corrects_seq);
+        if let Some((first, _)) = self.history.invoiced.get(&key) {
+            let problem = format!("invoices the closing at client_seq {} again: leaf {first} did already", key.0);
             findings.add(Place::Leaf(header.index), problem);
+        } else {
+            self.history.invoiced.insert(key, (header.index, invoice.number.clone()));
         }
     }
 

@@ -156,7 +156,7 @@ impl Ledger {
 fn check_invoice(state: &ClientState, path: &str, invoice: &leaf::Invoice) -> Result<(), Refusal> {
     document::check_invoice(path, invoice)?;
     let reused = |what| Err(Refusal::KeyReused { what, key: invoice.number.clone() });
-    match (state.invoices.get(&invoice.number), state.invoiced.get(&invoice.period_closed_seq)) {
+    match (state.invoices.get(&invoice.number), state.invoiced.get(&(invoice.period_closed_seq, invoice.corrects_seq))) {
         (Some(stored), _) if stored.digest != invoice.document_sha256 => reused("invoice"),
         (_, Some(number)) if *number != invoice.number => reused("closing of invoice"),
         _ => Ok(()),
