@@ -1,6 +1,8 @@
 //! `kiki invoice` closes a month of a running platform; `kiki invoice verify` and `kiki audit verify` check what one left,
 //! on files alone.
 
+mod export;
+
 use std::path::{Path, PathBuf};
 
 use billing::domain::summary::Summary;
@@ -15,7 +17,7 @@ use crate::{audit, out, witness};
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
-    verify: Option<Command>,
+    command: Option<Command>,
     /// The month to close, "2026-01", in each client's own zone.
     #[arg(long, required = true)]
     month: Option<String>,
@@ -31,6 +33,8 @@ pub struct Args {
 enum Command {
     /// Recomputes invoices from their bundles, offline.
     Verify(VerifyInvoices),
+    /// Writes invoices as UBL, CII, PDF, or for an accounting program, offline.
+    Export(export::Args),
 }
 
 /// Which bundles are verified, and under which key.
@@ -100,8 +104,10 @@ pub struct VerifyLog {
 /// # Errors
 /// What Billing refused, a file that cannot be written, or a bundle with something off.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    if let Some(Command::Verify(verify)) = args.verify {
-        return verify_invoices(&verify);
+    match &args.command {
+        Some(Command::Verify(verify)) => return verify_invoices(verify),
+        Some(Command::Export(export)) => return export::run(export),
+        None => {}
     }
     let month = args.month.unwrap_or_default();
     let mut biller = Biller::new(kiki::runtime::channel(&args.addr).doing(&args.addr)?);
