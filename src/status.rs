@@ -38,6 +38,8 @@ pub enum Reason {
     Overloaded,
     /// The period has not ended, or its basis is not realised yet.
     PeriodOpen,
+    /// What an invoice's status does not allow: the message says what it allows.
+    InvoiceState,
     /// The client is in another log now: the facts `client` and `log_id` say which.
     ClientMoved,
     /// Something of the client may still be spent.
@@ -78,6 +80,7 @@ impl Reason {
             Self::NotReady => ("NOT_READY", Code::Unavailable),
             Self::Overloaded => ("OVERLOADED", Code::ResourceExhausted),
             Self::PeriodOpen => ("PERIOD_OPEN", Code::FailedPrecondition),
+            Self::InvoiceState => ("INVOICE_STATE", Code::FailedPrecondition),
             Self::ClientMoved => ("CLIENT_MOVED", Code::FailedPrecondition),
             Self::ClientBusy => ("CLIENT_BUSY", Code::FailedPrecondition),
             Self::LogInconsistent => ("LOG_INCONSISTENT", Code::DataLoss),

@@ -1,5 +1,7 @@
 //! Drafting, finalising and proving invoices: the ledger, the log and the pure domain put together.
 
+mod course;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,9 @@ use crate::follower::Progress;
 use crate::metrics::Metrics;
 use crate::store::{InvoiceRow, Page, Store, StoreError};
 
+pub use course::Shown;
+pub(crate) use course::counts;
+
 /// How long a call waits for the fold: SyncShield signs at once when asked, and 65,536 leaves are folded in a second or two.
 const FOLD_WAIT: Duration = Duration::from_secs(30);
 
@@ -45,6 +50,8 @@ pub struct Billing {
     pub progress: watch::Receiver<Progress>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Whether a draft becomes final only once it was approved.
+    pub approval_required: bool,
     bundles: Arc<Semaphore>,
 }
 
@@ -66,8 +73,9 @@ impl Billing {
         clock: Clock,
         progress: watch::Receiver<Progress>,
         metrics: Metrics,
+        approval_required: bool,
     ) -> Self {
-        Self { store, shield, key, clock, progress, metrics, bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)) }
+        Self { store, shield, key, clock, progress, metrics, approval_required, bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)) }
     }
 
     /// Closes the month in the log and drafts an invoice for each client and currency that had
@@ -222,10 +230,9 @@ impl Billing {
     /// Gives a draft its number and fixes its bytes, then records it in the log. A repeat gives the
     /// same invoice, and records it if that had failed.
     pub async fn finalize(&self, id: &str) -> Result<InvoiceRow, Error> {
-        if let Some(fault) = self.progress.borrow().fault.clone() {
-            return Err(Error::Fault(fault));
-        }
+        self.sound()?;
         let row = self.invoice(id).await?;
+        self.approved(&row).await?;
         let draft = row.invoice()?;
         if row.number.is_none() {
             self.provable(&row, &draft).await?;
@@ -253,6 +260,11 @@ impl Billing {
         let terms = self.store.terms(client, &document.currency).await?;
         let terms = terms.into_iter().find(|terms| terms.version == printed.version);
         Ok((terms.ok_or(Error::Answer("a document under terms that are not in the log"))?, printed))
+    }
+
+    /// Nothing is changed on a log that contradicts itself.
+    fn sound(&self) -> Result<(), Error> {
+        self.progress.borrow().fault.clone().map_or(Ok(()), |fault| Err(Error::Fault(fault)))
     }
 
     /// What would stand in the way of the invoice's proof is found before its number is taken: the
@@ -336,11 +348,6 @@ impl Billing {
     /// By a draft's id or an invoice's number.
     pub async fn invoice(&self, id: &str) -> Result<InvoiceRow, Error> {
         self.store.invoice(id).await?.ok_or_else(|| Error::NotFound { id: id.to_owned() })
-    }
-
-    /// A page of drafts and invoices.
-    pub async fn list(&self, page: &Page) -> Result<Vec<InvoiceRow>, Error> {
-        Ok(self.store.list(page).await?)
     }
 
     /// An invoice's proof bundle. It is checked before it is handed out.

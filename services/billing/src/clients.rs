@@ -97,6 +97,11 @@ impl Shield {
         self.record(client, Body::Invoice(invoice)).await
     }
 
+    /// Records what happened to an invoice; a repeat of its key answers with the first. Gives the leaf's index.
+    pub async fn record_event(&self, client: &str, event: leaf::InvoiceEvent) -> Result<u64, Error> {
+        self.record(client, Body::InvoiceEvent(event)).await
+    }
+
     async fn record(&self, client: &str, body: Body) -> Result<u64, Error> {
         let item = pb::RecordItem { client: client.to_owned(), body: Some(body) };
         let request = timed(pb::RecordRequest { items: vec![item], ..Default::default() });

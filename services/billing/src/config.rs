@@ -17,6 +17,9 @@ pub struct Config {
     /// several Billings may share.
     #[arg(long, env = "KIKI_BILLING_STORE", hide_env_values = true)]
     pub store: Option<Address>,
+    /// A draft becomes final only once it was approved.
+    #[arg(long, env = "KIKI_BILLING_APPROVAL_REQUIRED")]
+    pub approval_required: bool,
     /// Where SyncShield answers gRPC.
     #[arg(long, env = "KIKI_SHIELD", default_value = "http://127.0.0.1:50053")]
     pub shield: String,
@@ -29,7 +32,7 @@ impl Config {
     /// The defaults, for a ledger in a folder.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>, shield: String, log_key: String) -> Self {
-        Self { data: data.into(), store: None, shield, log_key }
+        Self { data: data.into(), store: None, approval_required: false, shield, log_key }
     }
 
     /// Where the ledger is kept.

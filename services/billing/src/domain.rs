@@ -12,6 +12,8 @@ pub mod document;
 pub mod fee;
 pub mod follow;
 pub mod invoice;
+pub mod ledger;
+pub mod lifecycle;
 pub mod period;
 pub mod record;
 pub mod summary;

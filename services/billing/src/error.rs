@@ -64,6 +64,40 @@ pub enum Error {
         /// The draft's id.
         id: String,
     },
+    /// Only a final invoice is sent, paid or disputed.
+    #[error("{id} is a draft: nothing happens to it before it is final")]
+    Unissued {
+        /// The draft's id.
+        id: String,
+    },
+    /// Only a draft is approved.
+    #[error("{number} is final: only a draft is approved")]
+    Final {
+        /// The invoice's number.
+        number: String,
+    },
+    /// A draft that nobody approved.
+    #[error("{id} is not approved: a draft becomes final once it is")]
+    NotApproved {
+        /// The draft's id.
+        id: String,
+    },
+    /// What happened to an invoice does not follow from where it stands.
+    #[error("{number}: {why}")]
+    Refused {
+        /// The invoice's number.
+        number: String,
+        /// Why, and what is allowed.
+        why: String,
+    },
+    /// A key that had its effect with another content.
+    #[error("key: {key:?} is that of leaf {leaf}, which says otherwise")]
+    KeyReused {
+        /// The key.
+        key: String,
+        /// Index of the leaf that had it.
+        leaf: u64,
+    },
     /// A bundle above one of its limits.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -142,7 +176,10 @@ impl From<Error> for Status {
             Error::NotFound { .. } => Reason::NotFound.status(text),
             Error::Field { .. } => Reason::FieldInvalid.status(text),
             Error::Draft { .. } | Error::NotFinal { .. } => Reason::PeriodOpen.status(text),
-            Error::Store(StoreError::Invoiced { .. }) => Reason::KeyReused.status(text),
+            Error::Unissued { .. } | Error::Final { .. } | Error::NotApproved { .. } | Error::Refused { .. } => {
+                Reason::InvoiceState.status(text)
+            }
+            Error::Store(StoreError::Invoiced { .. }) | Error::KeyReused { .. } => Reason::KeyReused.status(text),
             Error::Evidence { .. } => Reason::FieldInvalid.status(text),
             Error::TooLarge(_) => Reason::TooMany.status(text),
             Error::Store(_)

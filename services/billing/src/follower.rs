@@ -10,14 +10,13 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use kiki::leaf::leaf::Body;
 use kiki::status::Reason;
 use kiki::tlog::note::{self, VerifyingKey};
 use kiki::tlog::{Checkpoint, checkpoint};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::billing::Billing;
+use crate::billing::{Billing, counts};
 use crate::clients::Shield;
 use crate::domain::follow::{Believed, Fault, Follower};
 use crate::error::Error;
@@ -151,8 +150,9 @@ impl Following {
 
     async fn fold(&self, turn: &mut Turn, believed: &Believed) -> Result<(), Error> {
         turn.fold(self.key.name(), believed).await?;
-        if believed.leaves.iter().any(|leaf| matches!(leaf.body, Some(Body::Invoice(_)))) {
+        if believed.leaves.iter().any(|leaf| counts(leaf.body.as_ref())) {
             self.billing.count_unrecorded().await?;
+            self.billing.count_course().await?;
         }
         self.tell(believed.frontier.size());
         Ok(())
@@ -196,7 +196,9 @@ fn fault(error: &Error) -> Option<String> {
     match error {
         Error::Fault(fault) => Some(fault.clone()),
         Error::Unreadable(leaf) => Some(leaf.to_string()),
-        Error::Store(StoreError::Corrupt { .. } | StoreError::Unreadable(_) | StoreError::CursorMoved { .. }) => Some(error.to_string()),
+        Error::Store(
+            StoreError::Corrupt { .. } | StoreError::Unreadable(_) | StoreError::Unbalanced(_) | StoreError::CursorMoved { .. },
+        ) => Some(error.to_string()),
         // The log no longer reaches, or no longer keeps, what was believed.
         Error::Shield(status) if Reason::PositionOutOfRange.is(status) => Some(error.to_string()),
         _ => None,

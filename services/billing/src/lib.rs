@@ -19,7 +19,10 @@
 //! It stops, rather than guesses, at a leaf that it cannot read: calls then name that leaf and its
 //! client, and so does the metric `kiki_billing_unreadable_leaf`.
 //!
-//! Deliberately not here: payment, and what the fee is computed *from*: attribution is
+//! What happens to a final invoice is in the log as well: payments, disputes and the rest, and the
+//! double-entry ledger, are a fold of it ([`domain::lifecycle`], [`domain::ledger`]).
+//!
+//! Deliberately not here: taking money, and what the fee is computed *from*: attribution is
 //! [`kiki::attribution`], and the log is SyncShield's.
 
 pub mod billing;
@@ -60,8 +63,10 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let registry = runtime::Metrics::new();
     let metrics = metrics::Metrics::new(&registry);
     let (progress, followed) = watch::channel(follower::Progress::default());
-    let billing = billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone());
+    let billing =
+        billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone(), config.approval_required);
     billing.count().await?;
+    billing.count_course().await?;
     let following = follower::Following { store: store.clone(), shield, key, progress, metrics, billing: billing.clone() };
     let follower = tokio::spawn(following.run(shutdown.clone()));
     let service =

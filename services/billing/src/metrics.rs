@@ -6,6 +6,7 @@ use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::domain::follow::Unreadable;
 use crate::domain::invoice::{Invoice, Kind};
+use crate::store::Balance;
 
 /// The metrics.
 #[derive(Debug, Clone)]
@@ -18,6 +19,9 @@ pub struct Metrics {
     pub fault: IntGauge,
     /// Final invoices whose leaf the log does not hold, as far as is known.
     pub unrecorded: IntGauge,
+    /// Events of invoices that the log holds and that changed nothing.
+    pub refused_events: IntGauge,
+    balances: IntGaugeVec,
     unreadable: IntGaugeVec,
     revenue: IntGaugeVec,
     margin: IntGaugeVec,
@@ -34,6 +38,15 @@ impl Metrics {
             folding: registry.add(IntGauge::new("kiki_billing_folding", "1 while this process is the one that folds")),
             fault: registry.add(IntGauge::new("kiki_billing_log_fault", "1 once the log contradicted itself")),
             unrecorded: registry.add(IntGauge::new("kiki_billing_unrecorded_invoices", "final invoices that the log does not hold")),
+            refused_events: registry
+                .add(IntGauge::new("kiki_billing_refused_invoice_events", "events of invoices in the log that changed nothing")),
+            balances: registry.add(IntGaugeVec::new(
+                opts(
+                    "kiki_billing_account_balance_minor",
+                    "balance of an account of the ledger, minor unit of the currency; debits above 0",
+                ),
+                &["account", "currency"],
+            )),
             unreadable: registry.add(IntGaugeVec::new(
                 opts("kiki_billing_unreadable_leaf", "index of the leaf that cannot be read and stopped the fold"),
                 &["client"],
@@ -52,6 +65,13 @@ impl Metrics {
                 opts("kiki_ooaS_profit_share_percentage", "profit share on the client's newest invoice, percent"),
                 &["client", "currency"],
             )),
+        }
+    }
+
+    /// What the accounts are at.
+    pub fn balances(&self, balances: &[Balance]) {
+        for balance in balances {
+            self.balances.with_label_values(&[balance.account.name(), &balance.currency]).set(balance.balance_minor);
         }
     }
 

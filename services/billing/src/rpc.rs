@@ -1,17 +1,19 @@
 //! The gRPC face: decode, one call of [`Billing`], encode.
 
+mod convert;
+
 use bytes::Bytes;
 use kiki::caller::Caller;
 use kiki::ids;
+use kiki::leaf::{self, invoice_event::Event};
 use kiki::pb::billing::v1 as pb;
 use kiki::pb::billing::v1::billing_service_server::BillingService;
 use kiki::status;
-use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
 use crate::billing::Billing;
-use crate::error::{Error, Postponed};
-use crate::store::{InvoiceRow, Page};
+use crate::store::Page;
+use convert::summary;
 
 /// Bytes of a chunk of a bundle.
 const CHUNK: usize = 1 << 20;
@@ -40,30 +42,13 @@ fn month_of(value: &str) -> Result<crate::domain::period::Month, Status> {
     value.parse().map_err(|e| status::field("month", e))
 }
 
-fn summary(row: &InvoiceRow) -> Result<pb::InvoiceSummary, Error> {
-    let invoice = row.invoice()?;
-    let final_ = row.number.is_some();
-    let status = if final_ { pb::InvoiceStatus::Finalized } else { pb::InvoiceStatus::Draft };
-    let minor = |units: i128| i64::try_from(units).map_err(|_| Error::Answer("no total of 64 bits"));
-    Ok(pb::InvoiceSummary {
-        invoice_id: row.number.clone().unwrap_or_else(|| row.draft_id.clone()),
-        number: row.number.clone().unwrap_or_default(),
-        status: status.into(),
-        client: row.client.clone(),
-        currency: row.currency.clone(),
-        month: row.month.clone(),
-        total_minor: minor(invoice.total_invoice_amount.units())?,
-        document_sha256: Sha256::digest(&row.document).to_vec().into(),
-        kind: invoice.kind.to_leaf().into(),
-        tax_minor: minor(invoice.tax.as_ref().map_or(0, |tax| tax.amount.units()))?,
-        corrects: invoice.corrects.and_then(|corrects| corrects.invoice_id).unwrap_or_default(),
-    })
-}
-
-impl From<Postponed> for pb::Postponed {
-    fn from(postponed: Postponed) -> Self {
-        let Postponed { client, currency, reason, until } = postponed;
-        Self { client, currency, reason, until: until.map(Into::into) }
+impl Billing {
+    /// What happened to an invoice, by whoever may act for all.
+    async fn event(&self, caller: &Caller, id: &str, key: String, actor: String, event: Event) -> Result<pb::InvoiceSummary, Status> {
+        caller.act_for_all()?;
+        let row = self.invoice(id_of(id)?).await?;
+        let event = leaf::InvoiceEvent { key, actor, event: Some(event), ..Default::default() };
+        Ok(summary(&self.happen(row, event).await?)?)
     }
 }
 
@@ -75,25 +60,29 @@ impl BillingService for Billing {
         Caller::of(&request).act_for_all()?;
         let request = request.into_inner();
         let drafted = self.draft(month_of(&request.month)?, client_of(&request.client)?).await?;
-        Ok(Response::new(pb::DraftInvoicesResponse {
-            invoices: drafted.invoices.iter().map(summary).collect::<Result<_, _>>()?,
-            postponed: drafted.postponed.into_iter().map(Into::into).collect(),
-        }))
+        let mut invoices = Vec::with_capacity(drafted.invoices.len());
+        for row in drafted.invoices {
+            invoices.push(summary(&self.shown(row).await?)?);
+        }
+        Ok(Response::new(pb::DraftInvoicesResponse { invoices, postponed: drafted.postponed.into_iter().map(Into::into).collect() }))
     }
 
     async fn finalize_invoice(&self, request: Request<pb::FinalizeInvoiceRequest>) -> Answer<pb::FinalizeInvoiceResponse> {
         Caller::of(&request).act_for_all()?;
         let row = self.finalize(id_of(&request.get_ref().invoice_id)?).await?;
-        Ok(Response::new(pb::FinalizeInvoiceResponse { invoice: Some(summary(&row)?) }))
+        Ok(Response::new(pb::FinalizeInvoiceResponse { invoice: Some(summary(&self.shown(row).await?)?) }))
     }
 
     async fn get_invoice(&self, request: Request<pb::GetInvoiceRequest>) -> Answer<pb::GetInvoiceResponse> {
         let row = self.invoice(id_of(&request.get_ref().invoice_id)?).await?;
         Caller::of(&request).act_for(&row.client)?;
+        let shown = self.shown(row).await?;
+        let history = self.history(&shown).await?;
         Ok(Response::new(pb::GetInvoiceResponse {
-            invoice: Some(summary(&row)?),
-            csv: row.invoice().map_err(Error::from)?.to_csv().into(),
-            json: row.document.into(),
+            invoice: Some(summary(&shown)?),
+            csv: shown.invoice.to_csv().into(),
+            json: shown.row.document.into(),
+            history: history.into_iter().map(|event| convert::history(self.key.name(), event)).collect(),
         }))
     }
 
@@ -114,7 +103,7 @@ impl BillingService for Billing {
         };
         let rows = self.list(&Page { client: request.client, month: request.month, after: request.page_token, limit }).await?;
         let last = rows.last().filter(|_| rows.len() == limit as usize);
-        let next_page_token = last.map(|row| row.draft_id.clone()).unwrap_or_default();
+        let next_page_token = last.map(|shown| shown.row.draft_id.clone()).unwrap_or_default();
         let invoices = rows.iter().map(summary).collect::<Result<_, _>>()?;
         Ok(Response::new(pb::ListInvoicesResponse { invoices, next_page_token }))
     }
@@ -126,5 +115,68 @@ impl BillingService for Billing {
         let chunk = |at| file.slice(at..file.len().min(at + CHUNK));
         let chunks = (0..file.len()).step_by(CHUNK).map(|at| Ok(pb::GetProofBundleResponse { chunk: chunk(at) }));
         Ok(Response::new(tokio_stream::iter(chunks.collect::<Vec<_>>())))
+    }
+
+    async fn approve_invoice(&self, request: Request<pb::ApproveInvoiceRequest>) -> Answer<pb::ApproveInvoiceResponse> {
+        Caller::of(&request).act_for_all()?;
+        let request = request.into_inner();
+        let shown = self.approve(id_of(&request.invoice_id)?, request.actor).await?;
+        Ok(Response::new(pb::ApproveInvoiceResponse { invoice: Some(summary(&shown)?) }))
+    }
+
+    async fn mark_sent(&self, request: Request<pb::MarkSentRequest>) -> Answer<pb::MarkSentResponse> {
+        let caller = Caller::of(&request);
+        let pb::MarkSentRequest { key, invoice_id, actor, to } = request.into_inner();
+        let sent = Event::Sent(leaf::InvoiceSent { to });
+        let invoice = Some(self.event(&caller, &invoice_id, key, actor, sent).await?);
+        Ok(Response::new(pb::MarkSentResponse { invoice }))
+    }
+
+    async fn record_payment(&self, request: Request<pb::RecordPaymentRequest>) -> Answer<pb::RecordPaymentResponse> {
+        let caller = Caller::of(&request);
+        let pb::RecordPaymentRequest { key, invoice_id, actor, amount_minor, currency, received_on, reference } = request.into_inner();
+        let payment = Event::Payment(leaf::InvoicePayment { amount_minor, currency, received_on, reference });
+        let invoice = Some(self.event(&caller, &invoice_id, key, actor, payment).await?);
+        Ok(Response::new(pb::RecordPaymentResponse { invoice }))
+    }
+
+    async fn dispute_invoice(&self, request: Request<pb::DisputeInvoiceRequest>) -> Answer<pb::DisputeInvoiceResponse> {
+        let caller = Caller::of(&request);
+        let pb::DisputeInvoiceRequest { key, invoice_id, actor, leaves, reason } = request.into_inner();
+        let row = self.invoice(id_of(&invoice_id)?).await?;
+        caller.act_for(&row.client)?; // the client itself may
+        let event = Some(Event::Disputed(leaf::InvoiceDisputed { leaves, reason }));
+        let shown = self.happen(row, leaf::InvoiceEvent { key, actor, event, ..Default::default() }).await?;
+        Ok(Response::new(pb::DisputeInvoiceResponse { invoice: Some(summary(&shown)?) }))
+    }
+
+    async fn resolve_dispute(&self, request: Request<pb::ResolveDisputeRequest>) -> Answer<pb::ResolveDisputeResponse> {
+        let caller = Caller::of(&request);
+        let pb::ResolveDisputeRequest { key, invoice_id, actor, reason } = request.into_inner();
+        let resolved = Event::DisputeResolved(leaf::InvoiceDisputeResolved { reason });
+        let invoice = Some(self.event(&caller, &invoice_id, key, actor, resolved).await?);
+        Ok(Response::new(pb::ResolveDisputeResponse { invoice }))
+    }
+
+    async fn void_invoice(&self, request: Request<pb::VoidInvoiceRequest>) -> Answer<pb::VoidInvoiceResponse> {
+        let caller = Caller::of(&request);
+        let pb::VoidInvoiceRequest { key, invoice_id, actor, reason } = request.into_inner();
+        let voided = Event::Voided(leaf::InvoiceVoided { reason });
+        let invoice = Some(self.event(&caller, &invoice_id, key, actor, voided).await?);
+        Ok(Response::new(pb::VoidInvoiceResponse { invoice }))
+    }
+
+    async fn write_off_invoice(&self, request: Request<pb::WriteOffInvoiceRequest>) -> Answer<pb::WriteOffInvoiceResponse> {
+        let caller = Caller::of(&request);
+        let pb::WriteOffInvoiceRequest { key, invoice_id, actor, reason } = request.into_inner();
+        let written_off = Event::WrittenOff(leaf::InvoiceWrittenOff { reason });
+        let invoice = Some(self.event(&caller, &invoice_id, key, actor, written_off).await?);
+        Ok(Response::new(pb::WriteOffInvoiceResponse { invoice }))
+    }
+
+    async fn trial_balance(&self, request: Request<pb::TrialBalanceRequest>) -> Answer<pb::TrialBalanceResponse> {
+        Caller::of(&request).act_for_all()?;
+        let balances = self.balances().await?.into_iter().map(convert::balance).collect();
+        Ok(Response::new(pb::TrialBalanceResponse { balances }))
     }
 }

@@ -6,6 +6,7 @@
 //! again, and what one reads of the ledger is what it is when it commits.
 
 mod address;
+mod course;
 mod engine;
 mod fold;
 mod invoices;
@@ -14,8 +15,10 @@ mod turn;
 use sqlx::{Postgres, Transaction};
 
 use crate::domain::follow::Unreadable;
+use crate::domain::ledger::Unbalanced;
 
 pub use address::Address;
+pub use course::{Approval, Balance, Course, EventRow};
 use engine::{Pool, Tx};
 pub use fold::Cursor;
 pub use invoices::{InvoiceRow, Page};
@@ -44,6 +47,9 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The books do not add up.
+    #[error(transparent)]
+    Unbalanced(#[from] Unbalanced),
     /// A leaf that nothing can be folded from.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),

@@ -13,6 +13,8 @@ mod postgres;
 mod process;
 
 use fake_shield::FakeShield;
+use kiki::pb::billing::v1::{Account, InvoiceStatus, TrialBalanceRequest};
+use kiki::status::Reason;
 use log::{DAY, JANUARY, Log, ONE};
 use place::Place;
 use process::Process;
@@ -24,6 +26,7 @@ fn january() -> Log {
         let client = format!("client-{i}");
         log.terms(&client, |_| {});
         log.bill(&client, "spring", JANUARY + DAY, i64::from(i + 1) * ONE, 1, 90_000_000);
+        log.purchase(&client, JANUARY + 2 * DAY, 1, 50_000_000);
     }
     log
 }
@@ -74,6 +77,27 @@ async fn one_folds_both_serve_and_an_invoice_that_both_finalise_is_one() {
         numbers.push(mine.number[5..].to_owned());
     }
     assert_eq!(numbers, ["-000001", "-000002", "-000003", "-000004"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_payments_of_one_open_amount_that_race_pay_it_once() {
+    let mut two = two().await;
+    let [one, two] = &mut two.processes;
+    for draft in one.draft().await.unwrap() {
+        let number = one.finalize(&draft.invoice_id).await.unwrap().number;
+        let (keys, total) = ([format!("one-{number}"), format!("two-{number}")], draft.total_minor);
+        let (mine, yours) = tokio::join!(one.pay(&keys[0], &number, total), two.pay(&keys[1], &number, total));
+        let (paid, refused) = match (mine, yours) {
+            (Ok(paid), Err(refused)) | (Err(refused), Ok(paid)) => (paid, refused),
+            other => panic!("{other:?}"),
+        };
+        assert!(Reason::InvoiceState.is(&refused) && refused.message().contains("the invoice is paid"), "{refused:?}");
+        assert_eq!((paid.status(), paid.paid_minor, paid.open_minor), (InvoiceStatus::Paid, total, 0));
+    }
+    let balances = two.client.trial_balance(TrialBalanceRequest::default()).await.unwrap().into_inner().balances;
+    assert_eq!(balances.iter().map(|balance| balance.balance_minor).sum::<i64>(), 0);
+    let receivable = balances.iter().find(|balance| balance.account() == Account::Receivable).unwrap();
+    assert_eq!(receivable.balance_minor, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
-//! `kiki invoice` closes a month of a running platform; `kiki invoice verify` and `kiki audit verify` check what one left,
+//! `kiki invoice` closes a month of a running platform, and `kiki invoice pay` and its like say what became of an invoice;
+//! `kiki invoice verify` and `kiki audit verify` check what one left,
 //! on files alone.
 
 mod export;
+mod life;
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
 use crate::{audit, out, witness};
 
-/// Closes a month, or verifies invoices offline.
+/// Closes a month, says what becomes of invoices, or verifies them offline.
 #[derive(Debug, Clone, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
@@ -35,6 +37,8 @@ enum Command {
     Verify(VerifyInvoices),
     /// Writes invoices as UBL, CII, PDF, or for an accounting program, offline.
     Export(export::Args),
+    #[command(flatten)]
+    Life(life::Command),
 }
 
 /// Which bundles are verified, and under which key.
@@ -104,9 +108,10 @@ pub struct VerifyLog {
 /// # Errors
 /// What Billing refused, a file that cannot be written, or a bundle with something off.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    match &args.command {
-        Some(Command::Verify(verify)) => return verify_invoices(verify),
-        Some(Command::Export(export)) => return export::run(export),
+    match args.command {
+        Some(Command::Verify(verify)) => return verify_invoices(&verify),
+        Some(Command::Export(export)) => return export::run(&export),
+        Some(Command::Life(command)) => return life::run(command).await,
         None => {}
     }
     let month = args.month.unwrap_or_default();

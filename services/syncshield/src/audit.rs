@@ -296,6 +296,7 @@ fn kind(body: &Body) -> &'static str {
         Body::KeyRotated(_) => "changes of key",
         Body::ClientMoved(_) => "clients moved",
         Body::Erased(_) => "erasures",
+        Body::InvoiceEvent(_) => "events of invoices",
         Body::Rollup(_) => "rollups",
     }
 }

@@ -7,6 +7,7 @@ pub mod adjust;
 pub mod budget;
 pub mod document;
 pub mod erase;
+pub mod invoice_event;
 pub mod keys;
 pub mod ledger;
 pub mod moving;

@@ -138,7 +138,8 @@ impl Pending {
             | Body::Outcome(_)
             | Body::Terms(_)
             | Body::PeriodClosed(_)
-            | Body::Invoice(_) => true,
+            | Body::Invoice(_)
+            | Body::InvoiceEvent(_) => true,
             Body::Decisions(_)
             | Body::LeaseGranted(_)
             | Body::LeaseRenewed(_)

@@ -124,7 +124,8 @@ fn migrations(dialect: impl Fn(&str) -> String) -> Migrator {
     let files = [
         ("ledger", include_str!("../../migrations/0001_ledger.sql")),
         ("invoiced", include_str!("../../migrations/0002_invoiced.sql")),
-        ("notes", include_str!("../../migrations/0003_notes.sql")),
+        ("course", include_str!("../../migrations/0003_course.sql")),
+        ("notes", include_str!("../../migrations/0004_notes.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &str))| {
         Migration::new(version, name.into(), MigrationType::Simple, AssertSqlSafe(dialect(sql)).into_sql_str(), false)

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::engine::{Column, Row, Tx, insert_many, sql};
 use super::turn::{self, Turn};
-use super::{Store, StoreError, corrupt, to_i64, to_u64};
+use super::{Store, StoreError, corrupt, course, to_i64, to_u64};
 use crate::domain::accounting::Closing;
 use crate::domain::follow::{Believed, Unreadable};
 use crate::domain::invoice::ordinal;
@@ -42,7 +42,11 @@ impl Turn {
                 None => {}
                 Some(Body::Terms(terms)) => insert_terms(&mut tx, &leaf.header, terms).await?,
                 Some(Body::PeriodClosed(closed)) => insert_closing(&mut tx, &leaf.header, closed).await?,
-                Some(Body::Invoice(invoice)) => take_invoice(&mut tx, &leaf.header, invoice).await?,
+                Some(Body::Invoice(invoice)) => {
+                    take_invoice(&mut tx, &leaf.header, invoice).await?;
+                    course::issue(&mut tx, &leaf.header, invoice).await?;
+                }
+                Some(Body::InvoiceEvent(event)) => course::happen(&mut tx, &leaf.header, event).await?,
                 Some(body) => records.extend(record::of(&leaf.header, body).map_err(|e| unreadable(&leaf.header, e))?),
             }
         }
@@ -171,12 +175,12 @@ async fn move_heads(tx: &mut Tx<'_>, believed: &Believed) -> Result<(), StoreErr
     insert_many(tx, "client_head", &columns, add).await
 }
 
-fn unreadable(header: &leaf::Leaf, problem: impl std::fmt::Display) -> StoreError {
+pub(super) fn unreadable(header: &leaf::Leaf, problem: impl std::fmt::Display) -> StoreError {
     Unreadable { leaf: header.index, client: header.client.clone(), problem: problem.to_string() }.into()
 }
 
 /// A second document of a key that has one is the leaf's fault: the log's writer never makes one.
-fn taken(header: &leaf::Leaf) -> impl Fn(StoreError) -> StoreError {
+pub(super) fn taken(header: &leaf::Leaf) -> impl Fn(StoreError) -> StoreError {
     |e| match &e {
         StoreError::Sql(sqlx::Error::Database(database)) if database.is_unique_violation() => unreadable(header, e),
         _ => e,

@@ -8,7 +8,7 @@ mod postgres;
 use std::collections::BTreeMap;
 
 use kiki::clock::UnixMicros;
-use kiki::leaf::{self, leaf::Body};
+use kiki::leaf::{self, invoice_event, leaf::Body};
 use kiki::tlog::{self, Checkpoint, Frontier, Tree};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -55,6 +55,9 @@ cases! {
     what_is_printed_as_signed_was_signed_and_a_clients_leaves_are_counted
     a_leaf_that_cannot_be_folded_is_named_with_its_client
     pages_go_through_all_invoices
+    what_happens_to_an_invoice_counts_in_the_logs_order
+    a_ledger_that_was_lost_comes_back_to_the_same_balances
+    an_event_of_an_invoice_that_is_not_there_stops_the_fold
 }
 
 async fn open(place: &Place) -> Store {
@@ -311,4 +314,85 @@ async fn of_two_processes_one_folds_and_the_other_hears_of_it_and_goes_on_from_t
     assert!(turn.fold(LOG, &second).await.is_err(), "who lost the turn folds nothing");
     turn_of_two.fold(LOG, &second).await.unwrap();
     assert_eq!(one.records("acme", "USD", 9).await.unwrap().len(), 2);
+}
+
+fn invoice_of(total_minor: i64) -> Body {
+    let (number, currency) = ("K2026-000001".to_owned(), "USD".to_owned());
+    Body::Invoice(leaf::Invoice { number, currency, total_minor, period_closed_seq: 9, ..Default::default() })
+}
+
+fn event(key: &str, event: invoice_event::Event) -> Body {
+    let (key, number, actor) = (key.to_owned(), "K2026-000001".to_owned(), "ada".to_owned());
+    Body::InvoiceEvent(leaf::InvoiceEvent { key, number, actor, event: Some(event) })
+}
+
+fn payment(key: &str, amount_minor: i64, currency: &str) -> Body {
+    let (currency, received_on, reference) = (currency.to_owned(), "2026-02-18".to_owned(), String::new());
+    event(key, invoice_event::Event::Payment(leaf::InvoicePayment { amount_minor, currency, received_on, reference }))
+}
+
+fn reason() -> String {
+    "as agreed".to_owned()
+}
+
+/// An invoice of 100.00: sent, paid twice above what is open, disputed, and its rest written off.
+fn a_life() -> Vec<Body> {
+    vec![
+        invoice_of(10_000),
+        event("sent", invoice_event::Event::Sent(leaf::InvoiceSent { to: "cfo@acme.example".into() })),
+        payment("first", 6_000, "USD"),
+        payment("second", 6_000, "USD"),
+        payment("third", 10, "EUR"),
+        event("disputed", invoice_event::Event::Disputed(leaf::InvoiceDisputed { leaves: vec![0], reason: reason() })),
+        event("void", invoice_event::Event::Voided(leaf::InvoiceVoided { reason: reason() })),
+        event("rest", invoice_event::Event::WrittenOff(leaf::InvoiceWrittenOff { reason: reason() })),
+    ]
+}
+
+async fn balances_of(store: &Store) -> Vec<(&'static str, i64)> {
+    store.balances().await.unwrap().into_iter().map(|balance| (balance.account.name(), balance.balance_minor)).collect()
+}
+
+async fn what_happens_to_an_invoice_counts_in_the_logs_order(place: Place) {
+    let store = open(&place).await;
+    fold(&store, &believed(Frontier::new(), a_life())).await.unwrap();
+    let events = store.events("acme", "K2026-000001").await.unwrap();
+    let refused: Vec<_> = events.iter().map(|event| event.refused.clone().unwrap_or_default()).collect();
+    let wanted = [
+        "",
+        "",
+        "amount_minor: 6000 is above the open amount of 4000",
+        "currency: \"EUR\" is not the invoice's USD",
+        "",
+        "voiding is refused: the invoice is partly paid and disputed, which allows sending, a payment, a dispute's end, a write-off",
+        "",
+    ];
+    assert_eq!(refused, wanted);
+    assert_eq!(store.refused_events().await.unwrap(), 3);
+    assert_eq!(balances_of(&store).await, [("bad_debt", 4_000), ("cash", 6_000), ("receivable", 0), ("revenue", -10_000)]);
+    let second = store.event_by_key("acme", "second").await.unwrap().unwrap();
+    assert_eq!((second.leaf, second.refused.as_deref()), (3, Some(wanted[2])));
+    assert!(store.event_by_key("beta", "second").await.unwrap().is_none(), "keys are each client's own");
+}
+
+async fn a_ledger_that_was_lost_comes_back_to_the_same_balances(place: Place) {
+    let store = open(&place).await;
+    // Leaf by leaf here, and above in one fold: it comes to the same.
+    let mut frontier = Frontier::new();
+    for body in a_life() {
+        let one = believed(frontier, vec![body]);
+        fold(&store, &one).await.unwrap();
+        frontier = one.frontier;
+        assert_eq!(balances_of(&store).await.iter().map(|(_, balance)| balance).sum::<i64>(), 0);
+    }
+    assert_eq!(balances_of(&store).await, [("bad_debt", 4_000), ("cash", 6_000), ("receivable", 0), ("revenue", -10_000)]);
+}
+
+async fn an_event_of_an_invoice_that_is_not_there_stops_the_fold(place: Place) {
+    let store = open(&place).await;
+    for bodies in [vec![payment("first", 1, "USD")], vec![invoice_of(9), Body::InvoiceEvent(leaf::InvoiceEvent::default())]] {
+        let refused = fold(&store, &believed(Frontier::new(), bodies)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Unreadable(_)), "{refused}");
+    }
+    assert_eq!(store.folded(LOG).await.unwrap(), 0);
 }

@@ -80,6 +80,11 @@ impl FakeShield {
                 *lost = lost.saturating_sub(1);
                 (found.unwrap_or_else(|| log.append(&item.client, Body::Invoice(invoice))), loses)
             }
+            Item::InvoiceEvent(event) => {
+                let same = |body: &Body| matches!(body, Body::InvoiceEvent(e) if e.key == event.key);
+                let found = known(&log, &same);
+                (found.unwrap_or_else(|| log.append(&item.client, Body::InvoiceEvent(event))), false)
+            }
             _ => return not_asked(),
         };
         if lost {

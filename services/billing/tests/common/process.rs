@@ -67,6 +67,13 @@ impl Process {
         Ok(bytes)
     }
 
+    pub(crate) async fn pay(&mut self, key: &str, id: &str, amount_minor: i64) -> Result<InvoiceSummary, tonic::Status> {
+        let (key, invoice_id, actor, currency) = (key.into(), id.into(), "ada".into(), "USD".into());
+        let (received_on, reference) = ("2026-02-18".into(), String::new());
+        let request = RecordPaymentRequest { key, invoice_id, actor, amount_minor, currency, received_on, reference };
+        Ok(self.client.record_payment(request).await?.into_inner().invoice.unwrap())
+    }
+
     /// What a metric without labels is at.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -24,7 +24,7 @@ const MAX_EXPLORATION_PPM: u32 = 500_000;
 /// Spend limits end at 9e15 micros, nine billion currency units, so that nanos of a lease fit 63 bits.
 const MAX_LIMIT_MICROS: i64 = super::budget::MAX_LEASE_MICROS;
 
-fn within<T: PartialOrd + std::fmt::Display>(field: &str, value: T, least: T, most: T) -> Result<(), Refusal> {
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(field: &str, value: T, least: T, most: T) -> Result<(), Refusal> {
     if value >= least && value <= most { Ok(()) } else { Err(Refusal::field(field, format!("{value} is not within {least} to {most}"))) }
 }
 
@@ -36,7 +36,7 @@ fn id(field: &'static str, value: &str) -> Result<(), Refusal> {
     ids::check(field, value).map_err(|e| Refusal::field(field, e))
 }
 
-fn currency(field: &str, code: &str) -> Result<(), Refusal> {
+pub(super) fn currency(field: &str, code: &str) -> Result<(), Refusal> {
     Currency::parse(code).map(drop).map_err(|e| Refusal::field(field, e))
 }
 

@@ -72,6 +72,8 @@ pub struct ClientState {
     /// The documents of each closing, by the closing's `client_seq` and that of the period that a note corrects: one
     /// closing is invoiced once, and corrects a period once.
     pub invoiced: BTreeMap<(u64, u64), String>,
+    /// What happened to invoices, by its keys.
+    pub invoice_events: BTreeMap<String, Stored>,
     /// Recorded evidence by digest.
     pub evidence: BTreeMap<Vec<u8>, Stored>,
     /// Limits beside those of the campaigns.
@@ -258,6 +260,7 @@ impl State {
             Body::SpendAdjustment(b) => self.check_adjustment(now, client, b),
             Body::BudgetAlert(b) => self.check_alert(now, client, b),
             Body::Erased(b) => self.check_erased(client, b),
+            Body::InvoiceEvent(b) => self.check_invoice_event(client, b),
             Body::Rollup(b) => self.check_rollup(client, b),
             _ => Ok(()),
         }
@@ -399,6 +402,9 @@ impl ClientState {
             Body::Invoice(b) => {
                 self.invoiced.insert((b.period_closed_seq, b.corrects_seq), b.number.clone());
                 self.invoices.insert(b.number.clone(), stored(&b.document_sha256));
+            }
+            Body::InvoiceEvent(b) => {
+                self.invoice_events.insert(b.key.clone(), stored(&super::invoice_event::digest(b)));
             }
             Body::Evidence(b) => {
                 self.evidence.insert(b.document_sha256.to_vec(), stored(&b.document_sha256));

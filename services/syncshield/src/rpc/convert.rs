@@ -140,6 +140,7 @@ pub(super) fn items(caller: &Caller, items: Vec<pb::RecordItem>) -> Result<Vec<(
                 ..Default::default()
             }),
             Body::Invoice(invoice) => Item::Invoice(invoice),
+            Body::InvoiceEvent(event) => Item::InvoiceEvent(event),
         };
         Ok((item.client, body))
     };

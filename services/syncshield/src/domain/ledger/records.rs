@@ -6,9 +6,9 @@ use bytes::Bytes;
 use kiki::leaf::{self, leaf::Body};
 
 use super::{Ledger, Recorded};
-use crate::domain::document;
 use crate::domain::refusal::Refusal;
 use crate::domain::state::{ClientState, Stored, Totals};
+use crate::domain::{document, invoice_event};
 
 /// A record that is not a budget's.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub enum Item {
     ClosePeriod(leaf::PeriodClosed),
     /// An invoice that was issued.
     Invoice(leaf::Invoice),
+    /// What happened to one.
+    InvoiceEvent(leaf::InvoiceEvent),
 }
 
 impl Ledger {
@@ -47,8 +49,9 @@ impl Ledger {
             }
         }
         // Two of these could contradict each other, and a request is taken whole or not at all.
-        if items.len() > 1 && items.iter().any(|(_, item)| matches!(item, Item::ClosePeriod(_) | Item::Invoice(_))) {
-            return Err(Refusal::field("items", "a period or an invoice comes alone"));
+        if items.len() > 1 && items.iter().any(|(_, item)| matches!(item, Item::ClosePeriod(_) | Item::Invoice(_) | Item::InvoiceEvent(_)))
+        {
+            return Err(Refusal::field("items", "a period, an invoice or what happened to one comes alone"));
         }
         for (i, (client, item)) in items.iter().enumerate() {
             self.check_item(&format!("items[{i}]"), client, item, !source.is_empty())?;
@@ -75,6 +78,7 @@ impl Ledger {
             Item::Evidence(evidence) => document::check_evidence(path, evidence),
             Item::ClosePeriod(period) => self.check_close(state, path, period),
             Item::Invoice(invoice) => check_invoice(state, path, invoice),
+            Item::InvoiceEvent(event) => invoice_event::check_new(state, &format!("{path}.invoice_event"), event),
         }
     }
 
@@ -109,6 +113,10 @@ impl Ledger {
             Item::Invoice(invoice) => match known.and_then(|c| c.invoices.get(&invoice.number)) {
                 Some(stored) => return Ok(again(stored)),
                 None => Body::Invoice(invoice),
+            },
+            Item::InvoiceEvent(event) => match known.and_then(|c| c.invoice_events.get(&event.key)) {
+                Some(stored) => return Ok(again(stored)),
+                None => Body::InvoiceEvent(event),
             },
             Item::ClosePeriod(period) => match known.and_then(|c| c.closed.get(&(period.currency.clone(), period.month.clone()))) {
                 Some(closed) => return Ok(again(&closed.at)),

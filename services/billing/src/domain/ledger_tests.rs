@@ -1,0 +1,78 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Balances after an invoice and events, of which those that do not apply are left out.
+fn books(fee: i64, tax: i64, events: &[Event]) -> BTreeMap<Account, i64> {
+    let (mut standing, mut balances) = (Standing::issued(fee + tax), BTreeMap::new());
+    let mut post = |entries: Vec<Entry>| {
+        balanced("entries", entries.iter().map(|entry| entry.amount_minor)).unwrap();
+        for entry in entries {
+            let balance = balances.entry(entry.account).or_insert(0);
+            *balance = added(*balance, entry).unwrap();
+        }
+        balanced("accounts", balances.values().copied()).unwrap();
+    };
+    post(issued(fee, tax).unwrap());
+    for event in events {
+        if let Ok(next) = standing.apply(*event) {
+            post(moved(&standing, tax, *event).unwrap());
+            standing = next;
+        }
+    }
+    balances.retain(|_, balance| *balance != 0);
+    balances
+}
+
+#[test]
+fn each_event_moves_what_it_should() {
+    use Account::{BadDebt, Cash, Receivable, Revenue, TaxPayable};
+    let of = |events: &[Event]| books(100, 19, events).into_iter().collect::<Vec<_>>();
+    assert_eq!(of(&[]), [(Receivable, 119), (Revenue, -100), (TaxPayable, -19)]);
+    assert_eq!(of(&[Event::Sent, Event::Disputed]), of(&[]));
+    assert_eq!(of(&[Event::Paid(119)]), [(Revenue, -100), (TaxPayable, -19), (Cash, 119)]);
+    assert_eq!(of(&[Event::Paid(19), Event::WrittenOff]), [(Revenue, -100), (TaxPayable, -19), (Cash, 19), (BadDebt, 100)]);
+    assert_eq!(of(&[Event::Voided]), []);
+    assert_eq!(books(0, 0, &[Event::Voided]), BTreeMap::new());
+}
+
+#[test]
+fn what_does_not_add_up_is_named() {
+    let sum = balanced("entries", [1, -2]).unwrap_err();
+    assert_eq!(sum.to_string(), "the ledger's entries sum to -1 and not to 0");
+    assert!(balanced("entries", [i64::MAX, i64::MAX, -i64::MAX, -i64::MAX]).is_ok(), "sums are of 128 bits");
+    let full = added(i64::MAX, Entry { account: Account::Cash, amount_minor: 1 }).unwrap_err();
+    assert_eq!(full.to_string(), "the ledger's account cash would be at 9223372036854775808, which is more than 64 bits");
+    assert!(issued(i64::MAX, 1).is_err() && issued(i64::MAX, 0).is_ok());
+}
+
+#[test]
+fn accounts_are_found_by_their_names() {
+    for account in Account::ALL {
+        assert_eq!(Account::named(account.name()), Some(account));
+    }
+    assert_eq!(Account::named("petty_cash"), None);
+}
+
+proptest! {
+    #[test]
+    fn the_trial_balance_is_zero_after_every_operation_and_what_is_open_is_receivable(
+        fee in -1_000_i64..1_000,
+        tax_percent in 0_i64..100,
+        events in proptest::collection::vec(prop_oneof![
+            Just(Event::Sent), (1_i64..400).prop_map(Event::Paid), Just(Event::Disputed), Just(Event::Voided), Just(Event::WrittenOff),
+        ], 0..20),
+    ) {
+        let tax = fee * tax_percent / 100;
+        let (balances, total) = (books(fee, tax, &events), fee + tax);
+        let standing = events.iter().fold(Standing::issued(total), |standing, event| standing.apply(*event).unwrap_or(standing));
+        if total >= 0 {
+            prop_assert_eq!(balances.get(&Account::Receivable).copied().unwrap_or(0), standing.open_minor());
+        }
+        prop_assert_eq!(balances.get(&Account::Cash).copied().unwrap_or(0), standing.paid_minor);
+    }
+}

@@ -1,0 +1,279 @@
+//! What becomes of an invoice after it was issued: a state machine over what the log says.
+//!
+//! The log decides: of two events that exclude each other the earlier one counts, and the later one is kept as refused
+//! and changes no money. So [`Standing::apply`] is asked twice, before an event is recorded and when it is folded.
+//!
+//! Deliberately not here: drafts and their approval, which are not in the log; and lateness, which depends on the day it
+//! is asked on ([`Standing::overdue`]).
+
+use std::fmt;
+
+use kiki::leaf::{self, invoice_event};
+
+/// What happened to an invoice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// It was sent to the client.
+    Sent,
+    /// The client paid so much of it, in the currency's minor unit, above 0.
+    Paid(i64),
+    /// The client disputes it.
+    Disputed,
+    /// The dispute was settled, and the invoice stands.
+    Resolved,
+    /// It is void: nothing was owed.
+    Voided,
+    /// What is open will not be paid.
+    WrittenOff,
+}
+
+/// An event without what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Event::Sent`].
+    Send,
+    /// [`Event::Paid`].
+    Pay,
+    /// [`Event::Disputed`].
+    Dispute,
+    /// [`Event::Resolved`].
+    Resolve,
+    /// [`Event::Voided`].
+    Void,
+    /// [`Event::WrittenOff`].
+    WriteOff,
+}
+
+/// Where an invoice stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It has its number and bytes.
+    Finalized,
+    /// It was sent, and nothing of it is paid.
+    Sent,
+    /// A part of it is paid.
+    PartlyPaid,
+    /// All of it is paid.
+    Paid,
+    /// It is void.
+    Void,
+    /// What was open is written off.
+    WrittenOff,
+}
+
+/// What may happen in each stage. A dispute is a flag beside it: only a disputed invoice has one resolved, and one that is
+/// disputed is not disputed again.
+const ALLOWED: [(Stage, &[Kind]); 6] = [
+    (Stage::Finalized, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::Void, Kind::WriteOff]),
+    // A second letter is no fault.
+    (Stage::Sent, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::Void, Kind::WriteOff]),
+    // What was paid would have to be given back first: no void.
+    (Stage::PartlyPaid, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::WriteOff]),
+    (Stage::Paid, &[Kind::Dispute, Kind::Resolve]),
+    (Stage::Void, &[]),
+    (Stage::WrittenOff, &[]),
+];
+
+/// An invoice's standing: all of it follows from the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it stands.
+    pub stage: Stage,
+    /// Whether it is disputed.
+    pub disputed: bool,
+    /// What was invoiced, in the currency's minor unit.
+    pub total_minor: i64,
+    /// What was paid of it.
+    pub paid_minor: i64,
+}
+
+/// Why an event does not apply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not in this stage.
+    #[error("{kind} is refused: the invoice is {stage}{}, which allows {}", and_disputed(.disputed), list(.allowed))]
+    Stage {
+        /// What was to happen.
+        kind: Kind,
+        /// Where the invoice stands.
+        stage: Stage,
+        /// Whether it is disputed.
+        disputed: bool,
+        /// What may happen.
+        allowed: Vec<Kind>,
+    },
+    /// More than is open.
+    #[error("amount_minor: {amount_minor} is above the open amount of {open_minor}")]
+    AboveOpen {
+        /// What was to be paid.
+        amount_minor: i64,
+        /// What is open.
+        open_minor: i64,
+    },
+    /// A payment in another currency.
+    #[error("currency: {paid:?} is not the invoice's {invoiced}")]
+    Currency {
+        /// That of the payment.
+        paid: String,
+        /// That of the invoice.
+        invoiced: String,
+    },
+    /// No payment.
+    #[error("amount_minor: {amount_minor} is not above 0")]
+    NoAmount {
+        /// What was to be paid.
+        amount_minor: i64,
+    },
+}
+
+impl Event {
+    /// Of a leaf; none where it is of no kind that is known.
+    #[must_use]
+    pub fn of(event: &leaf::InvoiceEvent) -> Option<Self> {
+        use invoice_event::Event as Leaf;
+        Some(match event.event.as_ref()? {
+            Leaf::Sent(_) => Self::Sent,
+            Leaf::Payment(payment) => Self::Paid(payment.amount_minor),
+            Leaf::Disputed(_) => Self::Disputed,
+            Leaf::DisputeResolved(_) => Self::Resolved,
+            Leaf::Voided(_) => Self::Voided,
+            Leaf::WrittenOff(_) => Self::WrittenOff,
+        })
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Sent => Kind::Send,
+            Self::Paid(_) => Kind::Pay,
+            Self::Disputed => Kind::Dispute,
+            Self::Resolved => Kind::Resolve,
+            Self::Voided => Kind::Void,
+            Self::WrittenOff => Kind::WriteOff,
+        }
+    }
+}
+
+impl Standing {
+    /// Of an invoice that was just issued.
+    #[must_use]
+    pub const fn issued(total_minor: i64) -> Self {
+        Self { stage: Stage::Finalized, disputed: false, total_minor, paid_minor: 0 }
+    }
+
+    /// A credit note: nothing of it is owed.
+    pub const fn credited() -> Self {
+        Self { stage: Stage::Paid, disputed: false, total_minor: 0, paid_minor: 0 }
+    }
+
+    /// What may still be paid.
+    #[must_use]
+    pub fn open_minor(&self) -> i64 {
+        match self.stage {
+            Stage::Void | Stage::WrittenOff => 0,
+            _ => self.total_minor.saturating_sub(self.paid_minor).max(0),
+        }
+    }
+
+    /// Whether its due date has passed, `today` and `due` being days as `2026-03-20` in the client's zone, and something is open.
+    #[must_use]
+    pub fn overdue(&self, due: &str, today: &str) -> bool {
+        self.open_minor() > 0 && due < today
+    }
+
+    /// What may happen now.
+    #[must_use]
+    pub fn allowed(&self) -> Vec<Kind> {
+        let in_stage = ALLOWED.iter().find(|(stage, _)| *stage == self.stage).map_or(&[][..], |(_, kinds)| kinds);
+        let now = |kind: &&Kind| match kind {
+            Kind::Dispute => !self.disputed,
+            Kind::Resolve => self.disputed,
+            Kind::Pay | Kind::WriteOff => self.open_minor() > 0,
+            Kind::Send | Kind::Void => true,
+        };
+        in_stage.iter().filter(now).copied().collect()
+    }
+
+    /// What an invoice in a currency is after the event of a leaf; `event` is [`Event::of`] it.
+    ///
+    /// # Errors
+    /// The event does not apply: it changes nothing then.
+    pub fn apply_in(&self, currency: &str, leaf: &leaf::InvoiceEvent, event: Event) -> Result<Self, Refused> {
+        match &leaf.event {
+            Some(invoice_event::Event::Payment(payment)) if payment.currency != currency => {
+                Err(Refused::Currency { paid: payment.currency.clone(), invoiced: currency.to_owned() })
+            }
+            _ => self.apply(event),
+        }
+    }
+
+    /// What it is after an event.
+    ///
+    /// # Errors
+    /// The event does not apply: it changes nothing then.
+    pub fn apply(&self, event: Event) -> Result<Self, Refused> {
+        let (kind, allowed) = (event.kind(), self.allowed());
+        if !allowed.contains(&kind) {
+            return Err(Refused::Stage { kind, stage: self.stage, disputed: self.disputed, allowed });
+        }
+        let (mut next, open_minor) = (*self, self.open_minor());
+        match event {
+            Event::Sent if self.stage == Stage::Finalized => next.stage = Stage::Sent,
+            Event::Sent => {}
+            Event::Paid(amount_minor) if amount_minor <= 0 => return Err(Refused::NoAmount { amount_minor }),
+            Event::Paid(amount_minor) if amount_minor > open_minor => return Err(Refused::AboveOpen { amount_minor, open_minor }),
+            Event::Paid(amount_minor) => {
+                next.paid_minor += amount_minor;
+                next.stage = if amount_minor == open_minor { Stage::Paid } else { Stage::PartlyPaid };
+            }
+            Event::Disputed => next.disputed = true,
+            Event::Resolved => next.disputed = false,
+            // Nothing is left to dispute.
+            Event::Voided => (next.stage, next.disputed) = (Stage::Void, false),
+            Event::WrittenOff => (next.stage, next.disputed) = (Stage::WrittenOff, false),
+        }
+        Ok(next)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Send => "sending",
+            Self::Pay => "a payment",
+            Self::Dispute => "a dispute",
+            Self::Resolve => "a dispute's end",
+            Self::Void => "voiding",
+            Self::WriteOff => "a write-off",
+        })
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Finalized => "finalized",
+            Self::Sent => "sent",
+            Self::PartlyPaid => "partly paid",
+            Self::Paid => "paid",
+            Self::Void => "void",
+            Self::WrittenOff => "written off",
+        })
+    }
+}
+
+fn and_disputed(disputed: &bool) -> &'static str {
+    if *disputed { " and disputed" } else { "" }
+}
+
+fn list(kinds: &[Kind]) -> String {
+    match kinds {
+        [] => "nothing more".to_owned(),
+        kinds => kinds.iter().map(Kind::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

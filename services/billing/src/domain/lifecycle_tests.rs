@@ -1,0 +1,104 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ALL: [Event; 6] = [Event::Sent, Event::Paid(40), Event::Disputed, Event::Resolved, Event::Voided, Event::WrittenOff];
+
+fn after(events: &[Event]) -> Standing {
+    events.iter().try_fold(Standing::issued(100), |standing, event| standing.apply(*event)).unwrap()
+}
+
+#[test]
+fn each_stage_allows_what_the_table_says_and_names_it_where_it_refuses() {
+    let stages: [(&[Event], &str, &[Kind]); 7] = [
+        (&[], "finalized", &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Void, Kind::WriteOff]),
+        (&[Event::Sent], "sent", &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Void, Kind::WriteOff]),
+        (&[Event::Paid(60)], "partly paid", &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::WriteOff]),
+        (&[Event::Paid(60), Event::Disputed], "partly paid and disputed", &[Kind::Send, Kind::Pay, Kind::Resolve, Kind::WriteOff]),
+        (&[Event::Paid(60), Event::Paid(40)], "paid", &[Kind::Dispute]),
+        (&[Event::Disputed, Event::Voided], "void", &[]),
+        (&[Event::Paid(1), Event::WrittenOff], "written off", &[]),
+    ];
+    for (events, name, allowed) in stages {
+        let standing = after(events);
+        assert_eq!(standing.allowed(), allowed, "{name}");
+        for event in ALL {
+            match standing.apply(event) {
+                Ok(_) => assert!(allowed.contains(&event.kind()), "{name} took {event:?}"),
+                Err(refused) => {
+                    assert!(!allowed.contains(&event.kind()), "{refused}");
+                    assert!(refused.to_string().contains(&format!("the invoice is {name}, which allows")), "{refused}");
+                }
+            }
+        }
+    }
+    let refused = after(&[Event::Paid(100)]).apply(Event::Voided).unwrap_err();
+    assert_eq!(refused.to_string(), "voiding is refused: the invoice is paid, which allows a dispute");
+}
+
+#[test]
+fn no_more_is_paid_than_is_open() {
+    let refused = after(&[Event::Paid(60)]).apply(Event::Paid(41)).unwrap_err();
+    assert_eq!(refused.to_string(), "amount_minor: 41 is above the open amount of 40");
+    for amount in [0, -1, i64::MIN] {
+        assert!(matches!(after(&[]).apply(Event::Paid(amount)), Err(Refused::NoAmount { .. })));
+    }
+    assert!(after(&[]).apply(Event::Paid(i64::MAX)).is_err());
+    assert_eq!(after(&[Event::Paid(60), Event::Paid(40)]).open_minor(), 0);
+}
+
+#[test]
+fn an_invoice_of_nothing_is_neither_paid_nor_overdue() {
+    let nothing = Standing::issued(0);
+    assert_eq!(nothing.allowed(), [Kind::Send, Kind::Dispute, Kind::Void]);
+    assert!(!nothing.overdue("2026-03-20", "2027-01-01"));
+}
+
+#[test]
+fn what_is_open_after_the_due_date_is_overdue() {
+    let sent = after(&[Event::Sent]);
+    assert!(!sent.overdue("2026-03-20", "2026-03-20"));
+    assert!(sent.overdue("2026-03-20", "2026-03-21"));
+    assert!(!after(&[Event::Paid(100)]).overdue("2026-03-20", "2026-03-21"));
+    assert!(!after(&[Event::WrittenOff]).overdue("2026-03-20", "2026-03-21"));
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        Just(Event::Sent),
+        (-5_i64..130).prop_map(Event::Paid),
+        Just(Event::Disputed),
+        Just(Event::Resolved),
+        Just(Event::Voided),
+        Just(Event::WrittenOff),
+    ];
+    proptest::collection::vec(event, 0..40)
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_no_more_is_paid_than_was_invoiced_and_an_end_is_an_end(total in -10_i64..120, events in events()) {
+        let mut standing = Standing::issued(total);
+        let mut paid = 0;
+        for event in events {
+            let ended = matches!(standing.stage, Stage::Void | Stage::WrittenOff);
+            match standing.apply(event) {
+                Ok(next) => {
+                    prop_assert!(!ended);
+                    if let Event::Paid(amount) = event {
+                        paid += amount;
+                    }
+                    standing = next;
+                }
+                // The same event is refused again: nothing has changed.
+                Err(refused) => prop_assert_eq!(standing.apply(event), Err(refused)),
+            }
+            prop_assert_eq!(standing.paid_minor, paid);
+            prop_assert!(standing.paid_minor <= total.max(0) && standing.open_minor() >= 0);
+            prop_assert_eq!(standing.stage == Stage::Paid, total > 0 && paid == total);
+            prop_assert!(standing.stage != Stage::Void || paid == 0);
+        }
+    }
+}
