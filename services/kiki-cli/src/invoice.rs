@@ -2,6 +2,7 @@
 //! `kiki invoice verify` and `kiki audit verify` check what one left,
 //! on files alone.
 
+mod export;
 mod life;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct Args {
 enum Command {
     /// Recomputes invoices from their bundles, offline.
     Verify(VerifyInvoices),
+    /// Writes invoices as UBL, CII, PDF, or for an accounting program, offline.
+    Export(export::Args),
     #[command(flatten)]
     Life(life::Command),
 }
@@ -107,6 +110,7 @@ pub struct VerifyLog {
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Some(Command::Verify(verify)) => return verify_invoices(&verify),
+        Some(Command::Export(export)) => return export::run(&export),
         Some(Command::Life(command)) => return life::run(command).await,
         None => {}
     }

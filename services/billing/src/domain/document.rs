@@ -8,8 +8,9 @@
 //! [`super::invoice`]. Two things of the standard are left out because no fee needs them: more than
 //! one tax category in a document, and quantities other than one.
 
-pub mod books;
 mod check;
+pub mod imports;
+mod of_invoice;
 pub mod pdf;
 pub mod readd;
 pub mod xml;
@@ -17,9 +18,10 @@ pub mod xml;
 use jiff::civil::Date;
 
 use super::amount::{AmountError, minor_places};
-use super::fee::{FeeError, round_to};
+use super::fee;
 
 pub use check::{ADJUSTMENTS_MAX, AMOUNT_MINOR_MAX, DocumentError, LINES_MAX, NOTES_MAX, TEXT_CHARS_MAX};
+pub use of_invoice::OfInvoiceError;
 
 /// What a document is, by its type code (BT-3, UNTDID 1001).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +130,8 @@ pub struct Contact {
 pub struct Preceding {
     /// Its number (BT-25).
     pub number: String,
-    /// Its date of issue (BT-26).
-    pub issue_date: Date,
+    /// Its date of issue (BT-26), where it is known.
+    pub issue_date: Option<Date>,
 }
 
 /// Days, both of which are in it (BG-14).
@@ -174,7 +176,7 @@ pub struct Tax {
     /// What kind of tax it is (BT-118).
     pub category: TaxCategory,
     /// Parts per million, whole percents or down to 0.0001 (BT-119). Above 0 for the standard rate alone.
-    pub rate_ppm: i64,
+    pub rate_ppm: u32,
     /// Why no tax is due, in words (BT-120).
     pub exemption_reason: Option<String>,
     /// The same as a code of the VATEX list (BT-121).
@@ -201,6 +203,10 @@ pub enum TaxCategory {
 }
 
 impl TaxCategory {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Standard, Self::ZeroRated, Self::Exempt, Self::ReverseCharge, Self::IntraCommunity, Self::Export, Self::OutOfScope];
+
     /// The code.
     pub fn code(self) -> &'static str {
         match self {
@@ -249,15 +255,6 @@ pub struct Totals {
     pub payable_minor: i128,
 }
 
-/// Decimal places of a rate in parts per million.
-const PPM_PLACES: u32 = 6;
-
-/// A net amount's tax, rounded half away from zero to the minor unit.
-pub fn tax_minor(net_minor: i128, rate_ppm: i64) -> Result<i128, FeeError> {
-    let exact = net_minor.checked_mul(i128::from(rate_ppm)).ok_or(FeeError::Overflow { what: "tax" })?;
-    round_to(exact, PPM_PLACES, 0)
-}
-
 impl Document {
     /// Decimal places of an amount: those of the currency's minor unit.
     pub fn minor_places(&self) -> Result<u32, AmountError> {
@@ -271,7 +268,7 @@ impl Document {
         let allowances_minor = sum("BT-107", adjusted(false))?;
         let charges_minor = sum("BT-108", adjusted(true))?;
         let net_minor = sum("BT-109", [lines_minor, charges_minor, allowances_minor.saturating_neg()].into_iter())?;
-        let tax_minor = tax_minor(net_minor, self.tax.rate_ppm).map_err(|_| DocumentError::Overflow { term: "BT-110" })?;
+        let tax_minor = fee::tax(net_minor, self.tax.rate_ppm).map_err(|_| DocumentError::Overflow { term: "BT-110" })?;
         let payable_minor = sum("BT-112", [net_minor, tax_minor].into_iter())?;
         Ok(Totals { lines_minor, allowances_minor, charges_minor, net_minor, tax_minor, payable_minor })
     }

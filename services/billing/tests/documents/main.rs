@@ -1,8 +1,8 @@
 //! The documents of an invoice, in every format.
 #![allow(clippy::unwrap_used)]
 
-mod books;
 mod conformance;
+mod imports;
 mod model;
 mod pdf;
 mod sample;

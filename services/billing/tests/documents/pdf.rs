@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use billing::domain::document::pdf::{ATTACHMENT, Bar, Content, Row, grouped, render};
 use billing::domain::document::xml::cii;
+use billing::domain::invoice::Invoice;
 
 use crate::sample::{date, sample};
 
@@ -106,6 +107,7 @@ fn all() -> Vec<(&'static str, Content)> {
     names.bars[3].ltv_minor = -4_000_000;
     let mut foreign = content(3, "JPY", 0);
     foreign.buyer[0] = "株式会社キキ (Kiki K.K.)".into();
+    let example = Invoice::from_json(include_bytes!("../../../../docs/invoice.example.json")).unwrap();
     let mut attached = content(2, "EUR", 2);
     attached.cii = Some(cii(&sample()).unwrap());
     let huge = {
@@ -126,6 +128,7 @@ fn all() -> Vec<(&'static str, Content)> {
         ("yen", foreign),
         ("dinar", huge),
         ("factur-x", attached),
+        ("example", Content::of(&example).unwrap()),
     ]
 }
 

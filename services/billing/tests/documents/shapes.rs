@@ -6,16 +6,6 @@ use crate::sample::{date, sample};
 
 const KINDS: [(&str, Kind); 3] = [("invoice", Kind::Invoice), ("credit", Kind::CreditNote), ("debit", Kind::DebitNote)];
 
-const CATEGORIES: [TaxCategory; 7] = [
-    TaxCategory::Standard,
-    TaxCategory::ZeroRated,
-    TaxCategory::Exempt,
-    TaxCategory::ReverseCharge,
-    TaxCategory::IntraCommunity,
-    TaxCategory::Export,
-    TaxCategory::OutOfScope,
-];
-
 /// A name, and what it changes.
 type Shape = (&'static str, fn(&mut Document));
 
@@ -105,12 +95,12 @@ fn taxed(document: &mut Document, category: TaxCategory) {
 pub(crate) fn all() -> Vec<(String, Document)> {
     let mut out = Vec::new();
     for (kind_name, kind) in KINDS {
-        for category in CATEGORIES {
+        for category in TaxCategory::ALL {
             for (shape, change) in SHAPES {
                 let mut document = sample();
                 document.kind = kind;
                 document.preceding =
-                    (kind != Kind::Invoice).then(|| Preceding { number: "K2026-000001".into(), issue_date: date("2026-02-01") });
+                    (kind != Kind::Invoice).then(|| Preceding { number: "K2026-000001".into(), issue_date: Some(date("2026-02-01")) });
                 taxed(&mut document, category);
                 change(&mut document);
                 document.due_date = document.due_date.filter(|_| kind != Kind::CreditNote);

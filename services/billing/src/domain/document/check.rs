@@ -29,7 +29,7 @@ pub const AMOUNT_MINOR_MAX: i128 = 100_000_000_000_000;
 pub const TEXT_CHARS_MAX: usize = 4_096;
 
 /// 100 %.
-const RATE_PPM_MAX: i64 = 1_000_000;
+const RATE_PPM_MAX: u32 = 1_000_000;
 
 /// Why a document cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,18 +149,14 @@ impl Document {
         if let Some(period) = self.period.filter(|period| period.last < period.first) {
             refused("last day of the period (BT-74)", period.last, "it must not be before the first (BT-73)")?;
         }
-        let Some(preceding) = &self.preceding else {
-            let note = self.kind != Kind::Invoice;
-            return if note { missing("preceding invoice (BG-3)", "a note says which invoice it corrects") } else { Ok(()) };
-        };
-        text("preceding invoice (BT-25)", &preceding.number)
+        self.preceding.as_ref().map_or(Ok(()), |preceding| text("preceding invoice (BT-25)", &preceding.number))
     }
 
     fn check_tax(&self) -> Checked {
         let Tax { category, rate_ppm, exemption_reason, exemption_code } = &self.tax;
         texts([("exemption reason (BT-120)", exemption_reason), ("exemption code (BT-121)", exemption_code)])?;
         let standard = *category == TaxCategory::Standard;
-        if *rate_ppm < 0 || *rate_ppm > RATE_PPM_MAX || (*rate_ppm > 0) != standard {
+        if *rate_ppm > RATE_PPM_MAX || (*rate_ppm > 0) != standard {
             refused(
                 "tax rate (BT-119) in parts per million",
                 rate_ppm,

@@ -10,6 +10,7 @@ mod front;
 mod page;
 mod table;
 mod text;
+mod words;
 
 use jiff::civil::Date;
 

@@ -126,7 +126,8 @@ impl Document {
 
     fn preceding_model(&self) -> Result<Vec<PrecedingInvoice>, XmlError> {
         let of = |p: &super::Preceding| {
-            Ok(PrecedingInvoice { reference: DocumentReference::new(p.number.clone()), issue_date: Some(date("BT-26", p.issue_date)?) })
+            let issue_date = p.issue_date.map(|issued| date("BT-26", issued)).transpose()?;
+            Ok(PrecedingInvoice { reference: DocumentReference::new(p.number.clone()), issue_date })
         };
         self.preceding.iter().map(of).collect()
     }
@@ -153,7 +154,7 @@ impl Document {
     }
 
     fn rate(&self) -> Percentage {
-        Percentage::new(Decimal::new(self.tax.rate_ppm, 4).normalize())
+        Percentage::new(Decimal::new(self.tax.rate_ppm.into(), 4).normalize())
     }
 
     /// Category and rate; what is outside the scope of VAT has no rate (BR-O-05).

@@ -48,8 +48,7 @@ struct Scale {
 
 impl Scale {
     /// By the campaigns that have a bar each: all the others together may be far longer, and are drawn with a break.
-    fn of(bars: &[Bar]) -> Self {
-        let named = if bars.len() == BARS_MAX { &bars[..BARS_MAX - 1] } else { bars };
+    fn of(named: &[Bar]) -> Self {
         let values = || named.iter().flat_map(|bar| [bar.ltv_minor, bar.baseline_minor]);
         let least = values().min().unwrap_or(0).min(0);
         let span = values().max().unwrap_or(0).max(0).saturating_sub(least).max(1);
@@ -68,9 +67,10 @@ impl Scale {
 
 /// Draws the bars and their legend. A bar with a gap in it is longer than the plot.
 pub(super) fn draw(flow: &mut Flow, bars: &[Bar], places: u32) {
+    let cut = bars.len() > BARS_MAX;
     let bars = chosen(bars);
     legend(flow);
-    let scale = Scale::of(&bars);
+    let scale = Scale::of(if cut { &bars[..BARS_MAX - 1] } else { &bars });
     let left = MARGIN + NAME_WIDTH;
     let zero = scale.at(0);
     let top = flow.y;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use billing::domain::amount::Amount;
-use billing::domain::document::books::*;
+use billing::domain::document::imports::*;
 use billing::domain::document::{Document, Kind, TaxCategory};
 use proptest::prelude::*;
 
@@ -129,7 +129,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn rows_come_to_the_documents_totals(nets in prop::collection::vec(-1_000_000_i128..1_000_000, 1..40), rate_ppm in 1_i64..400_000) {
+    fn rows_come_to_the_documents_totals(nets in prop::collection::vec(-1_000_000_i128..1_000_000, 1..40), rate_ppm in 1_u32..400_000) {
         let mut document = sample();
         document.tax.rate_ppm = rate_ppm;
         let lines = nets.iter().zip(1..).map(|(net_minor, id)| {

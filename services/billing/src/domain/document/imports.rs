@@ -6,8 +6,9 @@
 
 use jiff::civil::Date;
 
-use super::{AMOUNT_MINOR_MAX, Document, DocumentError, Kind, tax_minor};
+use super::{AMOUNT_MINOR_MAX, Document, DocumentError, Kind};
 use crate::domain::amount::{Amount, AmountError};
+use crate::domain::fee;
 
 /// Most invoices of a file for Xero, by its public help.
 pub const XERO_DOCUMENTS_MAX: usize = 500;
@@ -241,7 +242,7 @@ impl Document {
             // Checked documents stay far below what 128 bits hold.
             debug_assert!(net_minor.abs() <= AMOUNT_MINOR_MAX, "a checked document");
             net_sum += net_minor;
-            let tax = tax_minor(net_sum, self.tax.rate_ppm).map_err(overflow)?;
+            let tax = fee::tax(net_sum, self.tax.rate_ppm).map_err(overflow)?;
             rows.push(BookRow { description, net_minor, tax_minor: tax - tax_sum });
             tax_sum = tax;
         }
