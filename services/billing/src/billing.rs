@@ -13,6 +13,7 @@ use kiki::tlog::note::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
 
+use crate::access::Accesses;
 use crate::bundle::{self, BUNDLE_BYTES_MAX};
 use crate::clients::{self, Issued, Shield};
 use crate::domain::accounting::{Closing, Period, billable_from, calendar};
@@ -50,8 +51,9 @@ pub struct Billing {
     pub progress: watch::Receiver<Progress>,
     /// What is counted.
     pub metrics: Metrics,
-    /// Whether a draft becomes final only once it was approved.
-    pub approval_required: bool,
+    /// Where it is noted who sees what.
+    pub accesses: Accesses,
+    approval_required: bool,
     bundles: Arc<Semaphore>,
 }
 
@@ -73,9 +75,26 @@ impl Billing {
         clock: Clock,
         progress: watch::Receiver<Progress>,
         metrics: Metrics,
-        approval_required: bool,
+        accesses: Accesses,
     ) -> Self {
-        Self { store, shield, key, clock, progress, metrics, approval_required, bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)) }
+        Self {
+            store,
+            shield,
+            key,
+            clock,
+            progress,
+            metrics,
+            accesses,
+            approval_required: false,
+            bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)),
+        }
+    }
+
+    /// Whether a draft becomes final only once it was approved; unless told otherwise it does not need to be.
+    #[must_use]
+    pub fn requiring_approval(mut self, required: bool) -> Self {
+        self.approval_required = required;
+        self
     }
 
     /// Closes the month in the log and drafts an invoice for each client and currency that had
@@ -254,17 +273,17 @@ impl Billing {
         self.record(row).await
     }
 
+    /// Nothing is changed on a log that contradicts itself.
+    fn sound(&self) -> Result<(), Error> {
+        self.progress.borrow().fault.clone().map_or(Ok(()), |fault| Err(Error::Fault(fault)))
+    }
+
     /// The terms that a document is dated and numbered by: those in force at its period's end.
     async fn terms_of<'d>(&self, client: &str, document: &'d Invoice) -> Result<(Terms, &'d TermsPrinted), Error> {
         let printed = document.terms().ok_or(InvoiceError::NoPart)?;
         let terms = self.store.terms(client, &document.currency).await?;
         let terms = terms.into_iter().find(|terms| terms.version == printed.version);
         Ok((terms.ok_or(Error::Answer("a document under terms that are not in the log"))?, printed))
-    }
-
-    /// Nothing is changed on a log that contradicts itself.
-    fn sound(&self) -> Result<(), Error> {
-        self.progress.borrow().fault.clone().map_or(Ok(()), |fault| Err(Error::Fault(fault)))
     }
 
     /// What would stand in the way of the invoice's proof is found before its number is taken: the

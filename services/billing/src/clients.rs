@@ -102,6 +102,15 @@ impl Shield {
         self.record(client, Body::InvoiceEvent(event)).await
     }
 
+    /// Records accesses of a client's documents as one batch of a sender; a batch that came before has no second effect.
+    pub async fn record_accesses(&self, client: &str, accesses: &[leaf::Access], source: (&str, u64)) -> Result<(), Error> {
+        let item = |access: &leaf::Access| pb::RecordItem { client: client.to_owned(), body: Some(Body::Access(access.clone())) };
+        let (source, source_seq) = (source.0.to_owned(), source.1);
+        let request = timed(pb::RecordRequest { items: accesses.iter().map(item).collect(), source, source_seq });
+        self.client.clone().record(request).await?;
+        Ok(())
+    }
+
     async fn record(&self, client: &str, body: Body) -> Result<u64, Error> {
         let item = pb::RecordItem { client: client.to_owned(), body: Some(body) };
         let request = timed(pb::RecordRequest { items: vec![item], ..Default::default() });

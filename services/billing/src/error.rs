@@ -58,12 +58,6 @@ pub enum Error {
         /// The draft's id.
         id: String,
     },
-    /// A note on an invoice that is still a draft.
-    #[error("{id}, which it corrects, is a draft: that becomes final first")]
-    NotFinal {
-        /// The draft's id.
-        id: String,
-    },
     /// Only a final invoice is sent, paid or disputed.
     #[error("{id} is a draft: nothing happens to it before it is final")]
     Unissued {
@@ -90,6 +84,9 @@ pub enum Error {
         /// Why, and what is allowed.
         why: String,
     },
+    /// An access that cannot be recorded.
+    #[error("the log takes no record of who sees invoices; try again")]
+    Unrecorded,
     /// A key that had its effect with another content.
     #[error("key: {key:?} is that of leaf {leaf}, which says otherwise")]
     KeyReused {
@@ -97,6 +94,12 @@ pub enum Error {
         key: String,
         /// Index of the leaf that had it.
         leaf: u64,
+    },
+    /// A note on an invoice that is still a draft.
+    #[error("{id}, which it corrects, is a draft: that becomes final first")]
+    NotFinal {
+        /// The draft's id.
+        id: String,
     },
     /// A bundle above one of its limits.
     #[error(transparent)]
@@ -172,6 +175,7 @@ impl From<Error> for Status {
             Error::Shield(status) if out_of_reach(&status) => Reason::DependencyUnavailable.status(text),
             Error::Shield(status) => *status,
             Error::Fault(_) | Error::Unreadable(_) => Reason::LogInconsistent.status(text),
+            Error::Unrecorded => Reason::DependencyUnavailable.status(text),
             Error::Behind { .. } => Reason::NotReady.status(text),
             Error::NotFound { .. } => Reason::NotFound.status(text),
             Error::Field { .. } => Reason::FieldInvalid.status(text),

@@ -16,6 +16,8 @@
 //! - what could not be proven takes no number: a bundle holds at most 1,048,576 leaves and 1 GiB
 //!   ([`domain::bundle::limits`]), and the baseline's evidence is a leaf that the client may see.
 //!
+//! Who sees or makes a client's documents is on record among the client's leaves ([`access`]).
+//!
 //! It stops, rather than guesses, at a leaf that it cannot read: calls then name that leaf and its
 //! client, and so does the metric `kiki_billing_unreadable_leaf`.
 //!
@@ -25,6 +27,7 @@
 //! Deliberately not here: taking money, and what the fee is computed *from*: attribution is
 //! [`kiki::attribution`], and the log is SyncShield's.
 
+pub mod access;
 pub mod billing;
 pub mod bundle;
 pub mod clients;
@@ -35,6 +38,8 @@ pub mod follower;
 pub mod metrics;
 mod rpc;
 pub mod store;
+
+use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::pb::billing::v1::billing_service_server::BillingServiceServer;
@@ -52,6 +57,9 @@ pub use error::Error;
 /// The service's full name, for health checks.
 pub const SERVICE: &str = "kiki.billing.v1.BillingService";
 
+/// How long the end waits for the log to take the accesses that are not recorded yet.
+const LAST_ACCESSES: Duration = Duration::from_secs(5);
+
 /// Opens the ledger, follows the log into it and serves until `shutdown`.
 ///
 /// # Errors
@@ -63,8 +71,11 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let registry = runtime::Metrics::new();
     let metrics = metrics::Metrics::new(&registry);
     let (progress, followed) = watch::channel(follower::Progress::default());
-    let billing =
-        billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone(), config.approval_required);
+    let (accesses, recorder) = access::queue(shield.clone(), metrics.clone())?;
+    let last = CancellationToken::new();
+    let recorder = tokio::spawn(recorder.run(last.clone()));
+    let billing = billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone(), accesses);
+    let billing = billing.requiring_approval(config.approval_required);
     billing.count().await?;
     billing.count_course().await?;
     let following = follower::Following { store: store.clone(), shield, key, progress, metrics, billing: billing.clone() };
@@ -76,6 +87,10 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let served = runtime::serve(listeners, SERVICE, routes, axum::Router::new(), registry, shutdown.clone()).await;
     shutdown.cancel();
     let followed = follower.await;
+    last.cancel();
+    if tokio::time::timeout(LAST_ACCESSES, recorder).await.is_err() {
+        tracing::error!("the log did not take the last accesses in time: they are lost");
+    }
     store.close().await;
     served?;
     followed.map_err(|_| Error::Stopped)

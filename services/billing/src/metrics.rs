@@ -2,7 +2,7 @@
 //! again from the ledger at each start.
 
 use kiki::runtime;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::domain::follow::Unreadable;
 use crate::domain::invoice::{Invoice, Kind};
@@ -19,6 +19,8 @@ pub struct Metrics {
     pub fault: IntGauge,
     /// Final invoices whose leaf the log does not hold, as far as is known.
     pub unrecorded: IntGauge,
+    /// Accesses that the log refused for good.
+    pub refused_accesses: IntCounter,
     /// Events of invoices that the log holds and that changed nothing.
     pub refused_events: IntGauge,
     balances: IntGaugeVec,
@@ -38,6 +40,8 @@ impl Metrics {
             folding: registry.add(IntGauge::new("kiki_billing_folding", "1 while this process is the one that folds")),
             fault: registry.add(IntGauge::new("kiki_billing_log_fault", "1 once the log contradicted itself")),
             unrecorded: registry.add(IntGauge::new("kiki_billing_unrecorded_invoices", "final invoices that the log does not hold")),
+            refused_accesses: registry
+                .add(IntCounter::new("kiki_billing_refused_accesses_total", "accesses of documents that the log refused for good")),
             refused_events: registry
                 .add(IntGauge::new("kiki_billing_refused_invoice_events", "events of invoices in the log that changed nothing")),
             balances: registry.add(IntGaugeVec::new(

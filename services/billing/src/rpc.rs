@@ -2,17 +2,20 @@
 
 mod convert;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use kiki::caller::Caller;
 use kiki::ids;
-use kiki::leaf::{self, invoice_event::Event};
+use kiki::leaf::{self, AccessKind, invoice_event::Event};
 use kiki::pb::billing::v1 as pb;
 use kiki::pb::billing::v1::billing_service_server::BillingService;
 use kiki::status;
 use tonic::{Request, Response, Status};
 
-use crate::billing::Billing;
-use crate::store::Page;
+use crate::billing::{Billing, Shown};
+use crate::error::Error;
+use crate::store::{InvoiceRow, Page};
 use convert::summary;
 
 /// Bytes of a chunk of a bundle.
@@ -43,6 +46,22 @@ fn month_of(value: &str) -> Result<crate::domain::period::Month, Status> {
 }
 
 impl Billing {
+    /// Notes that a document is given out; before it is.
+    async fn note(&self, caller: &Caller, kind: AccessKind, row: &InvoiceRow) -> Result<(), Error> {
+        let subject = row.number.as_ref().unwrap_or(&row.draft_id);
+        self.accesses.note(caller, kind, self.clock.now(), &row.client, subject).await
+    }
+
+    /// Notes a list, for each client that is on it.
+    async fn note_list(&self, caller: &Caller, month: &str, listed: &[Shown]) -> Result<(), Error> {
+        let clients: BTreeSet<&str> = listed.iter().map(|shown| shown.row.client.as_str()).collect();
+        for client in clients {
+            let subject = if month.is_empty() { "all months" } else { month };
+            self.accesses.note(caller, AccessKind::List, self.clock.now(), client, subject).await?;
+        }
+        Ok(())
+    }
+
     /// What happened to an invoice, by whoever may act for all.
     async fn event(&self, caller: &Caller, id: &str, key: String, actor: String, event: Event) -> Result<pb::InvoiceSummary, Status> {
         caller.act_for_all()?;
@@ -57,25 +76,31 @@ impl BillingService for Billing {
     type GetProofBundleStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::GetProofBundleResponse, Status>>>;
 
     async fn draft_invoices(&self, request: Request<pb::DraftInvoicesRequest>) -> Answer<pb::DraftInvoicesResponse> {
-        Caller::of(&request).act_for_all()?;
+        let caller = Caller::of(&request);
+        caller.act_for_all()?;
         let request = request.into_inner();
         let drafted = self.draft(month_of(&request.month)?, client_of(&request.client)?).await?;
         let mut invoices = Vec::with_capacity(drafted.invoices.len());
         for row in drafted.invoices {
+            self.note(&caller, AccessKind::Draft, &row).await?;
             invoices.push(summary(&self.shown(row).await?)?);
         }
         Ok(Response::new(pb::DraftInvoicesResponse { invoices, postponed: drafted.postponed.into_iter().map(Into::into).collect() }))
     }
 
     async fn finalize_invoice(&self, request: Request<pb::FinalizeInvoiceRequest>) -> Answer<pb::FinalizeInvoiceResponse> {
-        Caller::of(&request).act_for_all()?;
+        let caller = Caller::of(&request);
+        caller.act_for_all()?;
         let row = self.finalize(id_of(&request.get_ref().invoice_id)?).await?;
+        self.note(&caller, AccessKind::Finalize, &row).await?;
         Ok(Response::new(pb::FinalizeInvoiceResponse { invoice: Some(summary(&self.shown(row).await?)?) }))
     }
 
     async fn get_invoice(&self, request: Request<pb::GetInvoiceRequest>) -> Answer<pb::GetInvoiceResponse> {
         let row = self.invoice(id_of(&request.get_ref().invoice_id)?).await?;
-        Caller::of(&request).act_for(&row.client)?;
+        let caller = Caller::of(&request);
+        caller.act_for(&row.client)?;
+        self.note(&caller, AccessKind::GetInvoice, &row).await?;
         let shown = self.shown(row).await?;
         let history = self.history(&shown).await?;
         Ok(Response::new(pb::GetInvoiceResponse {
@@ -93,15 +118,17 @@ impl BillingService for Billing {
             "" => caller.act_for_all()?,
             client => caller.act_for(client)?,
         }
-        if !request.month.is_empty() {
-            month_of(&request.month)?;
+        let month = request.month;
+        if !month.is_empty() {
+            month_of(&month)?;
         }
         let limit = match request.page_size {
             0 => PAGE_DEFAULT,
             size if size <= PAGE_MAX => size,
             size => return Err(status::field("page_size", format!("{size} is above the limit of {PAGE_MAX}"))),
         };
-        let rows = self.list(&Page { client: request.client, month: request.month, after: request.page_token, limit }).await?;
+        let rows = self.list(&Page { client: request.client, month: month.clone(), after: request.page_token, limit }).await?;
+        self.note_list(&caller, &month, &rows).await?;
         let last = rows.last().filter(|_| rows.len() == limit as usize);
         let next_page_token = last.map(|shown| shown.row.draft_id.clone()).unwrap_or_default();
         let invoices = rows.iter().map(summary).collect::<Result<_, _>>()?;
@@ -110,7 +137,9 @@ impl BillingService for Billing {
 
     async fn get_proof_bundle(&self, request: Request<pb::GetProofBundleRequest>) -> Answer<Self::GetProofBundleStream> {
         let row = self.invoice(id_of(&request.get_ref().invoice_id)?).await?;
-        Caller::of(&request).act_for(&row.client)?;
+        let caller = Caller::of(&request);
+        caller.act_for(&row.client)?;
+        self.note(&caller, AccessKind::Bundle, &row).await?;
         let file = Bytes::from(self.bundle(row).await?);
         let chunk = |at| file.slice(at..file.len().min(at + CHUNK));
         let chunks = (0..file.len()).step_by(CHUNK).map(|at| Ok(pb::GetProofBundleResponse { chunk: chunk(at) }));

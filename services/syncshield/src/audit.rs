@@ -297,6 +297,7 @@ fn kind(body: &Body) -> &'static str {
         Body::ClientMoved(_) => "clients moved",
         Body::Erased(_) => "erasures",
         Body::InvoiceEvent(_) => "events of invoices",
+        Body::Access(_) => "accesses",
         Body::Rollup(_) => "rollups",
     }
 }

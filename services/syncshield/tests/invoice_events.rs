@@ -121,3 +121,38 @@ fn an_auditor_folds_the_same_and_refuses_a_key_that_comes_twice() {
     let again = leaf::Leaf { index: head.index + 1, client_seq: head.client_seq + 1, ..head };
     assert!(matches!(state.apply(&again, &body), Err(Refusal::KeyReused { .. })));
 }
+
+fn access(change: fn(&mut leaf::Access)) -> leaf::Access {
+    let mut access = leaf::Access {
+        role: leaf::AccessRole::Tenant.into(),
+        tenant: "acme".into(),
+        kind: leaf::AccessKind::GetInvoice.into(),
+        subject: "K2026-000001".into(),
+        at: Some(UnixMicros(NOW).into()),
+    };
+    change(&mut access);
+    access
+}
+
+#[test]
+fn accesses_come_in_batches_of_a_sender_each_once() {
+    let mut ledger = ledger();
+    let batch = || vec![("acme".to_owned(), Item::Access(access(|_| {}))), ("beta".to_owned(), Item::Access(access(|_| {})))];
+    let first = ledger.record("billing.1", 1, batch()).unwrap();
+    let again = ledger.record("billing.1", 1, batch()).unwrap();
+    assert!(again.iter().all(|recorded| recorded.duplicate) && again[0].index == first[0].index);
+    assert!(matches!(ledger.record("", 0, batch()), Err(Refusal::Field { .. })));
+    let cases: [(&str, fn(&mut leaf::Access)); 6] = [
+        ("role", |access| access.role = 0),
+        ("kind", |access| access.kind = 99),
+        ("tenant", |access| access.tenant.clear()),
+        ("tenant", |access| access.role = leaf::AccessRole::Operator.into()),
+        ("subject", |access| access.subject.clear()),
+        ("at", |access| access.at = None),
+    ];
+    for (field, change) in cases {
+        let item = vec![("acme".to_owned(), Item::Access(access(change)))];
+        let refusal = ledger.record("billing.1", 2, item).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("items[0].access.{field}")), "{field}: {refusal}");
+    }
+}

@@ -6,7 +6,7 @@
 use kiki::leaf::{self, invoice_event, leaf::Body};
 
 use super::Billing;
-use crate::domain::invoice::{Invoice, InvoiceError, Kind};
+use crate::domain::invoice::{Invoice, InvoiceError};
 use crate::domain::lifecycle::{Event, Stage, Standing};
 use crate::domain::period::issue_date;
 use crate::error::Error;
@@ -51,10 +51,10 @@ impl Billing {
 
     fn show(&self, row: InvoiceRow, course: Course) -> Result<Shown, Error> {
         let invoice = row.invoice()?;
-        let total = i64::try_from(invoice.amount_due.units()).map_err(|_| Error::Answer("no total of 64 bits"))?;
-        let issued = if invoice.kind == Kind::CreditNote { Standing::credited() } else { Standing::issued(total) };
+        let gross = i64::try_from(invoice.amount_due.units()).map_err(|_| Error::Answer("no total of 64 bits"))?;
+        let total = Standing::total_of(invoice.kind.to_leaf(), gross);
         // A number whose leaf is not folded yet: nothing can have happened to it.
-        let standing = row.number.as_ref().map(|_| course.standing.unwrap_or(issued));
+        let standing = row.number.as_ref().map(|_| course.standing.unwrap_or(Standing::issued(total)));
         let zone = &invoice.terms().ok_or(InvoiceError::NoPart)?.zone;
         let today = issue_date(self.clock.now(), zone)?;
         let overdue = standing.is_some_and(|standing| standing.overdue(&invoice.due_date, &today));

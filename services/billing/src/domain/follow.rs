@@ -141,6 +141,7 @@ impl Pending {
             | Body::Invoice(_)
             | Body::InvoiceEvent(_) => true,
             Body::Decisions(_)
+            | Body::Access(_)
             | Body::LeaseGranted(_)
             | Body::LeaseRenewed(_)
             | Body::SpendMark(_)

@@ -5,7 +5,7 @@
 //!
 //! Deliberately not here: a chart of accounts for a whole business, and exchange rates: each currency is its own book.
 
-use super::lifecycle::{Event, Standing};
+use super::lifecycle::{Event, Stage, Standing};
 
 /// An account of the seller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,13 +86,16 @@ pub fn issued(fee_minor: i64, tax_minor: i64) -> Result<Vec<Entry>, Unbalanced> 
     invoiced(fee_minor.into(), tax_minor.into(), 1)
 }
 
-/// What a credit note's issue moves: the client has it to its credit.
+/// What a credit note moves: `applied_minor` of it comes off an invoice that stood as `before`, the rest is owed to the client.
 ///
 /// # Errors
-/// A total of more than 64 bits.
-pub fn credited(fee_minor: i64, tax_minor: i64) -> Result<Vec<Entry>, Unbalanced> {
-    let (fee, tax) = (i128::from(fee_minor), i128::from(tax_minor));
-    entries([(Account::Revenue, fee), (Account::TaxPayable, tax), (Account::ClientCredit, -(fee + tax))])
+/// A fee of more than 64 bits.
+pub fn credited(before: Option<&Standing>, applied_minor: i64, fee_minor: i64, tax_minor: i64) -> Result<Vec<Entry>, Unbalanced> {
+    let (fee, tax, applied) = (i128::from(fee_minor), i128::from(tax_minor), i128::from(applied_minor));
+    // What was written off is no longer receivable.
+    let written_off = before.is_some_and(|before| before.stage == Stage::WrittenOff);
+    let owed = if written_off { Account::BadDebt } else { Account::Receivable };
+    entries([(Account::Revenue, fee), (Account::TaxPayable, tax), (owed, -applied), (Account::ClientCredit, applied - fee - tax)])
 }
 
 /// What an event moves, on an invoice that stood as `before` and that it applies to.

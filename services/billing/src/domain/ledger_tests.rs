@@ -41,6 +41,23 @@ fn each_event_moves_what_it_should() {
 }
 
 #[test]
+fn a_credit_note_comes_off_what_is_open_and_the_rest_is_the_clients() {
+    let sent = Standing::issued(119);
+    let moves = |before: Option<&Standing>, applied| {
+        let entries = credited(before, applied, 100, 19).unwrap();
+        balanced("entries", entries.iter().map(|entry| entry.amount_minor)).unwrap();
+        entries.into_iter().map(|entry| (entry.account, entry.amount_minor)).collect::<Vec<_>>()
+    };
+    let revenue_and_tax = [(Account::Revenue, 100), (Account::TaxPayable, 19)];
+    let with = |rest: &[(Account, i64)]| [&revenue_and_tax[..], rest].concat();
+    assert_eq!(moves(Some(&sent), 119), with(&[(Account::Receivable, -119)]));
+    assert_eq!(moves(Some(&sent), 20), with(&[(Account::Receivable, -20), (Account::ClientCredit, -99)]));
+    assert_eq!(moves(None, 0), with(&[(Account::ClientCredit, -119)]));
+    let written_off = sent.apply(Event::WrittenOff).unwrap();
+    assert_eq!(moves(Some(&written_off), 119), with(&[(Account::BadDebt, -119)]));
+}
+
+#[test]
 fn what_does_not_add_up_is_named() {
     let sum = balanced("entries", [1, -2]).unwrap_err();
     assert_eq!(sum.to_string(), "the ledger's entries sum to -1 and not to 0");

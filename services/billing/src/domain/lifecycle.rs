@@ -53,7 +53,7 @@ pub enum Stage {
     Sent,
     /// A part of it is paid.
     PartlyPaid,
-    /// All of it is paid.
+    /// All of it is paid, or what was open is credited.
     Paid,
     /// It is void.
     Void,
@@ -81,10 +81,12 @@ pub struct Standing {
     pub stage: Stage,
     /// Whether it is disputed.
     pub disputed: bool,
-    /// What was invoiced, in the currency's minor unit.
+    /// What was invoiced with tax, in the currency's minor unit; of a credit note, which nobody pays, below 0.
     pub total_minor: i64,
     /// What was paid of it.
     pub paid_minor: i64,
+    /// What credit notes took off it.
+    pub credited_minor: i64,
 }
 
 /// Why an event does not apply.
@@ -156,15 +158,16 @@ impl Event {
 }
 
 impl Standing {
-    /// Of an invoice that was just issued.
+    /// Of an invoice or a note that was just issued.
     #[must_use]
     pub const fn issued(total_minor: i64) -> Self {
-        Self { stage: Stage::Finalized, disputed: false, total_minor, paid_minor: 0 }
+        Self { stage: Stage::Finalized, disputed: false, total_minor, paid_minor: 0, credited_minor: 0 }
     }
 
-    /// A credit note: nothing of it is owed.
-    pub const fn credited() -> Self {
-        Self { stage: Stage::Paid, disputed: false, total_minor: 0, paid_minor: 0 }
+    /// What the total of a document of a kind counts as: a credit note's is below 0.
+    #[must_use]
+    pub fn total_of(kind: leaf::DocumentKind, gross_minor: i64) -> i64 {
+        if kind == leaf::DocumentKind::CreditNote { gross_minor.saturating_neg() } else { gross_minor }
     }
 
     /// What may still be paid.
@@ -172,8 +175,28 @@ impl Standing {
     pub fn open_minor(&self) -> i64 {
         match self.stage {
             Stage::Void | Stage::WrittenOff => 0,
-            _ => self.total_minor.saturating_sub(self.paid_minor).max(0),
+            _ => self.unpaid_minor(),
         }
+    }
+
+    /// What neither was paid nor credited, whether it may still be paid or not.
+    #[must_use]
+    pub fn unpaid_minor(&self) -> i64 {
+        self.total_minor.saturating_sub(self.paid_minor).saturating_sub(self.credited_minor).max(0)
+    }
+
+    /// What it is after a credit note, and how much of that it took off; the rest is owed to the client.
+    #[must_use]
+    pub fn credited(&self, gross_minor: i64) -> (Self, i64) {
+        if self.stage == Stage::Void {
+            return (*self, 0);
+        }
+        let applied = gross_minor.min(self.unpaid_minor()).max(0);
+        let mut next = Self { credited_minor: self.credited_minor + applied, ..*self };
+        if applied > 0 && next.open_minor() == 0 && self.stage != Stage::WrittenOff {
+            next.stage = Stage::Paid;
+        }
+        (next, applied)
     }
 
     /// Whether its due date has passed, `today` and `due` being days as `2026-03-20` in the client's zone, and something is open.
@@ -187,10 +210,14 @@ impl Standing {
     pub fn allowed(&self) -> Vec<Kind> {
         let in_stage = ALLOWED.iter().find(|(stage, _)| *stage == self.stage).map_or(&[][..], |(_, kinds)| kinds);
         let now = |kind: &&Kind| match kind {
+            // A credit note is sent, and that is all.
+            _ if self.total_minor < 0 => **kind == Kind::Send,
+            // What was credited would be taken back twice.
+            Kind::Void => self.credited_minor == 0,
             Kind::Dispute => !self.disputed,
             Kind::Resolve => self.disputed,
             Kind::Pay | Kind::WriteOff => self.open_minor() > 0,
-            Kind::Send | Kind::Void => true,
+            Kind::Send => true,
         };
         in_stage.iter().filter(now).copied().collect()
     }

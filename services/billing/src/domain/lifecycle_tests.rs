@@ -57,6 +57,21 @@ fn an_invoice_of_nothing_is_neither_paid_nor_overdue() {
 }
 
 #[test]
+fn a_credit_note_takes_off_what_is_open_and_no_more() {
+    let (part, applied) = after(&[Event::Sent]).credited(30);
+    assert_eq!((applied, part.open_minor(), part.stage), (30, 70, Stage::Sent));
+    assert!(!part.allowed().contains(&Kind::Void));
+    let (rest, applied) = part.apply(Event::Paid(60)).unwrap().credited(30);
+    assert_eq!((applied, rest.open_minor(), rest.stage), (10, 0, Stage::Paid));
+    assert_eq!(after(&[Event::Paid(100)]).credited(30).1, 0, "what was paid is owed back");
+    assert_eq!(after(&[Event::Voided]).credited(30), (after(&[Event::Voided]), 0));
+    let (written_off, applied) = after(&[Event::Paid(90), Event::WrittenOff]).credited(30);
+    assert_eq!((applied, written_off.stage, written_off.open_minor()), (10, Stage::WrittenOff, 0));
+    let note = Standing::issued(Standing::total_of(kiki::leaf::DocumentKind::CreditNote, 30));
+    assert_eq!((note.open_minor(), note.allowed()), (0, vec![Kind::Send]), "nobody pays a credit note");
+}
+
+#[test]
 fn what_is_open_after_the_due_date_is_overdue() {
     let sent = after(&[Event::Sent]);
     assert!(!sent.overdue("2026-03-20", "2026-03-20"));
@@ -97,6 +112,7 @@ proptest! {
             }
             prop_assert_eq!(standing.paid_minor, paid);
             prop_assert!(standing.paid_minor <= total.max(0) && standing.open_minor() >= 0);
+            prop_assert!(total >= 0 || standing == Standing::issued(total) || standing.stage == Stage::Sent);
             prop_assert_eq!(standing.stage == Stage::Paid, total > 0 && paid == total);
             prop_assert!(standing.stage != Stage::Void || paid == 0);
         }

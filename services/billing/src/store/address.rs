@@ -126,6 +126,7 @@ fn migrations(dialect: impl Fn(&str) -> String) -> Migrator {
         ("invoiced", include_str!("../../migrations/0002_invoiced.sql")),
         ("course", include_str!("../../migrations/0003_course.sql")),
         ("notes", include_str!("../../migrations/0004_notes.sql")),
+        ("credits", include_str!("../../migrations/0005_credits.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &str))| {
         Migration::new(version, name.into(), MigrationType::Simple, AssertSqlSafe(dialect(sql)).into_sql_str(), false)

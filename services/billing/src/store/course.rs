@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use kiki::clock::UnixMicros;
-use kiki::leaf;
+use kiki::leaf::{self, DocumentKind};
 use prost::Message as _;
 
 use super::engine::{Row, Tx, sql};
@@ -61,10 +61,12 @@ pub struct Balance {
 impl Store {
     /// What became of the drafts and invoices of a page, by draft id, up to and with the id `last`.
     pub async fn courses(&self, page: &Page, last: &str) -> Result<BTreeMap<String, Course>, StoreError> {
-        let rows = sql("SELECT i.draft_id, a.actor, a.at_micros, s.total_minor, s.paid_minor, s.stage, s.disputed FROM invoice AS i
+        let rows = sql(
+            "SELECT i.draft_id, a.actor, a.at_micros, s.total_minor, s.paid_minor, s.credited_minor, s.stage, s.disputed FROM invoice AS i
              LEFT JOIN approval AS a ON a.draft_id = i.draft_id
              LEFT JOIN standing AS s ON s.client = i.client AND s.number = i.number
-             WHERE (i.client = $1 OR $1 = '') AND (i.month = $2 OR $2 = '') AND i.draft_id > $3 AND i.draft_id <= $4")
+             WHERE (i.client = $1 OR $1 = '') AND (i.month = $2 OR $2 = '') AND i.draft_id > $3 AND i.draft_id <= $4",
+        )
         .bind(&page.client)
         .bind(&page.month)
         .bind(&page.after)
@@ -76,7 +78,7 @@ impl Store {
 
     /// What became of one draft or invoice.
     pub async fn course(&self, draft_id: &str) -> Result<Course, StoreError> {
-        let row = sql("SELECT a.actor, a.at_micros, s.total_minor, s.paid_minor, s.stage, s.disputed FROM invoice AS i
+        let row = sql("SELECT a.actor, a.at_micros, s.total_minor, s.paid_minor, s.credited_minor, s.stage, s.disputed FROM invoice AS i
              LEFT JOIN approval AS a ON a.draft_id = i.draft_id
              LEFT JOIN standing AS s ON s.client = i.client AND s.number = i.number WHERE i.draft_id = $1");
         row.bind(draft_id).row(&self.pool).await?.map_or(Ok(Course::default()), |row| course_of(&row))
@@ -121,20 +123,37 @@ impl Store {
     }
 }
 
-/// An invoice's leaf: it stands as issued, and is owed.
+/// The leaf of an invoice or a note: it stands as issued, and is owed; what a credit note gives back comes off the invoice
+/// that it corrects.
 pub(super) async fn issue(tx: &mut Tx<'_>, header: &leaf::Leaf, invoice: &leaf::Invoice) -> Result<(), StoreError> {
     let (fee, tax) = (invoice.total_minor, invoice.tax_minor);
-    let (entries, standing) = match invoice.kind() {
-        leaf::DocumentKind::CreditNote => (ledger::credited(fee, tax)?, Standing::credited()),
-        _ => (ledger::issued(fee, tax)?, Standing::issued(fee.saturating_add(tax))),
+    let gross = fee.checked_add(tax).ok_or_else(|| unreadable(header, "a total of more than 64 bits"))?;
+    let entries = match invoice.kind() {
+        DocumentKind::CreditNote => credit(tx, header, invoice, gross).await?,
+        _ => ledger::issued(fee, tax)?,
     };
+    let standing = Standing::issued(Standing::total_of(invoice.kind(), gross));
     insert_standing(tx, header, invoice, &standing).await.map_err(taken(header))?;
     post(tx, header, &invoice.currency, &entries).await
 }
 
+async fn credit(tx: &mut Tx<'_>, header: &leaf::Leaf, note: &leaf::Invoice, gross: i64) -> Result<Vec<Entry>, StoreError> {
+    let row = sql("SELECT number, total_minor, paid_minor, credited_minor, stage, disputed FROM standing
+         WHERE client = $1 AND period_closed_seq = $2 AND corrects_seq = 0")
+    .bind(&header.client)
+    .bind(to_i64("corrects_seq", note.corrects_seq)?)
+    .row(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(ledger::credited(None, 0, note.total_minor, note.tax_minor)?) };
+    let (before, number): (_, String) = (standing_of(&row)?, row.get("number")?);
+    let (next, applied) = before.credited(gross);
+    update_standing(tx, header, &number, &next).await?;
+    Ok(ledger::credited(Some(&before), applied, note.total_minor, note.tax_minor)?)
+}
+
 async fn insert_standing(tx: &mut Tx<'_>, header: &leaf::Leaf, invoice: &leaf::Invoice, standing: &Standing) -> Result<(), StoreError> {
-    sql("INSERT INTO standing (client, number, leaf, currency, total_minor, tax_minor, paid_minor, stage, disputed)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    sql("INSERT INTO standing (client, number, leaf, currency, total_minor, tax_minor, paid_minor, credited_minor,
+         period_closed_seq, corrects_seq, stage, disputed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
     .bind(&header.client)
     .bind(&invoice.number)
     .bind(to_i64("leaf", header.index)?)
@@ -142,6 +161,9 @@ async fn insert_standing(tx: &mut Tx<'_>, header: &leaf::Leaf, invoice: &leaf::I
     .bind(standing.total_minor)
     .bind(invoice.tax_minor)
     .bind(standing.paid_minor)
+    .bind(standing.credited_minor)
+    .bind(to_i64("period_closed_seq", invoice.period_closed_seq)?)
+    .bind(to_i64("corrects_seq", invoice.corrects_seq)?)
     .bind(number_of(standing.stage))
     .bind(i64::from(standing.disputed))
     .execute(tx)
@@ -152,7 +174,9 @@ async fn insert_standing(tx: &mut Tx<'_>, header: &leaf::Leaf, invoice: &leaf::I
 /// An event's leaf: it counts where it applies to how the invoice stands here, and is kept either way.
 pub(super) async fn happen(tx: &mut Tx<'_>, header: &leaf::Leaf, event: &leaf::InvoiceEvent) -> Result<(), StoreError> {
     let happened = Event::of(event).ok_or_else(|| unreadable(header, "an event of an invoice that is not known"))?;
-    let query = sql("SELECT currency, total_minor, tax_minor, paid_minor, stage, disputed FROM standing WHERE client = $1 AND number = $2");
+    let query = sql(
+        "SELECT currency, total_minor, tax_minor, paid_minor, credited_minor, stage, disputed FROM standing WHERE client = $1 AND number = $2",
+    );
     let row = query.bind(&header.client).bind(&event.number).row(&mut *tx).await?;
     let row = row.ok_or_else(|| unreadable(header, format!("an event of invoice {:?}, which the log does not hold", event.number)))?;
     let (standing, currency): (_, String) = (standing_of(&row)?, row.get("currency")?);
@@ -180,8 +204,9 @@ pub(super) async fn happen(tx: &mut Tx<'_>, header: &leaf::Leaf, event: &leaf::I
 }
 
 async fn update_standing(tx: &mut Tx<'_>, header: &leaf::Leaf, number: &str, next: &Standing) -> Result<(), StoreError> {
-    sql("UPDATE standing SET paid_minor = $1, stage = $2, disputed = $3 WHERE client = $4 AND number = $5")
+    sql("UPDATE standing SET paid_minor = $1, credited_minor = $2, stage = $3, disputed = $4 WHERE client = $5 AND number = $6")
         .bind(next.paid_minor)
+        .bind(next.credited_minor)
         .bind(number_of(next.stage))
         .bind(i64::from(next.disputed))
         .bind(&header.client)
@@ -243,6 +268,7 @@ fn standing_of(row: &Row) -> Result<Standing, StoreError> {
         disputed: row.get::<i64>("disputed")? != 0,
         total_minor: row.get("total_minor")?,
         paid_minor: row.get("paid_minor")?,
+        credited_minor: row.get("credited_minor")?,
     })
 }
 

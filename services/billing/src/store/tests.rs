@@ -58,6 +58,7 @@ cases! {
     what_happens_to_an_invoice_counts_in_the_logs_order
     a_ledger_that_was_lost_comes_back_to_the_same_balances
     an_event_of_an_invoice_that_is_not_there_stops_the_fold
+    a_credit_note_comes_off_the_invoice_that_it_corrects
 }
 
 async fn open(place: &Place) -> Store {
@@ -395,4 +396,25 @@ async fn an_event_of_an_invoice_that_is_not_there_stops_the_fold(place: Place) {
         assert!(matches!(refused, StoreError::Unreadable(_)), "{refused}");
     }
     assert_eq!(store.folded(LOG).await.unwrap(), 0);
+}
+
+async fn a_credit_note_comes_off_the_invoice_that_it_corrects(place: Place) {
+    let store = open(&place).await;
+    let note = |number: &str, kind: leaf::DocumentKind, fee: i64, tax: i64| {
+        let invoice = leaf::Invoice { total_minor: fee, tax_minor: tax, ..Default::default() };
+        let (number, currency) = (number.to_owned(), "USD".to_owned());
+        Body::Invoice(leaf::Invoice { number, currency, kind: kind.into(), period_closed_seq: 20, corrects_seq: 9, ..invoice })
+    };
+    let Body::Invoice(invoice) = invoice_of(10_000) else { panic!("no invoice") };
+    let taxed = Body::Invoice(leaf::Invoice { tax_minor: 1_900, ..invoice });
+    let bodies = vec![
+        taxed,
+        payment("first", 11_000, "USD"),
+        note("K2026-C000001", leaf::DocumentKind::CreditNote, 1_000, 190),
+        note("K2026-D000001", leaf::DocumentKind::DebitNote, 100, 19),
+    ];
+    fold(&store, &believed(Frontier::new(), bodies)).await.unwrap();
+    // 900 were open; what is given back beyond that is the client's.
+    let wanted = [("cash", 11_000), ("client_credit", -290), ("receivable", 119), ("revenue", -9_100), ("tax_payable", -1_729)];
+    assert_eq!(balances_of(&store).await, wanted);
 }

@@ -1,5 +1,6 @@
 //! SyncShield's gRPC face over a log in memory: what Billing asks of it, and no more.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +35,10 @@ pub struct FakeShield {
     pub refused_numbers: Arc<Mutex<Vec<String>>>,
     /// Proofs that were asked for.
     pub proofs: Arc<Mutex<u32>>,
+    /// The answer to the next batch of accesses is lost after it took effect.
+    pub loses_accesses: Arc<Mutex<bool>>,
+    /// The last batch of each sender.
+    pub sources: Arc<Mutex<BTreeMap<String, u64>>>,
     /// Called before and after each thing that is done for Billing: a batch sent, a checkpoint signed, a record taken.
     pub at_step: Arc<Mutex<Option<Step>>>,
 }
@@ -48,8 +53,34 @@ impl FakeShield {
             lost_answers: Arc::default(),
             refused_numbers: Arc::default(),
             proofs: Arc::default(),
+            loses_accesses: Arc::default(),
+            sources: Arc::default(),
             at_step: Arc::default(),
         }
+    }
+
+    /// A batch of a sender's, once.
+    fn take_accesses(&self, request: RecordRequest) -> Answer<RecordResponse> {
+        if std::mem::take(&mut *self.loses_accesses.lock().unwrap()) {
+            drop(self.take_batch(request));
+            return Err(Status::unavailable("connection lost"));
+        }
+        self.take_batch(request)
+    }
+
+    fn take_batch(&self, request: RecordRequest) -> Answer<RecordResponse> {
+        let mut sources = self.sources.lock().unwrap();
+        let last = sources.entry(request.source).or_insert(0);
+        if request.source_seq == *last {
+            return Ok(Response::new(RecordResponse::default()));
+        }
+        assert_eq!(request.source_seq, *last + 1, "batches of a sender have no gap");
+        *last = request.source_seq;
+        for item in request.items {
+            let Some(Item::Access(access)) = item.body else { return not_asked() };
+            self.log.lock().unwrap().append(&item.client, Body::Access(access));
+        }
+        Ok(Response::new(RecordResponse::default()))
     }
 
     fn take(&self, item: RecordItem) -> Answer<RecordResponse> {
@@ -192,8 +223,11 @@ impl SyncShieldService for FakeShield {
 
     async fn record(&self, request: Request<RecordRequest>) -> Answer<RecordResponse> {
         self.step();
-        let item = request.into_inner().items.remove(0);
-        let recorded = self.take(item);
+        let mut request = request.into_inner();
+        let recorded = match request.source.as_str() {
+            "" => self.take(request.items.remove(0)),
+            _ => self.take_accesses(request),
+        };
         self.step();
         recorded
     }

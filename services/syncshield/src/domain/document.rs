@@ -329,6 +329,25 @@ pub fn check_invoice(path: &str, invoice: &leaf::Invoice) -> Result<(), Refusal>
     check_digest(path, &invoice.document_sha256)
 }
 
+/// Checks the record of an access.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_access(path: &str, access: &leaf::Access) -> Result<(), Refusal> {
+    within(&format!("{path}.subject bytes"), access.subject.len(), 1, 100)?;
+    instant(format!("{path}.at"), access.at.as_ref())?;
+    for (field, missing) in [
+        ("role", access.role() == leaf::AccessRole::Unspecified),
+        ("kind", access.kind() == leaf::AccessKind::Unspecified),
+        ("tenant", (access.role() == leaf::AccessRole::Tenant) == access.tenant.is_empty()),
+    ] {
+        if missing {
+            return Err(Refusal::field(format!("{path}.{field}"), "is missing, or is there where it should not"));
+        }
+    }
+    short(format!("{path}.tenant"), &access.tenant, ids::MAX_ID)
+}
+
 /// Checks the bounds of a period; gives them.
 ///
 /// # Errors

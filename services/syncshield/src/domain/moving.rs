@@ -19,7 +19,7 @@ use super::state::{ClientState, State};
 
 /// The form of a client's state in a leaf. Raised when [`ClientState`] changes: a log in which a client arrived in one form is
 /// folded by those that read it.
-pub const FORM: u32 = 2;
+pub const FORM: u32 = 3;
 /// The largest state that moves: 256,000 customers at 250 bytes, in 1,100 leaves.
 pub const MAX_STATE: usize = 64 << 20;
 /// Bytes of the state in one leaf; the first has the proof beside it, which takes at most 4 KiB.

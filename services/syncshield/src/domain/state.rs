@@ -344,7 +344,7 @@ impl ClientState {
     fn take_in(&mut self, now: UnixMicros, head: &leaf::Leaf, body: &Body) {
         let stored = |digest: &[u8]| Stored { index: head.index, client_seq: head.client_seq, digest: digest.to_vec() };
         match body {
-            Body::Decisions(_) | Body::Policy(_) | Body::PolicyStage(_) | Body::KeyRotated(_) | Body::ClientMoved(_) => {}
+            Body::Decisions(_) | Body::Access(_) | Body::Policy(_) | Body::PolicyStage(_) | Body::KeyRotated(_) | Body::ClientMoved(_) => {}
             Body::LeaseGranted(b) => {
                 if let Some(campaign) = self.campaigns.get_mut(&b.campaign) {
                     campaign.grant(now, b);

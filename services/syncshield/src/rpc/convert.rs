@@ -141,6 +141,7 @@ pub(super) fn items(caller: &Caller, items: Vec<pb::RecordItem>) -> Result<Vec<(
             }),
             Body::Invoice(invoice) => Item::Invoice(invoice),
             Body::InvoiceEvent(event) => Item::InvoiceEvent(event),
+            Body::Access(access) => Item::Access(access),
         };
         Ok((item.client, body))
     };

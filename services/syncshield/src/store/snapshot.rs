@@ -13,7 +13,7 @@ use super::disk::{Disk, replace};
 use crate::domain::state::State;
 
 /// Raised whenever the state's form changes.
-const VERSION: u32 = 9;
+const VERSION: u32 = 10;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {

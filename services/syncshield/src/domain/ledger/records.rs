@@ -25,6 +25,8 @@ pub enum Item {
     Invoice(leaf::Invoice),
     /// What happened to one.
     InvoiceEvent(leaf::InvoiceEvent),
+    /// Somebody saw or made one.
+    Access(leaf::Access),
 }
 
 impl Ledger {
@@ -73,6 +75,8 @@ impl Ledger {
                 let no_batch = |error| Refusal::field(format!("{path}.decisions"), format!("is no DecisionBatch: {error}"));
                 leaf::check_decisions(batch).map_err(no_batch)
             }
+            Item::Access(_) if !sourced => Err(Refusal::field(format!("{path}.access"), "comes in a batch with a source")),
+            Item::Access(access) => document::check_access(&format!("{path}.access"), access),
             _ if sourced => Err(Refusal::field(path, "has a key of its own and comes without a source")),
             Item::Purchase(outcome) => document::check_outcome(path, outcome),
             Item::Evidence(evidence) => document::check_evidence(path, evidence),
@@ -114,6 +118,7 @@ impl Ledger {
                 Some(stored) => return Ok(again(stored)),
                 None => Body::Invoice(invoice),
             },
+            Item::Access(access) => Body::Access(access),
             Item::InvoiceEvent(event) => match known.and_then(|c| c.invoice_events.get(&event.key)) {
                 Some(stored) => return Ok(again(stored)),
                 None => Body::InvoiceEvent(event),
