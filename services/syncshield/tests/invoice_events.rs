@@ -122,7 +122,9 @@ fn an_auditor_folds_the_same_and_refuses_a_key_that_comes_twice() {
     assert!(matches!(state.apply(&again, &body), Err(Refusal::KeyReused { .. })));
 }
 
-fn access(change: fn(&mut leaf::Access)) -> leaf::Access {
+type Change = fn(&mut leaf::Access);
+
+fn access(change: Change) -> leaf::Access {
     let mut access = leaf::Access {
         role: leaf::AccessRole::Tenant.into(),
         tenant: "acme".into(),
@@ -142,7 +144,7 @@ fn accesses_come_in_batches_of_a_sender_each_once() {
     let again = ledger.record("billing.1", 1, batch()).unwrap();
     assert!(again.iter().all(|recorded| recorded.duplicate) && again[0].index == first[0].index);
     assert!(matches!(ledger.record("", 0, batch()), Err(Refusal::Field { .. })));
-    let cases: [(&str, fn(&mut leaf::Access)); 6] = [
+    let cases: [(&str, Change); 6] = [
         ("role", |access| access.role = 0),
         ("kind", |access| access.kind = 99),
         ("tenant", |access| access.tenant.clear()),
