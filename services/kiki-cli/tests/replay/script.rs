@@ -27,7 +27,8 @@ fn bent(bundle: &[u8]) -> Vec<(String, Vec<u8>)> {
         {
             let digit = at + text.len() - value.len() + digit;
             let mut other = bundle.to_vec();
-            other[digit] = b'0' + (other[digit] - b'0' + 1) % 10;
+            // Never to a 0, which could lead a number.
+            other[digit] = if other[digit] == b'9' { b'8' } else { other[digit] + 1 };
             out.push((key.trim_start().trim_start_matches('"').to_owned(), other));
         }
         at += line.len();
