@@ -351,6 +351,7 @@ class History:
 
     def accounts(self, periods, last, places):
         """The account of each period as the closing `last` knows it."""
+        known_until = max(period["closing"]["end"] for period in periods if period["closing"]["seq"] <= last["seq"])
         slots = [(part["until"], p, i) for p, period in enumerate(periods) for i, part in enumerate(period["parts"])]
         sums = [[{} for _ in period["parts"]] for period in periods]
 
@@ -390,7 +391,7 @@ class History:
             parts = []
             for part, campaigns in zip(period["parts"], of_parts):
                 terms = part["terms"]
-                realised = terms["basis"] == 2 or part["until"] + terms["horizon_days"] * DAY <= last["end"]
+                realised = terms["basis"] == 2 or part["until"] + terms["horizon_days"] * DAY <= known_until
                 ltv, more = ("realised", "valued") if realised else ("predicted", None)
                 lines = {
                     campaign: {"spend": s["spend"], "ltv": s[ltv], "leaves": s["counted"] + (s[more] if more else [])}

@@ -233,7 +233,8 @@ impl Billing {
         }
         match self.store.invoice_of(client, closed_seq).await? {
             None => Ok(None),
-            Some(InvoiceRow { number: Some(number), .. }) => Ok(Some(number)),
+            // Its leaf stands before the note's, by which a note's bundle finds it.
+            Some(row) if row.number.is_some() => Ok(self.record(row).await?.number),
             Some(InvoiceRow { draft_id, .. }) => Err(Error::NotFinal { id: draft_id }),
         }
     }

@@ -224,12 +224,12 @@ pub fn statement<'a>(
     let mut periods = calendar(closings, terms)?;
     let covered = |closing: &Closing| Books::covered_by(&periods[..], closing.last_seq, records.clone());
     let (this, earlier) = closings.split_last().ok_or(BooksError::NothingClosed)?;
-    let mut now = accounts(&periods, &covered(this), this.span.end)?;
+    let mut now = accounts(&periods, &covered(this), known_until(closings))?;
     let mut changes = Vec::new();
     if let Some(last) = earlier.last() {
         let books = covered(last);
         let closed = &periods[..earlier.len()];
-        let before = accounts(closed, &books, last.span.end)?;
+        let before = accounts(closed, &books, known_until(earlier))?;
         for ((period, before), after) in closed.iter().zip(before).zip(&now) {
             if before.fee_minor != after.fee_minor {
                 let (after, reasons) = (after.clone(), reasons(&before, after));
@@ -241,6 +241,11 @@ pub fn statement<'a>(
         (Some(period), Some(account)) => Ok(Statement { period, account, changes }),
         _ => Err(BooksError::NothingClosed),
     }
+}
+
+/// Up to when horizons are over: what was trued up stays so, also where a skipped month is closed behind a later one.
+fn known_until(closings: &[Closing]) -> UnixMicros {
+    closings.iter().map(|closing| closing.span.end).max().unwrap_or_default()
 }
 
 fn reasons(before: &Account, after: &Account) -> Vec<Reason> {

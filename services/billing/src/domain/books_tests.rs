@@ -153,6 +153,17 @@ fn what_was_billed_by_prediction_is_trued_up_once_its_horizon_is_over() {
 }
 
 #[test]
+fn a_skipped_month_that_is_closed_late_takes_no_true_up_back() {
+    let predicted = Terms { horizon_days: 40, ..all_of_it() };
+    let records = [spend(0, 1, 1), value(1, 2, 1, 3_000_000), acquired(2, 2, 1, 5_000_000)];
+    // Days 0..30, then 60..90, by when the first customers' horizon is over, and then the 30..60 that was skipped.
+    let closings = [closing(0, 3), closing(2, 4), closing(1, 5)];
+    let stated = |i: usize| stated(&records, &closings[..=i], std::slice::from_ref(&predicted)).changes;
+    assert_eq!(stated(1).iter().map(|change| (change.before.fee_minor, change.after.fee_minor)).collect::<Vec<_>>(), [(500, 300)]);
+    assert_eq!(stated(2), []);
+}
+
+#[test]
 fn new_terms_split_the_period_and_come_too_late_for_a_closed_one() {
     let at = |day: i64| UnixMicros(day * DAY);
     let old = Terms { effective_from: at(0), ..all_of_it() };

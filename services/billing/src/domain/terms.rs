@@ -169,6 +169,9 @@ impl Terms {
         if body.minimum_minor < 0 || body.cap_minor < 0 || (body.cap_minor > 0 && body.minimum_minor > body.cap_minor) {
             return Err(bad("minimum_minor"));
         }
+        if body.baseline_measured && body.baseline_evidence.is_none() {
+            return Err(bad("baseline_evidence"));
+        }
         Ok(Self {
             leaf,
             version: body.version,
