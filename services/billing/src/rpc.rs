@@ -45,6 +45,22 @@ fn month_of(value: &str) -> Result<crate::domain::period::Month, Status> {
     value.parse().map_err(|e| status::field("month", e))
 }
 
+fn page_size(asked: u32) -> Result<u32, Status> {
+    match asked {
+        0 => Ok(PAGE_DEFAULT),
+        size if size <= PAGE_MAX => Ok(size),
+        size => Err(status::field("page_size", format!("{size} is above the limit of {PAGE_MAX}"))),
+    }
+}
+
+/// The client and currency behind whom a page of drafts begins.
+fn behind(page_token: &str) -> Result<(&str, &str), Status> {
+    match page_token {
+        "" => Ok(("", "")),
+        token => token.split_once(' ').ok_or_else(|| status::field("page_token", "is not what an answer gave")),
+    }
+}
+
 impl Billing {
     /// Notes that a document is given out; before it is.
     async fn note(&self, caller: &Caller, kind: AccessKind, row: &InvoiceRow) -> Result<(), Error> {
@@ -79,13 +95,19 @@ impl BillingService for Billing {
         let caller = Caller::of(&request);
         caller.act_for_all()?;
         let request = request.into_inner();
-        let drafted = self.draft(month_of(&request.month)?, client_of(&request.client)?).await?;
+        let (month, client) = (month_of(&request.month)?, client_of(&request.client)?);
+        let drafted = self.draft(month, client, behind(&request.page_token)?, page_size(request.page_size)?).await?;
         let mut invoices = Vec::with_capacity(drafted.invoices.len());
         for row in drafted.invoices {
             self.note(&caller, AccessKind::Draft, &row).await?;
             invoices.push(summary(&self.shown(row).await?)?);
         }
-        Ok(Response::new(pb::DraftInvoicesResponse { invoices, postponed: drafted.postponed.into_iter().map(Into::into).collect() }))
+        let (next_page_token, remaining) = match drafted.rest {
+            Some((client, currency, remaining)) => (format!("{client} {currency}"), remaining),
+            None => (String::new(), 0),
+        };
+        let postponed = drafted.postponed.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::DraftInvoicesResponse { invoices, postponed, next_page_token, remaining }))
     }
 
     async fn finalize_invoice(&self, request: Request<pb::FinalizeInvoiceRequest>) -> Answer<pb::FinalizeInvoiceResponse> {
@@ -122,11 +144,7 @@ impl BillingService for Billing {
         if !month.is_empty() {
             month_of(&month)?;
         }
-        let limit = match request.page_size {
-            0 => PAGE_DEFAULT,
-            size if size <= PAGE_MAX => size,
-            size => return Err(status::field("page_size", format!("{size} is above the limit of {PAGE_MAX}"))),
-        };
+        let limit = page_size(request.page_size)?;
         let rows = self.list(&Page { client: request.client, month: month.clone(), after: request.page_token, limit }).await?;
         self.note_list(&caller, &month, &rows).await?;
         let last = rows.last().filter(|_| rows.len() == limit as usize);

@@ -6,9 +6,11 @@
 //! again, and what one reads of the ledger is what it is when it commits.
 
 mod address;
+mod books;
 mod course;
 mod engine;
 mod fold;
+mod hours;
 mod invoices;
 mod turn;
 

@@ -59,7 +59,7 @@ async fn a_day_at_the_office(shield: &FakeShield) -> (Vec<InvoiceSummary>, Vec<u
     let clock = Clock::Virtual(VirtualClock::at(UnixMicros(FEBRUARY + DAY)));
     let task = tokio::spawn(billing::serve(listeners, config, clock, shutdown.clone()));
     let mut client = BillingServiceClient::new(channel(&address).unwrap());
-    let draft = || DraftInvoicesRequest { month: "2026-01".into(), client: String::new() };
+    let draft = || DraftInvoicesRequest { month: "2026-01".into(), ..Default::default() };
     let drafts = client.draft_invoices(draft()).await.unwrap().into_inner().invoices;
     // Reading changes nothing of what is drafted.
     client.get_invoice(GetInvoiceRequest { invoice_id: drafts[0].invoice_id.clone() }).await.unwrap();

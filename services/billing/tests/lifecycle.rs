@@ -67,7 +67,7 @@ impl World {
     }
 
     async fn draft(&mut self) {
-        let request = DraftInvoicesRequest { month: "2026-01".into(), client: String::new() };
+        let request = DraftInvoicesRequest { month: "2026-01".into(), ..Default::default() };
         self.client.draft_invoices(request).await.unwrap();
     }
 

@@ -46,7 +46,7 @@ impl Running {
     }
 
     async fn draft(&mut self) -> DraftInvoicesResponse {
-        let request = DraftInvoicesRequest { month: "2026-01".into(), client: String::new() };
+        let request = DraftInvoicesRequest { month: "2026-01".into(), ..Default::default() };
         self.client.draft_invoices(request).await.unwrap().into_inner()
     }
 
@@ -188,7 +188,7 @@ async fn a_late_record_is_billed_on_a_note_that_verifies_and_the_invoice_stays()
         log.bill("acme", "spring", FEBRUARY + DAY, 7 * ONE, 2, 0);
     }
     clock.advance_to(UnixMicros(FEBRUARY + 28 * DAY));
-    let request = DraftInvoicesRequest { month: "2026-02".into(), client: "acme".into() };
+    let request = DraftInvoicesRequest { month: "2026-02".into(), client: "acme".into(), ..Default::default() };
     // The drafting first waits for what is signed, and closing signs all that came before it.
     let drafted = billing.client.draft_invoices(request.clone()).await.unwrap().into_inner().invoices;
     let ids: Vec<_> = drafted.iter().map(|invoice| (invoice.invoice_id.as_str(), invoice.kind(), invoice.total_minor)).collect();
@@ -357,7 +357,7 @@ async fn a_leaf_that_cannot_be_read_is_named_with_its_client() {
     let mut log = january();
     let at = log.append("beta", Body::Outcome(kiki::leaf::Outcome::default()));
     let (_data, _shield, _clock, mut billing) = started(log, FEBRUARY + DAY).await;
-    let request = DraftInvoicesRequest { month: "2026-01".into(), client: "acme".into() };
+    let request = DraftInvoicesRequest { month: "2026-01".into(), client: "acme".into(), ..Default::default() };
     let refused = billing.client.draft_invoices(request).await.unwrap_err();
     assert!(Reason::LogInconsistent.is(&refused), "{refused:?}");
     assert!(refused.message().contains(&format!("leaf {at} of client \"beta\"")), "{refused:?}");
@@ -379,7 +379,7 @@ async fn a_log_that_was_rewritten_is_billed_no_further() {
     }
     let rewritten = FakeShield::new(other);
     let mut billing = Running::start(data.path(), &rewritten, &clock).await;
-    let request = DraftInvoicesRequest { month: "2026-01".into(), client: String::new() };
+    let request = DraftInvoicesRequest { month: "2026-01".into(), ..Default::default() };
     let refused = billing.client.draft_invoices(request).await.unwrap_err();
     assert!(Reason::LogInconsistent.is(&refused), "{refused:?}");
     let refused = billing.finalize("draft-acme-USD-2026-01").await.unwrap_err();
@@ -447,7 +447,7 @@ async fn counts_money_once_and_again_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refuses_what_is_malformed_unknown_or_another_clients() {
     let (_data, _shield, _clock, mut billing) = started(january(), FEBRUARY + DAY).await;
-    let month = DraftInvoicesRequest { month: "2026-1".into(), client: String::new() };
+    let month = DraftInvoicesRequest { month: "2026-1".into(), ..Default::default() };
     let refused = billing.client.draft_invoices(month).await.unwrap_err();
     assert!(Reason::FieldInvalid.is(&refused) && refused.message().contains("month"), "{refused:?}");
     assert!(Reason::NotFound.is(&billing.finalize("draft-x-USD-2026-01").await.unwrap_err()));

@@ -8,6 +8,7 @@ use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::{
     DraftInvoicesRequest, FinalizeInvoiceRequest, GetInvoiceRequest, GetProofBundleRequest, ListInvoicesRequest, Postponed,
 };
+use indicatif::ProgressBar;
 use tonic::transport::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
@@ -37,19 +38,31 @@ impl Biller {
         Self(BillingServiceClient::new(channel).max_decoding_message_size(kiki::runtime::MAX_MESSAGE))
     }
 
-    /// Drafts the month and finalises every draft. Asked again, it gives the same invoices.
+    /// Drafts the month and finalises every draft, page by page. Asked again, after an interruption say, it goes through
+    /// the same invoices.
     ///
     /// # Errors
     /// What Billing refused.
-    pub async fn close(&mut self, month: &str) -> Result<Closed, Failure> {
-        let request = DraftInvoicesRequest { month: month.to_owned(), client: String::new() };
-        let drafts = self.0.draft_invoices(request).await.map_err(|s| rpc("drafting invoices", &s))?.into_inner();
-        for draft in &drafts.invoices {
-            let invoice_id = if draft.number.is_empty() { draft.invoice_id.clone() } else { draft.number.clone() };
-            let doing = format!("finalising {invoice_id}");
-            self.0.finalize_invoice(FinalizeInvoiceRequest { invoice_id }).await.map_err(|s| rpc(doing, &s))?;
+    pub async fn close(&mut self, month: &str, progress: &ProgressBar) -> Result<Closed, Failure> {
+        let mut postponed = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = DraftInvoicesRequest { month: month.to_owned(), page_token, page_size: PAGE, ..Default::default() };
+            let page = self.0.draft_invoices(request).await.map_err(|s| rpc("drafting invoices", &s))?.into_inner();
+            progress.set_length(progress.position() + page.invoices.len() as u64 + page.remaining);
+            // One after the other: in which order they are numbered is no accident.
+            for draft in page.invoices {
+                let invoice_id = if draft.number.is_empty() { draft.invoice_id } else { draft.number };
+                let doing = format!("finalising {invoice_id}");
+                self.0.finalize_invoice(FinalizeInvoiceRequest { invoice_id }).await.map_err(|s| rpc(doing, &s))?;
+                progress.inc(1);
+            }
+            postponed.extend(page.postponed);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(Closed { numbers: self.numbers(month).await?, postponed });
+            }
         }
-        Ok(Closed { numbers: self.numbers(month).await?, postponed: drafts.postponed })
     }
 
     /// The month's invoices by number, drafts left out.

@@ -116,12 +116,17 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     let month = args.month.unwrap_or_default();
     let mut biller = Biller::new(kiki::runtime::channel(&args.addr).doing(&args.addr)?);
-    let closed = biller.close(&month).await?;
+    let progress = out::bar("invoices", 0);
+    let closed = biller.close(&month, &progress).await?;
+    progress.finish_and_clear();
     std::fs::create_dir_all(&args.out).doing(format_args!("making {}", args.out.display()))?;
+    let progress = out::bar("files", closed.numbers.len() as u64);
     let mut invoices = Vec::new();
     for number in &closed.numbers {
         invoices.push(biller.save(&args.out, number).await?);
+        progress.inc(1);
     }
+    progress.finish_and_clear();
     for postponed in &closed.postponed {
         out::say(format_args!("postponed: {} {}: {}", postponed.client, postponed.currency, postponed.reason));
     }

@@ -66,7 +66,8 @@ impl Closing {
         if start >= end {
             return Err(bad("period_end"));
         }
-        if body.last_seq >= header.client_seq {
+        // It covers all that was there: which leaves come late follows from their place alone.
+        if body.last_seq.checked_add(1) != Some(header.client_seq) {
             return Err(bad("last_seq"));
         }
         Ok(Self {
@@ -80,11 +81,6 @@ impl Closing {
             terms_version: body.terms_version,
         })
     }
-}
-
-/// How long LTV counts from a customer's acquisition.
-pub fn horizon(days: u32) -> Duration {
-    Duration::from_secs(u64::from(days) * DAY_SECONDS)
 }
 
 /// A part of a period that is under one version of the terms: `[from, until)`.
@@ -101,7 +97,12 @@ pub struct Part {
 impl Part {
     /// When what its customers spend up to the horizon is over.
     pub fn matures(&self) -> UnixMicros {
-        self.until.plus(horizon(self.terms.horizon_days))
+        self.until.plus(self.horizon())
+    }
+
+    /// How long LTV counts from a customer's acquisition.
+    pub fn horizon(&self) -> Duration {
+        Duration::from_secs(u64::from(self.terms.horizon_days) * DAY_SECONDS)
     }
 }
 
@@ -112,6 +113,53 @@ pub struct Period {
     pub closing: Closing,
     /// One after the other without a gap; none where an earlier closing ends later than this.
     pub parts: Vec<Part>,
+}
+
+/// A part's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Which period.
+    pub period: usize,
+    /// Which part of it.
+    pub part: usize,
+    /// Included.
+    pub from: UnixMicros,
+    /// Excluded.
+    pub until: UnixMicros,
+    /// How long LTV counts.
+    pub horizon: Duration,
+}
+
+impl Slot {
+    /// Whether what a customer that was acquired at `since`, in this part, spent at an instant counts.
+    pub fn counts(&self, since: UnixMicros, at: UnixMicros) -> bool {
+        since <= at && at < since.plus(self.horizon)
+    }
+}
+
+/// All parts of all periods: they follow each other without a gap.
+#[derive(Debug, Clone)]
+pub struct Slots(Vec<Slot>);
+
+impl Slots {
+    /// The parts of the periods that [`calendar`] gives.
+    pub fn of(periods: &[Period]) -> Self {
+        let parts = periods.iter().enumerate().flat_map(|(p, period)| period.parts.iter().enumerate().map(move |part| (p, part)));
+        let slot = |(period, (part, of)): (usize, (usize, &Part))| {
+            Slot { period, part, from: of.from, until: of.until, horizon: of.horizon() }
+        };
+        Self(parts.map(slot).collect())
+    }
+
+    /// Where an instant belongs; nothing of one that is not closed yet.
+    pub fn at(&self, at: UnixMicros) -> Option<&Slot> {
+        self.0.get(self.0.partition_point(|slot| slot.until <= at))
+    }
+
+    /// All of them, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.0.iter()
+    }
 }
 
 /// A closing under terms that are not in the log.

@@ -19,7 +19,7 @@ use kiki::ids::CustomerKey;
 use kiki::money::NANOS_PER_MICRO;
 use serde::{Deserialize, Serialize};
 
-use super::accounting::{Closing, NoTerms, Part, Period, calendar, horizon};
+use super::accounting::{Closing, NoTerms, Part, Period, Slots, calendar};
 use super::amount::{AmountError, minor_places};
 use super::fee::{self, Carry, FeeError, FeeTerms, Fees, LineInput};
 use super::record::{Entry, Record};
@@ -39,6 +39,16 @@ pub struct Leaves {
 }
 
 impl Leaves {
+    /// So many, which are not listed yet.
+    pub fn counted(count: u64) -> Self {
+        Self { count, listed: Vec::new() }
+    }
+
+    /// Whether a line lists that many.
+    pub fn are_listed(&self) -> bool {
+        self.count <= LEAVES_LISTED_MAX
+    }
+
     fn add(&mut self, leaf: u64) {
         self.count += 1;
         self.listed.push(leaf);
@@ -52,7 +62,7 @@ impl Leaves {
     }
 
     fn cut(&mut self) {
-        if self.count > LEAVES_LISTED_MAX {
+        if !self.are_listed() {
             self.listed = Vec::new();
         }
     }
@@ -82,18 +92,32 @@ impl FromIterator<u64> for Leaves {
 
 /// One campaign's sums in one part of a period. Sums of 2^63 leaves of 64-bit micros fit into 128 bits of nanos.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Sums {
-    spend_nanos: i128,
-    predicted_nanos: i128,
-    realised_nanos: i128,
+pub struct Sums {
+    /// Settled spend.
+    pub spend_nanos: i128,
+    /// Predictions of the customers acquired.
+    pub predicted_nanos: i128,
+    /// What the customers acquired spent within the horizon.
+    pub realised_nanos: i128,
     /// Of spend and acquisitions.
-    counted: Leaves,
+    pub counted: Leaves,
     /// Of what customers spent.
-    valued: Leaves,
+    pub valued: Leaves,
 }
 
-/// By campaign.
-type Campaigns = BTreeMap<String, Sums>;
+impl Sums {
+    /// Adds others of the same campaign and part.
+    pub fn merge(&mut self, other: &Self) {
+        self.spend_nanos += other.spend_nanos;
+        self.predicted_nanos += other.predicted_nanos;
+        self.realised_nanos += other.realised_nanos;
+        self.counted.merge(&other.counted);
+        self.valued.merge(&other.valued);
+    }
+}
+
+/// By campaign id.
+pub type Campaigns = BTreeMap<String, Sums>;
 
 /// What the log says of one campaign in a part of a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,31 +245,31 @@ pub fn statement<'a>(
     closings: &[Closing],
     terms: &[Terms],
 ) -> Result<Statement, BooksError> {
-    let mut periods = calendar(closings, terms)?;
-    let covered = |closing: &Closing| Books::covered_by(&periods[..], closing.last_seq, records.clone());
+    let periods = calendar(closings, terms)?;
+    let covered = |closing: Option<&Closing>| Books::of(&periods, closing.map_or(0, |closing| closing.last_seq), records.clone());
     let (this, earlier) = closings.split_last().ok_or(BooksError::NothingClosed)?;
-    let mut now = accounts(&periods, &covered(this), known_until(closings))?;
+    let (now, before) = (covered(Some(this)), covered(earlier.last()));
+    state(periods, &now, &before)
+}
+
+/// What the last of `periods` gives, the books being `now` as they stand at its closing and `before` as they stood at
+/// the closing before.
+pub fn state(mut periods: Vec<Period>, now: &Books, before: &Books) -> Result<Statement, BooksError> {
+    let mut now = accounts(&periods, now)?;
+    let (period, account) = periods.pop().zip(now.pop()).ok_or(BooksError::NothingClosed)?;
     let mut changes = Vec::new();
-    if let Some(last) = earlier.last() {
-        let books = covered(last);
-        let closed = &periods[..earlier.len()];
-        let before = accounts(closed, &books, known_until(earlier))?;
-        for ((period, before), after) in closed.iter().zip(before).zip(&now) {
-            if before.fee_minor != after.fee_minor {
-                let (after, reasons) = (after.clone(), reasons(&before, after));
-                changes.push(Change { period: period.clone(), before, after, reasons });
-            }
+    for ((period, before), after) in periods.iter().zip(accounts(&periods, before)?).zip(now) {
+        if before.fee_minor != after.fee_minor {
+            let reasons = reasons(&before, &after);
+            changes.push(Change { period: period.clone(), before, after, reasons });
         }
     }
-    match (periods.pop(), now.pop()) {
-        (Some(period), Some(account)) => Ok(Statement { period, account, changes }),
-        _ => Err(BooksError::NothingClosed),
-    }
+    Ok(Statement { period, account, changes })
 }
 
 /// Up to when horizons are over: what was trued up stays so, also where a skipped month is closed behind a later one.
-fn known_until(closings: &[Closing]) -> UnixMicros {
-    closings.iter().map(|closing| closing.span.end).max().unwrap_or_default()
+fn known_until(periods: &[Period]) -> UnixMicros {
+    periods.iter().map(|period| period.closing.span.end).max().unwrap_or_default()
 }
 
 fn reasons(before: &Account, after: &Account) -> Vec<Reason> {
@@ -266,21 +290,22 @@ fn reasons(before: &Account, after: &Account) -> Vec<Reason> {
 }
 
 /// The sums of a client's records in one currency, by period, part and campaign.
-#[derive(Debug)]
-struct Books<'a> {
-    periods: &'a [Period],
-    /// End, period and part, ascending.
-    slots: Vec<(UnixMicros, usize, usize)>,
+#[derive(Debug, Clone)]
+pub struct Books {
+    slots: Slots,
     sums: Vec<Vec<Campaigns>>,
 }
 
-impl<'a> Books<'a> {
-    /// Of the records up to a sequence.
-    fn covered_by<'r>(periods: &'a [Period], last_seq: u64, records: impl Iterator<Item = &'r Record> + Clone) -> Self {
-        let part = |(p, (i, part)): (usize, (usize, &Part))| (part.until, p, i);
-        let slots = periods.iter().enumerate().flat_map(|(p, period)| period.parts.iter().enumerate().map(move |part| (p, part)));
+impl Books {
+    /// Empty ones.
+    pub fn new(periods: &[Period]) -> Self {
         let sums = periods.iter().map(|period| vec![Campaigns::new(); period.parts.len()]).collect();
-        let mut books = Self { periods, slots: slots.map(part).collect(), sums };
+        Self { slots: Slots::of(periods), sums }
+    }
+
+    /// Of the records up to a sequence.
+    fn of<'r>(periods: &[Period], last_seq: u64, records: impl Iterator<Item = &'r Record> + Clone) -> Self {
+        let mut books = Self::new(periods);
         let currency = periods.last().map_or("", |period| &period.closing.currency);
         let records = records.filter(|record| record.currency == currency && record.client_seq <= last_seq);
         let mut acquired: BTreeMap<CustomerKey, (UnixMicros, &'r str)> = BTreeMap::new();
@@ -303,43 +328,31 @@ impl<'a> Books<'a> {
         for record in records {
             if let Entry::Value { customer, micros } = &record.entry
                 && let Some((since, campaign)) = acquired.get(customer)
+                && books.slots.at(*since).is_some_and(|slot| slot.counts(*since, record.at))
             {
-                books.spent(*since, campaign, record, *micros);
+                books.add(*since, campaign, |sums| {
+                    sums.realised_nanos += i128::from(*micros) * NANOS_PER_MICRO;
+                    sums.valued.add(record.leaf);
+                });
             }
         }
         books
     }
 
-    /// Period and part of an instant; nothing of one that is not closed yet.
-    fn slot(&self, at: UnixMicros) -> Option<(usize, usize)> {
-        self.slots.get(self.slots.partition_point(|(until, ..)| *until <= at)).map(|(_, period, part)| (*period, *part))
-    }
-
-    fn add(&mut self, at: UnixMicros, campaign: &str, change: impl FnOnce(&mut Sums)) {
-        let Some((period, part)) = self.slot(at) else { return };
-        let campaigns = &mut self.sums[period][part];
+    /// Changes the sums of a campaign at an instant; nothing where the instant is not closed yet.
+    pub fn add(&mut self, at: UnixMicros, campaign: &str, change: impl FnOnce(&mut Sums)) {
+        let Some(slot) = self.slots.at(at) else { return };
+        let campaigns = &mut self.sums[slot.period][slot.part];
         match campaigns.get_mut(campaign) {
             Some(sums) => change(sums),
             None => change(campaigns.entry(campaign.to_owned()).or_default()),
         }
     }
-
-    /// What a customer that was acquired spent, where that is within the horizon.
-    fn spent(&mut self, since: UnixMicros, campaign: &str, record: &Record, micros: i64) {
-        let Some((period, part)) = self.slot(since) else { return };
-        let until = since.plus(horizon(self.periods[period].parts[part].terms.horizon_days));
-        if since <= record.at && record.at < until {
-            self.add(since, campaign, |sums| {
-                sums.realised_nanos += i128::from(micros) * NANOS_PER_MICRO;
-                sums.valued.add(record.leaf);
-            });
-        }
-    }
 }
 
-/// The accounts of all periods as of a closing that ends at `end`, the oldest first: a shortfall is carried from
-/// part to part.
-fn accounts(periods: &[Period], books: &Books<'_>, end: UnixMicros) -> Result<Vec<Account>, BooksError> {
+/// The accounts of all periods as of the last one's closing, the oldest first: a shortfall is carried from part to part.
+fn accounts(periods: &[Period], books: &Books) -> Result<Vec<Account>, BooksError> {
+    let end = known_until(periods);
     let mut carried = Carry::default();
     let mut out = Vec::with_capacity(periods.len());
     for (period, sums) in periods.iter().zip(&books.sums) {

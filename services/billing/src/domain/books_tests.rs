@@ -316,8 +316,8 @@ proptest! {
         let total: i128 = documents(&records, &closings, &terms).iter().flatten().sum();
         let periods = calendar(&closings, &terms).unwrap();
         let last = closings.last().unwrap();
-        let books = Books::covered_by(&periods, last.last_seq, records.iter());
-        let known_last = accounts(&periods, &books, last.span.end).unwrap();
+        let books = Books::of(&periods, last.last_seq, records.iter());
+        let known_last = accounts(&periods, &books).unwrap();
         prop_assert_eq!(total, known_last.iter().map(|account| account.fee_minor).sum::<i128>());
         for account in known_last {
             let fees: i128 = account.parts.iter().map(|part| part.fees.fee_minor).sum();

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use kiki::clock::UnixMicros;
-use kiki::ids::CustomerKey;
 use kiki::leaf::{self, leaf::Body};
 use kiki::tlog::{Frontier, Hash};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::engine::{Column, Row, Tx, insert_many, sql};
+use super::hours::{self, Closed};
 use super::turn::{self, Turn};
 use super::{Store, StoreError, corrupt, course, to_i64, to_u64};
 use crate::domain::accounting::Closing;
@@ -36,21 +35,29 @@ impl Turn {
         let mut tx = self.write().await?;
         let end = believed.frontier.size();
         move_cursor(&mut tx, log_id, end - believed.leaves.len() as u64, believed).await?;
-        let mut records = Vec::new();
+        let (mut records, mut closed) = (Vec::new(), Closed::default());
         for leaf in &believed.leaves {
             match &leaf.body {
                 None => {}
                 Some(Body::Terms(terms)) => insert_terms(&mut tx, &leaf.header, terms).await?,
-                Some(Body::PeriodClosed(closed)) => insert_closing(&mut tx, &leaf.header, closed).await?,
+                Some(Body::PeriodClosed(body)) => {
+                    insert_closing(&mut tx, &leaf.header, body).await?;
+                    closed.now(&leaf.header.client, &body.currency, to_i64("client_seq", leaf.header.client_seq)?);
+                }
                 Some(Body::Invoice(invoice)) => {
                     take_invoice(&mut tx, &leaf.header, invoice).await?;
                     course::issue(&mut tx, &leaf.header, invoice).await?;
                 }
                 Some(Body::InvoiceEvent(event)) => course::happen(&mut tx, &leaf.header, event).await?,
-                Some(body) => records.extend(record::of(&leaf.header, body).map_err(|e| unreadable(&leaf.header, e))?),
+                Some(body) => {
+                    if let Some(record) = record::of(&leaf.header, body).map_err(|e| unreadable(&leaf.header, e))? {
+                        records.push((closed.before(&mut tx, &record).await?, record));
+                    }
+                }
             }
         }
         insert_records(&mut tx, &records).await?;
+        hours::add(&mut tx, &records).await?;
         move_heads(&mut tx, believed).await?;
         turn::tell(&mut tx).await?;
         tx.commit().await
@@ -93,18 +100,6 @@ impl Store {
         Ok((to_u64("client_seq", row.get("client_seq")?)?, to_u64("bytes", row.get("bytes")?)?))
     }
 
-    /// A client's records in a currency up to a sequence, in the log's order.
-    pub async fn records(&self, client: &str, currency: &str, last_seq: u64) -> Result<Vec<Record>, StoreError> {
-        let rows = sql("SELECT leaf, client, client_seq, currency, at_micros, kind, campaign, customer, amount, count FROM record
-             WHERE client = $1 AND currency = $2 AND client_seq <= $3 ORDER BY client_seq")
-        .bind(client)
-        .bind(currency)
-        .bind(to_i64("client_seq", last_seq)?)
-        .rows(&self.pool)
-        .await?;
-        rows.iter().map(record_of).collect()
-    }
-
     /// The closings of a client in a currency, in the order they were made.
     pub async fn closings(&self, client: &str, currency: &str) -> Result<Vec<Closing>, StoreError> {
         let rows = sql("SELECT body FROM closing WHERE client = $1 AND currency = $2 ORDER BY client_seq")
@@ -122,14 +117,25 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// The newest terms of each client and currency, or of one client.
-    pub async fn newest_terms(&self, client: &str) -> Result<Vec<(String, Terms)>, StoreError> {
-        let rows = sql("SELECT client, leaf, body FROM terms AS t WHERE (client = $1 OR $1 = '') AND version =
-             (SELECT MAX(version) FROM terms WHERE client = t.client AND currency = t.currency) ORDER BY client, currency")
+    /// The newest terms of clients by currency, or of one client: at most `limit`, behind a client and currency.
+    pub async fn newest_terms(&self, client: &str, after: (&str, &str), limit: u32) -> Result<Vec<(String, Terms)>, StoreError> {
+        let rows = sql("SELECT client, leaf, body FROM terms AS t WHERE (client = $1 OR $1 = '') AND (client, currency) > ($2, $3)
+             AND version = (SELECT MAX(version) FROM terms WHERE client = t.client AND currency = t.currency)
+             ORDER BY client, currency LIMIT $4")
         .bind(client)
+        .bind(after.0)
+        .bind(after.1)
+        .bind(i64::from(limit))
         .rows(&self.pool)
         .await?;
         rows.iter().map(|row| Ok((row.get("client")?, terms_of(row)?))).collect()
+    }
+
+    /// How many clients by currency have terms behind a client and currency.
+    pub async fn clients_behind(&self, after: (&str, &str)) -> Result<u64, StoreError> {
+        let query = sql("SELECT COUNT(*) AS clients FROM terms WHERE version = 1 AND (client, currency) > ($1, $2)");
+        let row = query.bind(after.0).bind(after.1).row(&self.pool).await?;
+        row.map_or(Ok(0), |row| to_u64("clients", row.get("clients")?))
     }
 
     /// All versions of a client's terms in a currency, the oldest first.
@@ -273,15 +279,16 @@ impl<'a> From<&'a Entry> for Columns<'a> {
     }
 }
 
-async fn insert_records(tx: &mut Tx<'_>, records: &[Record]) -> Result<(), StoreError> {
-    let entries: Vec<_> = records.iter().map(|record| Columns::from(&record.entry)).collect();
-    let integers = |of: fn(&Record) -> i64| Column::Integers(records.iter().map(of).collect());
+async fn insert_records(tx: &mut Tx<'_>, records: &[(i64, Record)]) -> Result<(), StoreError> {
+    let records = || records.iter().map(|(_, record)| record);
+    let entries: Vec<_> = records().map(|record| Columns::from(&record.entry)).collect();
+    let integers = |of: fn(&Record) -> i64| Column::Integers(records().map(of).collect());
     let columns = [
         // Indices below 2^63: checked when the cursor and the heads moved.
         ("leaf", integers(|record| record.leaf as i64)),
-        ("client", Column::Texts(records.iter().map(|record| record.client.as_str()).collect())),
+        ("client", Column::Texts(records().map(|record| record.client.as_str()).collect())),
         ("client_seq", integers(|record| record.client_seq as i64)),
-        ("currency", Column::Texts(records.iter().map(|record| record.currency.as_str()).collect())),
+        ("currency", Column::Texts(records().map(|record| record.currency.as_str()).collect())),
         ("at_micros", integers(|record| record.at.0)),
         ("kind", Column::Integers(entries.iter().map(|entry| entry.kind).collect())),
         ("campaign", Column::Texts(entries.iter().map(|entry| entry.campaign).collect())),
@@ -290,30 +297,6 @@ async fn insert_records(tx: &mut Tx<'_>, records: &[Record]) -> Result<(), Store
         ("count", Column::Integers(entries.iter().map(|entry| entry.count).collect())),
     ];
     insert_many(tx, "record", &columns, "").await
-}
-
-fn record_of(row: &Row) -> Result<Record, StoreError> {
-    let customer = || -> Result<CustomerKey, StoreError> {
-        CustomerKey::from_bytes(row.get("customer")?).ok_or_else(|| corrupt("customer")("not 16 bytes"))
-    };
-    let (campaign, amount) = (row.get("campaign")?, row.get("amount")?);
-    let entry = match row.get::<i64>("kind")? {
-        1 => {
-            let impressions = u32::try_from(row.get::<i64>("count")?).map_err(corrupt("count"))?;
-            Entry::Spend { campaign, nanos: amount, impressions }
-        }
-        2 => Entry::Acquired { campaign, customer: customer()?, predicted_micros: amount },
-        3 => Entry::Value { customer: customer()?, micros: amount },
-        kind => return Err(corrupt("record")(format!("kind {kind} is not known"))),
-    };
-    Ok(Record {
-        leaf: to_u64("leaf", row.get("leaf")?)?,
-        client: row.get("client")?,
-        client_seq: to_u64("client_seq", row.get("client_seq")?)?,
-        currency: row.get("currency")?,
-        at: UnixMicros(row.get("at_micros")?),
-        entry,
-    })
 }
 
 fn terms_of(row: &Row) -> Result<Terms, StoreError> {

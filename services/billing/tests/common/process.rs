@@ -43,7 +43,7 @@ impl Process {
     }
 
     pub(crate) async fn draft(&mut self) -> Result<Vec<InvoiceSummary>, tonic::Status> {
-        let request = DraftInvoicesRequest { month: "2026-01".into(), client: String::new() };
+        let request = DraftInvoicesRequest { month: "2026-01".into(), ..Default::default() };
         Ok(self.client.draft_invoices(request).await?.into_inner().invoices)
     }
 

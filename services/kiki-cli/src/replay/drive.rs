@@ -304,7 +304,7 @@ impl<'a> Run<'a> {
     async fn invoices(&mut self, at: UnixMicros) -> Result<(), Failure> {
         self.clock.advance_to(at);
         // Asked again after a crash, it answers with the same invoices.
-        self.tally.invoices = self.biller.close(&self.plan.settings.month).await?.numbers;
+        self.tally.invoices = self.biller.close(&self.plan.settings.month, &ProgressBar::hidden()).await?.numbers;
         if !self.past.invoiced.contains(&at) {
             self.journal.add(&Entry::Invoiced { at })?;
         }
