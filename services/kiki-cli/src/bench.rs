@@ -5,6 +5,7 @@
 //! shared machine move by a factor of two.
 
 mod bids;
+mod billing;
 mod child;
 mod cores;
 pub(crate) mod customers;
@@ -54,6 +55,8 @@ enum What {
     Predict(predict::Args),
     /// SyncShield's log, budget and policy, with the raw work on the same disk beside the log.
     Shield(shield::Args),
+    /// A month of many clients folded, closed and verified, at three sizes.
+    Billing(billing::Args),
     /// The bare echo that the others are compared with.
     #[command(hide = true)]
     EchoServer(echo::Args),
@@ -77,6 +80,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             What::Deadlines(args) => deadlines::run(args).await,
             What::Predict(args) => predict::run(args).await,
             What::Shield(args) => shield::run(args).await,
+            What::Billing(args) => billing::run(args).await,
             What::EchoServer(args) => echo::serve(args).await,
             What::NoContentServer => no_content::serve().await,
             What::ValueServer(args) => value::serve(args).await,

@@ -98,7 +98,8 @@ impl Biller {
         Invoice::from_json(&answer.json).doing(format_args!("reading {number}"))
     }
 
-    async fn bundle(&mut self, number: &str) -> Result<Vec<u8>, Failure> {
+    /// The bundle of an invoice.
+    pub(crate) async fn bundle(&mut self, number: &str) -> Result<Vec<u8>, Failure> {
         let doing = format!("fetching the bundle of {number}");
         let request = GetProofBundleRequest { invoice_id: number.to_owned() };
         let mut chunks = self.0.get_proof_bundle(request).await.map_err(|s| rpc(&doing, &s))?.into_inner();
