@@ -1,5 +1,8 @@
 //! One bid to one invoice over gRPC, with figures that a person can add up; and the metrics that are left behind.
 
+use std::path::Path;
+use std::time::Duration;
+
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf;
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
@@ -9,7 +12,11 @@ use kiki::pb::syncflow::v1::*;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{PutCampaignRequest, PutPolicyRequest, PutTermsRequest};
 use kiki::runtime::channel;
-use kiki_cli::platform::{Endpoints, Platform, PlatformConfig, Ports};
+use kiki_cli::invoice::{VerifyInvoices, verify_invoices};
+use kiki_cli::platform::{Endpoints, LOG_ID, Platform, PlatformConfig, Ports};
+use kiki_cli::witness::Server;
+use syncshield::store::{Log, Paths};
+use syncshield::witness::WitnessAt;
 use tonic::transport::Channel;
 
 use crate::acme;
@@ -102,7 +109,14 @@ fn click_receipt(bid: &Bid) -> &str {
 async fn one_bid_becomes_one_line_of_one_invoice_that_verifies_offline() {
     let data = tempfile::tempdir().unwrap();
     let clock = VirtualClock::at(UnixMicros(MIDMONTH));
-    let config = PlatformConfig { ports: Ports::Auto, clock: Clock::Virtual(clock.clone()), ..PlatformConfig::new(data.path()) };
+    let kept = tempfile::tempdir().unwrap();
+    let (witness_at, witness) = witness(data.path(), kept.path(), &clock).await;
+    let config = PlatformConfig {
+        ports: Ports::Auto,
+        clock: Clock::Virtual(clock.clone()),
+        witnesses: vec![witness_at],
+        ..PlatformConfig::new(data.path())
+    };
     let platform = Platform::start(config).await.unwrap();
     let at = platform.endpoints.clone();
     let mut flow = SyncFlowServiceClient::new(channel(&at.flow).unwrap());
@@ -131,10 +145,49 @@ async fn one_bid_becomes_one_line_of_one_invoice_that_verifies_offline() {
     let bundle = close_month(&at, &clock).await;
     let key = std::fs::read_to_string(data.path().join("log.pub")).unwrap().trim().parse().unwrap();
     billing::verify_bundle(&bundle, &key).expect("an honest bundle");
+    check_witnessed(&at, data.path(), witness).await;
     check_metrics(&at).await;
     platform.stop().await.unwrap();
     let report = syncshield::audit::verify(data.path(), &key).expect("an honest log");
     assert_eq!(report.settled.values().sum::<i128>(), 15_000_000);
+}
+
+/// A witness of the log that the platform will keep in `data`: where it is, and its key.
+async fn witness(data: &Path, folder: &Path, clock: &VirtualClock) -> (WitnessAt, String) {
+    let clock = Clock::Virtual(clock.clone());
+    Log::open(&Paths::new(data), LOG_ID, clock.clone()).unwrap().close().await;
+    let log_key = std::fs::read_to_string(data.join("log.pub")).unwrap().trim().parse().unwrap();
+    let server = Server::open(folder, "w/1", vec![(LOG_ID.to_owned(), log_key)], clock).unwrap();
+    let key = server.witness().to_string();
+    (format!("http://{}+{key}", crate::witness::serve(&server).await).parse().unwrap(), key)
+}
+
+/// A bundle that is fetched once the witness has seen the invoice bears its cosignature, and a quorum is checked.
+async fn check_witnessed(at: &Endpoints, data: &Path, witness: String) {
+    let path = data.join("K2026-000001.bundle");
+    let verify = |witnesses, quorum| verify_invoices(&VerifyInvoices { log_key: None, witnesses, quorum, bundles: vec![path.clone()] });
+    let cosigned = async {
+        loop {
+            std::fs::write(&path, fetch(at, "K2026-000001").await).unwrap();
+            if verify(vec![witness.clone()], 1).is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), cosigned).await.unwrap();
+    let twice = verify(vec![witness.clone(), witness.clone()], 2).unwrap_err().to_string();
+    assert_eq!(twice, "1 of 1 invoices are not right");
+}
+
+async fn fetch(at: &Endpoints, number: &str) -> Vec<u8> {
+    let mut billing = BillingServiceClient::new(channel(&at.billing).unwrap());
+    let mut chunks = billing.get_proof_bundle(GetProofBundleRequest { invoice_id: number.into() }).await.unwrap().into_inner();
+    let mut bundle = Vec::new();
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        bundle.extend_from_slice(&chunk.chunk);
+    }
+    bundle
 }
 
 /// Spend 0.015 at baseline 3.0 is 0.045; LTV 90.00; margin 89.955, of which 10 % is 8.9955: 9.00.
@@ -156,12 +209,7 @@ async fn close_month(at: &Endpoints, clock: &VirtualClock) -> Vec<u8> {
     let json: serde_json::Value = serde_json::from_slice(&invoice.json).unwrap();
     assert_eq!((&json["total_invoice_amount"], &json["line_items"][0]["kiki_invoice_amount"]), (&"9.00".into(), &"9.00".into()));
     assert_eq!((&json["due_date"], &json["line_items"][0]["campaign_id"]), (&"2026-03-03".into(), &"spring".into()));
-    let mut chunks = billing.get_proof_bundle(GetProofBundleRequest { invoice_id: number }).await.unwrap().into_inner();
-    let mut bundle = Vec::new();
-    while let Some(chunk) = chunks.message().await.unwrap() {
-        bundle.extend_from_slice(&chunk.chunk);
-    }
-    bundle
+    fetch(at, &number).await
 }
 
 async fn check_metrics(at: &Endpoints) {

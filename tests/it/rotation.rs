@@ -40,7 +40,7 @@ async fn grow(shield: &mut Shield) {
 }
 
 async fn newest(shield: &mut Shield) -> Note {
-    let signed = shield.get_checkpoint(GetCheckpointRequest { min_size: 0 }).await.unwrap().into_inner();
+    let signed = shield.get_checkpoint(GetCheckpointRequest { min_size: 0, ..Default::default() }).await.unwrap().into_inner();
     Note::parse(signed.checkpoint.as_bytes()).unwrap()
 }
 
@@ -90,7 +90,7 @@ async fn a_log_that_changed_its_key_is_cosigned_and_verified_under_the_first() {
     let served = tokio::spawn(syncshield::serve(listeners, config, Clock::System, shutdown.clone()));
     let mut shield = SyncShieldServiceClient::new(channel(&url).unwrap());
     grow(&mut shield).await;
-    shield.get_checkpoint(GetCheckpointRequest { min_size: 1 }).await.unwrap();
+    shield.get_checkpoint(GetCheckpointRequest { min_size: 1, ..Default::default() }).await.unwrap();
     cosigned(&mut shield, &by, &first).await;
     let old = newest(&mut shield).await;
     let before = To { log_key: None, out: Some(dir.path().join("before")) };
@@ -112,7 +112,7 @@ async fn a_log_that_changed_its_key_is_cosigned_and_verified_under_the_first() {
     witnessing.await.unwrap();
     let _again = run_witness(folder.path(), &[&second], &at, CancellationToken::new()).await;
     grow(&mut shield).await;
-    shield.get_checkpoint(GetCheckpointRequest { min_size: 3 }).await.unwrap();
+    shield.get_checkpoint(GetCheckpointRequest { min_size: 3, ..Default::default() }).await.unwrap();
     let note = cosigned(&mut shield, &by, &second).await;
     assert!(note.verify(&[&first]).is_err(), "the new key signs alone");
     let (status, _, served_rotations) = call(&http, "GET", "/rotations", "").await;

@@ -25,7 +25,7 @@ fn clock() -> Clock {
 }
 
 /// A witness on a port of its own; it ends with the runtime.
-async fn serve(server: &Server) -> String {
+pub(crate) async fn serve(server: &Server) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap().to_string();
     let router = server.router();

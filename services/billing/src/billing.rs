@@ -400,7 +400,7 @@ impl Billing {
         let _one_of_few = self.bundles.acquire().await.map_err(|_| Error::Stopped)?;
         let row = self.record(row).await?;
         let last = row.leaf.ok_or(Error::Answer("an invoice without a leaf"))?;
-        let GetCheckpointResponse { checkpoint, size, rotations } = self.shield.head(last + 1).await?;
+        let GetCheckpointResponse { checkpoint, size, rotations } = self.shield.witnessed(last + 1).await?;
         let mut leaves = self.shield.client_leaves(&row.client, last, BUNDLE_BYTES_MAX).await?;
         for evidence in row.invoice()?.parts.iter().filter_map(|part| part.terms.evidence_leaf) {
             if let Err(at) = leaves.binary_search_by_key(&evidence, |leaf| leaf.index) {

@@ -9,6 +9,7 @@ use kiki::pb::log::v1::Position;
 use kiki::pb::syncshield::v1 as pb;
 use kiki::pb::syncshield::v1::record_item::Body;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::status::Reason;
 use kiki::tlog::Hash;
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
@@ -69,8 +70,17 @@ impl Shield {
 
     /// As [`Shield::checkpoint`], with every change of the log's key.
     pub async fn head(&self, min_size: u64) -> Result<pb::GetCheckpointResponse, Error> {
-        let request = timed(pb::GetCheckpointRequest { min_size });
+        let request = timed(pb::GetCheckpointRequest { min_size, cosigned: false });
         Ok(self.client.clone().get_checkpoint(request).await?.into_inner())
+    }
+
+    /// As [`Shield::head`], with witnesses' cosignatures where one of at least that size has any by now.
+    pub async fn witnessed(&self, min_size: u64) -> Result<pb::GetCheckpointResponse, Error> {
+        let request = timed(pb::GetCheckpointRequest { min_size, cosigned: true });
+        match self.client.clone().get_checkpoint(request).await {
+            Err(status) if Reason::NotFound.is(&status) => self.head(min_size).await,
+            answer => Ok(answer?.into_inner()),
+        }
     }
 
     /// The multiproof of leaves in the tree of a size.

@@ -445,6 +445,39 @@ async fn counts_money_once_and_again_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_drafted_page_by_page_and_a_page_that_is_asked_for_again_gives_the_same() {
+    let (_data, _shield, _clock, mut billing) = started(january(), FEBRUARY + 17 * DAY).await;
+    let mut pages = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = || DraftInvoicesRequest { month: "2026-01".into(), page_size: 1, page_token: page_token.clone(), ..Default::default() };
+        let page = billing.client.draft_invoices(request()).await.unwrap().into_inner();
+        assert_eq!(billing.client.draft_invoices(request()).await.unwrap().into_inner(), page);
+        page_token = page.next_page_token.clone();
+        pages.push(page);
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let clients = |page: &DraftInvoicesResponse| page.invoices.first().map(|draft| draft.client.clone()).unwrap_or_default();
+    assert_eq!(pages.iter().map(|page| (clients(page), page.remaining)).collect::<Vec<_>>(), [
+        ("acme".to_owned(), 2),
+        ("beta".to_owned(), 1),
+        (String::new(), 0)
+    ]);
+    assert_eq!(pages[2].postponed[0].client, "gamma");
+    let whole = billing.draft().await;
+    assert_eq!(whole.invoices, [&pages[0].invoices[..], &pages[1].invoices[..]].concat());
+    for request in [
+        DraftInvoicesRequest { month: "2026-01".into(), page_size: 1_001, ..Default::default() },
+        DraftInvoicesRequest { month: "2026-01".into(), page_token: "acme".into(), ..Default::default() },
+    ] {
+        assert!(Reason::FieldInvalid.is(&billing.client.draft_invoices(request).await.unwrap_err()));
+    }
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refuses_what_is_malformed_unknown_or_another_clients() {
     let (_data, _shield, _clock, mut billing) = started(january(), FEBRUARY + DAY).await;
     let month = DraftInvoicesRequest { month: "2026-1".into(), ..Default::default() };

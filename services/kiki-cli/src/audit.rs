@@ -15,7 +15,7 @@ use syncshield::store::{Paths, prune, segments};
 use crate::error::{Doing as _, Failure};
 use crate::{invoice, out};
 
-pub use proofs::{Check, Consistency, Prove, To, check, consistency, cosigned, prove};
+pub use proofs::{Check, Consistency, Prove, To, check, consistency, cosignatures, cosigned, prove};
 pub use records::{Diff, Export, Format, Tail, diff, export, tail};
 
 /// Takes the leaves of the oldest segments out of a log that nobody serves. Their hashes stay.

@@ -48,6 +48,12 @@ pub struct VerifyInvoices {
     /// that came with the bundle vouches for nothing, so name one from elsewhere where it matters.
     #[arg(long)]
     pub log_key: Option<String>,
+    /// The key of a witness, or a file that holds it, whose cosignature on a bundle's checkpoint counts. Any number.
+    #[arg(long = "witness")]
+    pub witnesses: Vec<String>,
+    /// How many of these witnesses must have cosigned.
+    #[arg(long, default_value_t = 0)]
+    pub quorum: usize,
     /// The bundles.
     #[arg(required = true)]
     pub bundles: Vec<PathBuf>,
@@ -147,8 +153,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 pub fn verify_invoices(args: &VerifyInvoices) -> Result<(), Failure> {
     let mut wrong = 0;
     for path in &args.bundles {
-        match verify_bundle(path, args.log_key.as_deref()) {
-            Ok(line) => out::say(format_args!("{}: {line}", path.display())),
+        match verify_bundle(path, args.log_key.as_deref()).and_then(|line| Ok((line, witnessed(path, args)?))) {
+            Ok((line, cosigned)) => {
+                out::say(format_args!("{}: {line}", path.display()));
+                cosigned.iter().for_each(|line| out::say(format_args!("{}: cosigned by {line}", path.display())));
+            }
             Err(findings) => {
                 wrong += 1;
                 findings.iter().for_each(|finding| out::say(format_args!("{}: {finding}", path.display())));
@@ -171,6 +180,16 @@ pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String
         "good: {} for {}, {} {}, from {} leaves of {place}",
         invoice.invoice_id, invoice.client_name, invoice.total_invoice_amount, invoice.currency, report.leaves
     ))
+}
+
+/// Who of the named witnesses cosigned a bundle's checkpoint.
+fn witnessed(path: &Path, args: &VerifyInvoices) -> Result<Vec<String>, Vec<String>> {
+    if args.witnesses.is_empty() && args.quorum == 0 {
+        return Ok(Vec::new());
+    }
+    let bytes = std::fs::read(path).map_err(|e| vec![e.to_string()])?;
+    let checkpoint = billing::bundle::decode(&bytes).map_err(|e| vec![e])?.checkpoint;
+    audit::cosignatures(checkpoint.as_bytes(), path, &args.witnesses, args.quorum).map_err(|e| vec![e.to_string()])
 }
 
 /// Runs `kiki audit`.

@@ -225,7 +225,12 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     async fn get_checkpoint(&self, request: Request<pb::GetCheckpointRequest>) -> Answer<pb::GetCheckpointResponse> {
         // First, so that they lead no further than the checkpoint's key: the first checkpoint behind a change is by both.
         let rotations = self.log.rotations().to_string();
-        let signed = self.log.checkpoint(request.into_inner().min_size).await?;
+        let pb::GetCheckpointRequest { min_size, cosigned } = request.into_inner();
+        let signed = match self.log.cosigned_checkpoint().filter(|signed| cosigned && signed.size >= min_size) {
+            Some(signed) => (*signed).clone(),
+            None if cosigned => return Err(Reason::NotFound.status("no witness has cosigned a checkpoint of that size yet")),
+            None => self.log.checkpoint(min_size).await?,
+        };
         Ok(Response::new(pb::GetCheckpointResponse { checkpoint: signed.note.to_string(), size: signed.size, rotations }))
     }
 

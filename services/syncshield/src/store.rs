@@ -85,6 +85,8 @@ struct Inner {
     committed: watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
     signed: ArcSwapOption<Signed>,
+    /// The newest with a witness's signature, which takes a while to come: `signed` may be newer.
+    cosigned: ArcSwapOption<Signed>,
     /// The key that signs.
     public_key: ArcSwap<String>,
     /// Every change of the key, as text.
@@ -282,6 +284,7 @@ impl Log {
             shadow: Shadow::new().map_err(|e| Error::Io(Arc::new(std::io::Error::other(e))))?,
             clock: clock.clone(),
             signed: ArcSwapOption::new(signed),
+            cosigned: ArcSwapOption::empty(),
             public_key: ArcSwap::from_pointee(key.to_string()),
             rotations: ArcSwap::from_pointee(rotate::read_rotations(&*disk, paths)?),
             full: AtomicBool::new(false),
@@ -326,13 +329,19 @@ impl Log {
         answer.await.map_err(|_| Error::Stopped)?
     }
 
-    /// Adds a witness's signature to the checkpoint of a size; nothing where there is a newer one by now.
+    /// The newest checkpoint that a witness cosigned since the start.
+    #[must_use]
+    pub fn cosigned_checkpoint(&self) -> Option<Arc<Signed>> {
+        self.inner.cosigned.load_full()
+    }
+
+    /// Adds a witness's signature to a checkpoint that was signed.
     ///
     /// # Errors
     /// The file system's, or a writer that is gone.
-    pub async fn cosign(&self, size: u64, signature: Signature) -> Result<(), Error> {
+    pub async fn cosign(&self, signed: Signed, signature: Signature) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job::After(After::Cosign { size, signature, reply })).await.map_err(|_| Error::Stopped)?;
+        self.jobs.send(Job::After(After::Cosign { signed, signature, reply })).await.map_err(|_| Error::Stopped)?;
         answer.await.map_err(|_| Error::Stopped)?
     }
 

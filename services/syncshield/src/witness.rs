@@ -89,7 +89,7 @@ impl Known {
                 StatusCode::OK => {
                     let line = self.own(signed, &body)?;
                     self.size = signed.size;
-                    log.cosign(signed.size, line).await.map_err(|e| e.to_string())?;
+                    log.cosign(signed.clone(), line).await.map_err(|e| e.to_string())?;
                     self.cosigned = Some(signed.size);
                     return Ok(());
                 }

@@ -150,7 +150,7 @@ async fn one_of_each(c: &mut Client, name: &str, number: u64, acknowledged: &Ato
     heard.recorded = Some((name.to_owned(), number, recorded.position.unwrap().index));
     acknowledged.fetch_add(1, SeqCst);
     if number.is_multiple_of(4) {
-        heard.signed = c.get_checkpoint(GetCheckpointRequest { min_size: 0 }).await?.into_inner().size;
+        heard.signed = c.get_checkpoint(GetCheckpointRequest { min_size: 0, ..Default::default() }).await?.into_inner().size;
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ async fn killed_under_load_fifty_times_it_keeps_all_that_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::start(dir.path(), None).await;
     set_up(&mut process.client).await;
-    process.client.get_checkpoint(GetCheckpointRequest { min_size: 1 }).await.unwrap();
+    process.client.get_checkpoint(GetCheckpointRequest { min_size: 1, ..Default::default() }).await.unwrap();
     let mut moments = Clock::System.now().0 as u64;
     let (mut effects, mut signed) = (0, 0);
     for kill in 0..KILLS {
@@ -254,7 +254,7 @@ async fn a_full_disk_denies_and_recovers_without_a_restart() {
         let again = process.client.lease(lease(&format!("k{number}"))).await.unwrap().into_inner().grant.unwrap();
         assert_eq!(again.lease_id, *lease_id);
     }
-    let size = process.client.get_checkpoint(GetCheckpointRequest { min_size: 0 }).await.unwrap().into_inner().size;
+    let size = process.client.get_checkpoint(GetCheckpointRequest { min_size: 0, ..Default::default() }).await.unwrap().into_inner().size;
     process.kill();
     let report = verified(dir.path());
     assert!(report.signed >= size);

@@ -368,7 +368,7 @@ async fn tail_is_gapless_follows_and_ends_with_a_checkpoint_that_covers_it() {
         checkpoint = message.checkpoint;
     }
     assert_eq!(indices, [0, 1, 2, 3]);
-    let size = client.get_checkpoint(GetCheckpointRequest { min_size: 4 }).await.unwrap().into_inner().size;
+    let size = client.get_checkpoint(GetCheckpointRequest { min_size: 4, ..Default::default() }).await.unwrap().into_inner().size;
     assert_eq!(size, 4);
     let beyond = TailRequest { from: Some(leaf::Position { log_id: String::new(), index: 5 }), ..Default::default() };
     assert!(Reason::PositionOutOfRange.is(&client.tail(beyond).await.unwrap_err()));

@@ -79,7 +79,7 @@ impl Shield {
     }
 
     async fn leaves(&mut self) -> u64 {
-        self.client.get_checkpoint(GetCheckpointRequest { min_size: 0 }).await.unwrap();
+        self.client.get_checkpoint(GetCheckpointRequest { min_size: 0, ..Default::default() }).await.unwrap();
         let mut tail = self.client.tail(TailRequest::default()).await.unwrap().into_inner();
         let mut next = 0;
         while let Some(message) = tail.message().await.unwrap() {
@@ -120,7 +120,7 @@ async fn personal_data_is_sealed_given_back_and_erased_while_proofs_hold() {
     assert_eq!(shield.unseal("order-1").await.unwrap().personal, EMAIL);
     let index = bought.position.unwrap().index;
     let size = shield.leaves().await;
-    let note = shield.client.get_checkpoint(GetCheckpointRequest { min_size: size }).await.unwrap().into_inner();
+    let note = shield.client.get_checkpoint(GetCheckpointRequest { min_size: size, ..Default::default() }).await.unwrap().into_inner();
     let leaf = shield.client.tail(TailRequest::default()).await.unwrap().into_inner().message().await.unwrap().unwrap();
     let leaf = leaf.entries[index as usize].leaf.clone();
 

@@ -97,7 +97,15 @@ fn signed(dir: &Path, key: &VerifyingKey, tree: &Tree) -> Result<(Checkpoint, St
 /// Fewer than the quorum, or a cosignature that is false.
 pub fn cosigned(dir: &Path, witnesses: &[String], quorum: usize) -> Result<Vec<String>, Failure> {
     let path = Paths::new(dir).checkpoint();
-    let note = Note::parse(&std::fs::read(&path).doing(path.display())?).doing(path.display())?;
+    cosignatures(&std::fs::read(&path).doing(path.display())?, &path, witnesses, quorum)
+}
+
+/// The same of a checkpoint that stands in a file.
+///
+/// # Errors
+/// As [`cosigned`].
+pub fn cosignatures(checkpoint: &[u8], path: &Path, witnesses: &[String], quorum: usize) -> Result<Vec<String>, Failure> {
+    let note = Note::parse(checkpoint).doing(path.display())?;
     // One that is named twice counts once.
     let mut lines = std::collections::BTreeSet::new();
     for named in witnesses {

@@ -54,7 +54,7 @@ pub(super) enum After {
         reply: oneshot::Sender<Result<Signed, Error>>,
     },
     Cosign {
-        size: u64,
+        signed: Signed,
         signature: Signature,
         reply: oneshot::Sender<Result<(), Error>>,
     },
@@ -147,7 +147,7 @@ impl Committer {
         for wish in after {
             match wish {
                 After::Sign { min_size, reply } => drop(reply.send(self.sign(min_size))),
-                After::Cosign { size, signature, reply } => drop(reply.send(self.cosign(size, &signature))),
+                After::Cosign { signed, signature, reply } => drop(reply.send(self.cosign(&signed, &signature))),
                 After::PrepareKey { old, reply } => drop(reply.send(self.prepare_key(&old))),
                 After::FinishRotation { change, reply } => drop(reply.send(self.finish_rotation(&change))),
             }
@@ -197,21 +197,31 @@ impl Committer {
         Ok(())
     }
 
-    /// Adds to the newest checkpoint, in place of what the same key said of it before; a checkpoint of another size is
-    /// newer, and nobody needs a cosignature of the old one.
-    fn cosign(&mut self, size: u64, signature: &Signature) -> Result<(), Error> {
+    /// Adds to a checkpoint, in place of what the same key said of it before. On disk only to the newest: nobody who
+    /// reads there needs a cosignature of an older one.
+    fn cosign(&mut self, of: &Signed, signature: &Signature) -> Result<(), Error> {
+        let known = self.inner.cosigned.load_full();
+        if known.as_ref().is_none_or(|known| known.size <= of.size) {
+            let so_far = known.filter(|known| known.size == of.size).map_or_else(|| of.note.clone(), |known| known.note.clone());
+            self.inner.cosigned.store(Some(Arc::new(Signed { size: of.size, note: with(&so_far, signature)?.into() })));
+        }
         for _ in 0..MAX_SIGNATURES {
-            let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size == size) else { return Ok(()) };
-            let mut note = Note::parse(signed.note.as_bytes())?;
-            note.signatures.retain(|other| (&other.name, other.id) != (&signature.name, signature.id));
-            note.signatures.push(signature.clone());
-            let note = note.to_string();
-            if self.engine.put_checkpoint(size, &note, Some(&signed.note))? {
-                self.inner.signed.store(Some(Arc::new(Signed { size, note: note.into() })));
+            let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size == of.size) else { return Ok(()) };
+            let note = with(&signed.note, signature)?;
+            if self.engine.put_checkpoint(of.size, &note, Some(&signed.note))? {
+                self.inner.signed.store(Some(Arc::new(Signed { size: of.size, note: note.into() })));
                 return Ok(());
             }
             self.adopt()?;
         }
         Err(Error::Contended(MAX_SIGNATURES))
     }
+}
+
+/// A note with a signature, in place of another by its key.
+fn with(note: &str, signature: &Signature) -> Result<String, Error> {
+    let mut note = Note::parse(note.as_bytes())?;
+    note.signatures.retain(|other| (&other.name, other.id) != (&signature.name, signature.id));
+    note.signatures.push(signature.clone());
+    Ok(note.to_string())
 }
