@@ -127,7 +127,8 @@ impl Billing {
             self.folded(end).await?;
         }
         for (client, currency) in closed {
-            let closings = self.closings(&client, &currency, month).await?.map_err(|_| Error::Answer("a closing that is not in the log"))?;
+            let closings =
+                self.closings(&client, &currency, month).await?.map_err(|_| Error::Answer("a closing that is not in the log"))?;
             match self.draw_up(&client, &closings).await? {
                 Ok(invoices) => drafted.invoices.extend(invoices),
                 Err(postponed) => drafted.postponed.push(postponed),

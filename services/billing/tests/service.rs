@@ -450,7 +450,8 @@ async fn a_month_is_drafted_page_by_page_and_a_page_that_is_asked_for_again_give
     let mut pages = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = || DraftInvoicesRequest { month: "2026-01".into(), page_size: 1, page_token: page_token.clone(), ..Default::default() };
+        let request =
+            || DraftInvoicesRequest { month: "2026-01".into(), page_size: 1, page_token: page_token.clone(), ..Default::default() };
         let page = billing.client.draft_invoices(request()).await.unwrap().into_inner();
         assert_eq!(billing.client.draft_invoices(request()).await.unwrap().into_inner(), page);
         page_token = page.next_page_token.clone();
@@ -460,11 +461,10 @@ async fn a_month_is_drafted_page_by_page_and_a_page_that_is_asked_for_again_give
         }
     }
     let clients = |page: &DraftInvoicesResponse| page.invoices.first().map(|draft| draft.client.clone()).unwrap_or_default();
-    assert_eq!(pages.iter().map(|page| (clients(page), page.remaining)).collect::<Vec<_>>(), [
-        ("acme".to_owned(), 2),
-        ("beta".to_owned(), 1),
-        (String::new(), 0)
-    ]);
+    assert_eq!(
+        pages.iter().map(|page| (clients(page), page.remaining)).collect::<Vec<_>>(),
+        [("acme".to_owned(), 2), ("beta".to_owned(), 1), (String::new(), 0)]
+    );
     assert_eq!(pages[2].postponed[0].client, "gamma");
     let whole = billing.draft().await;
     assert_eq!(whole.invoices, [&pages[0].invoices[..], &pages[1].invoices[..]].concat());

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use billing::domain::invoice::Invoice;
 use billing::domain::summary::{Summary, summarise};
+use indicatif::ProgressBar;
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::{
     DraftInvoicesRequest, FinalizeInvoiceRequest, GetInvoiceRequest, GetProofBundleRequest, ListInvoicesRequest, Postponed,
 };
-use indicatif::ProgressBar;
 use tonic::transport::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};

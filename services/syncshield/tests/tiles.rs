@@ -235,7 +235,8 @@ async fn the_log_is_served_over_http_and_proves_its_growth() {
     for _ in 0..3 {
         client.put_policy(PutPolicyRequest { policy: Some(policy(1)), ..Default::default() }).await.unwrap();
         let size = signed.len() as u64 + 1;
-        let note = client.get_checkpoint(GetCheckpointRequest { min_size: size, ..Default::default() }).await.unwrap().into_inner().checkpoint;
+        let note =
+            client.get_checkpoint(GetCheckpointRequest { min_size: size, ..Default::default() }).await.unwrap().into_inner().checkpoint;
         let key = std::fs::read_to_string(dir.path().join("log.pub")).unwrap().trim().parse().unwrap();
         signed.push(Checkpoint::open(note.as_bytes(), LOG, &key).unwrap());
     }

@@ -145,9 +145,8 @@ impl Slots {
     /// The parts of the periods that [`calendar`] gives.
     pub fn of(periods: &[Period]) -> Self {
         let parts = periods.iter().enumerate().flat_map(|(p, period)| period.parts.iter().enumerate().map(move |part| (p, part)));
-        let slot = |(period, (part, of)): (usize, (usize, &Part))| {
-            Slot { period, part, from: of.from, until: of.until, horizon: of.horizon() }
-        };
+        let slot =
+            |(period, (part, of)): (usize, (usize, &Part))| Slot { period, part, from: of.from, until: of.until, horizon: of.horizon() };
         Self(parts.map(slot).collect())
     }
 

@@ -76,7 +76,8 @@ fn a_log() -> impl Strategy<Value = Vec<Body>> {
     let offsets = prop::collection::vec(prop_oneof![Just(0), Just(HOUR / 2), -HOUR..HOUR], 6);
     let grace = prop_oneof![Just(0), 0..3 * DAY];
     (prop::collection::vec(happened(), 1..60), all_terms(), offsets, grace, any::<bool>()).prop_map(|(all, terms, offsets, grace, swap)| {
-        let mut all: Vec<(i64, Option<usize>, Option<Body>)> = all.into_iter().chain(terms).map(|(at, body)| (at, None, Some(body))).collect();
+        let mut all: Vec<(i64, Option<usize>, Option<Body>)> =
+            all.into_iter().chain(terms).map(|(at, body)| (at, None, Some(body))).collect();
         for i in 0..6 {
             let which = if swap { [0, 2, 1, 3, 4, 5][i] } else { i };
             all.push(((i as i64 + 1) * PERIOD + HOUR + grace, Some(which), None));
@@ -169,8 +170,7 @@ async fn the_books_are_those_that_all_records_give(place: Place) {
             handle.block_on(async {
                 fold_all(&store, &client, &bodies, step).await;
                 let records = records(&store, &client, "USD").await;
-                let (closings, terms) =
-                    (store.closings(&client, "USD").await.unwrap(), store.terms(&client, "USD").await.unwrap());
+                let (closings, terms) = (store.closings(&client, "USD").await.unwrap(), store.terms(&client, "USD").await.unwrap());
                 // The books of each closing in their turn; or of the last at first, as after a lost ledger.
                 let order: Vec<usize> = if at_once { (1..=closings.len()).rev().collect() } else { (1..=closings.len()).collect() };
                 for many in order {

@@ -133,7 +133,8 @@ impl Store {
 
     /// How many clients by currency have terms behind a client and currency.
     pub async fn clients_behind(&self, after: (&str, &str)) -> Result<u64, StoreError> {
-        let query = sql("SELECT COUNT(*) AS clients FROM (SELECT DISTINCT client, currency FROM terms WHERE (client, currency) > ($1, $2)) AS t");
+        let query =
+            sql("SELECT COUNT(*) AS clients FROM (SELECT DISTINCT client, currency FROM terms WHERE (client, currency) > ($1, $2)) AS t");
         let row = query.bind(after.0).bind(after.1).row(&self.pool).await?;
         row.map_or(Ok(0), |row| to_u64("clients", row.get("clients")?))
     }

@@ -114,7 +114,13 @@ fn ceil(at: i64) -> i64 {
 impl Store {
     /// Adds what was accounted in `[from, until)` by records between two closings, whose `client_seq` stand in `behind`: the
     /// earlier one's up to the later one's.
-    pub(super) async fn accounted(&self, book: Book<'_>, behind: &Range<u64>, at: Range<i64>, to: &mut Campaigns) -> Result<(), StoreError> {
+    pub(super) async fn accounted(
+        &self,
+        book: Book<'_>,
+        behind: &Range<u64>,
+        at: Range<i64>,
+        to: &mut Campaigns,
+    ) -> Result<(), StoreError> {
         let (start, end) = (ceil(at.start), floor(at.end));
         if start > end {
             return self.of_hour(book, behind, at, to).await;

@@ -83,7 +83,14 @@ fn record_of(row: &Row) -> Record {
     };
     let number = |column: &str| row.get::<i64>(column).unwrap().try_into().unwrap();
     let (client, currency) = (row.get("client").unwrap(), row.get("currency").unwrap());
-    Record { leaf: number("leaf"), client, client_seq: number("client_seq"), currency, at: UnixMicros(row.get("at_micros").unwrap()), entry }
+    Record {
+        leaf: number("leaf"),
+        client,
+        client_seq: number("client_seq"),
+        currency,
+        at: UnixMicros(row.get("at_micros").unwrap()),
+        entry,
+    }
 }
 
 async fn open(place: &Place) -> Store {

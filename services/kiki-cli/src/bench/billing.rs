@@ -77,7 +77,8 @@ async fn one_size(month: &Month, data: &Path, report: &mut Report, progress: &Pr
         }),
     };
     let log_key = shield_data.join("log.pub");
-    let key: VerifyingKey = std::fs::read_to_string(&log_key).doing("reading the log's key")?.trim().parse().doing("reading the log's key")?;
+    let key: VerifyingKey =
+        std::fs::read_to_string(&log_key).doing("reading the log's key")?.trim().parse().doing("reading the log's key")?;
     let ledger = data.join("billing");
     report.fold_records.push(records);
     let database = Postgres::start().doing("starting PostgreSQL")?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf::{self, AttributionRule, Basis, Netting};
 use kiki::money::Micros;
-use syncshield::domain::ledger::{Closing, Item, Ledger, LeaseAsk, SlotOutcome};
+use syncshield::domain::ledger::{Closing, Item, LeaseAsk, Ledger, SlotOutcome};
 use syncshield::domain::refusal::Refusal;
 use syncshield::store::{Log, Paths, Store};
 
