@@ -34,6 +34,21 @@ CREATE TABLE hour (
     PRIMARY KEY (client, currency, closed_seq, at_hour, campaign)
 );
 
+-- What a client's leaves come to so far, as its closings say it; and client_seq of the newest of them, 0 before the first.
+CREATE TABLE running (
+    client        TEXT   NOT NULL,
+    currency      TEXT   NOT NULL,
+    closed_seq    BIGINT NOT NULL,
+    settled_units BIGINT NOT NULL,
+    settled_nanos BIGINT NOT NULL,
+    settlements   BIGINT NOT NULL,
+    conversions   BIGINT NOT NULL,
+    outcome_units BIGINT NOT NULL,
+    outcome_nanos BIGINT NOT NULL,
+    outcomes      BIGINT NOT NULL,
+    PRIMARY KEY (client, currency)
+);
+
 -- What a closing adds to a line of its period or an earlier one. Once for each closing, when its drafts are drawn up.
 CREATE TABLE line (
     client          TEXT   NOT NULL,

@@ -12,6 +12,7 @@ mod engine;
 mod fold;
 mod hours;
 mod invoices;
+mod running;
 mod turn;
 
 use sqlx::{Postgres, Transaction};

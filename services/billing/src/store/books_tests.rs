@@ -83,23 +83,30 @@ fn a_log() -> impl Strategy<Value = Vec<Body>> {
             all.push(((i as i64 + 1) * PERIOD + HOUR + grace, Some(which), None));
         }
         all.sort_by_key(|(at, ..)| *at);
-        let mut version = 0;
+        let mut so_far = leaf::PeriodClosed { currency: "USD".into(), first_seq: 1, ..Default::default() };
+        let (mut settled, mut spent) = (0_i128, 0_i128);
         let leaf = |(seq, (_, closes, body)): (u64, (i64, Option<usize>, Option<Body>))| {
-            if let Some(Body::Terms(terms)) = &body {
-                version = terms.version;
+            match &body {
+                Some(Body::Terms(terms)) => so_far.terms_version = terms.version,
+                Some(Body::SpendAdjustment(adjustment)) => settled += i128::from(adjustment.amount_nanos),
+                Some(Body::Conversion(_)) => so_far.conversions += 1,
+                Some(Body::Outcome(outcome)) => {
+                    spent += i128::from(outcome.value_micros);
+                    so_far.outcomes += 1;
+                }
+                _ => {}
             }
             let end = |i: usize| UnixMicros((i as i64 + 1) * PERIOD + offsets[i]);
             body.unwrap_or_else(|| {
                 let i = closes.unwrap();
                 Body::PeriodClosed(leaf::PeriodClosed {
-                    currency: "USD".into(),
                     month: format!("1970-{:02}", i + 1),
-                    first_seq: 1,
                     last_seq: seq - 1,
                     period_start: Some(UnixMicros(i as i64 * PERIOD - HOUR).into()),
                     period_end: Some(end(i).into()),
-                    terms_version: version,
-                    ..Default::default()
+                    settled_nanos: Some(settled.into()),
+                    outcome_micros: Some(spent.into()),
+                    ..so_far.clone()
                 })
             })
         };

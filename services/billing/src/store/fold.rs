@@ -8,7 +8,8 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::engine::{Column, Row, Tx, insert_many, sql};
-use super::hours::{self, Closed};
+use super::hours;
+use super::running::Running;
 use super::turn::{self, Turn};
 use super::{Store, StoreError, corrupt, course, to_i64, to_u64};
 use crate::domain::accounting::Closing;
@@ -35,14 +36,14 @@ impl Turn {
         let mut tx = self.write().await?;
         let end = believed.frontier.size();
         move_cursor(&mut tx, log_id, end - believed.leaves.len() as u64, believed).await?;
-        let (mut records, mut closed) = (Vec::new(), Closed::default());
+        let (mut records, mut running) = (Vec::new(), Running::default());
         for leaf in &believed.leaves {
             match &leaf.body {
                 None => {}
                 Some(Body::Terms(terms)) => insert_terms(&mut tx, &leaf.header, terms).await?,
-                Some(Body::PeriodClosed(body)) => {
-                    insert_closing(&mut tx, &leaf.header, body).await?;
-                    closed.now(&leaf.header.client, &body.currency, to_i64("client_seq", leaf.header.client_seq)?);
+                Some(Body::PeriodClosed(closed)) => {
+                    running.close(&mut tx, &leaf.header, closed).await?;
+                    insert_closing(&mut tx, &leaf.header, closed).await?;
                 }
                 Some(Body::Invoice(invoice)) => {
                     take_invoice(&mut tx, &leaf.header, invoice).await?;
@@ -51,13 +52,14 @@ impl Turn {
                 Some(Body::InvoiceEvent(event)) => course::happen(&mut tx, &leaf.header, event).await?,
                 Some(body) => {
                     if let Some(record) = record::of(&leaf.header, body).map_err(|e| unreadable(&leaf.header, e))? {
-                        records.push((closed.before(&mut tx, &record).await?, record));
+                        records.push((running.take(&mut tx, &record).await?, record));
                     }
                 }
             }
         }
         insert_records(&mut tx, &records).await?;
         hours::add(&mut tx, &records).await?;
+        running.keep(&mut tx).await?;
         move_heads(&mut tx, believed).await?;
         turn::tell(&mut tx).await?;
         tx.commit().await

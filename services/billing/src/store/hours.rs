@@ -27,29 +27,6 @@ pub(super) struct Book<'a> {
     pub(super) currency: &'a str,
 }
 
-/// The closings behind which a fold's records stand.
-#[derive(Debug, Default)]
-pub(super) struct Closed(BTreeMap<String, BTreeMap<String, i64>>);
-
-impl Closed {
-    /// `client_seq` of the newest closing before a record; 0 where there is none.
-    pub(super) async fn before(&mut self, tx: &mut Tx<'_>, record: &Record) -> Result<i64, StoreError> {
-        if let Some(seq) = self.0.get(&record.client).and_then(|of| of.get(&record.currency)) {
-            return Ok(*seq);
-        }
-        let query = sql("SELECT COALESCE(MAX(client_seq), 0) AS client_seq FROM closing WHERE client = $1 AND currency = $2");
-        let row = query.bind(&record.client).bind(&record.currency).row(tx).await?;
-        let seq = row.map_or(Ok(0), |row| row.get("client_seq"))?;
-        self.now(&record.client, &record.currency, seq);
-        Ok(seq)
-    }
-
-    /// A closing of that currency came.
-    pub(super) fn now(&mut self, client: &str, currency: &str, seq: i64) {
-        self.0.entry(client.to_owned()).or_default().insert(currency.to_owned(), seq);
-    }
-}
-
 /// An amount in the two columns that hold it.
 pub(super) fn split(nanos: i128) -> Result<(i64, i64), StoreError> {
     let units = i64::try_from(nanos.div_euclid(UNIT)).map_err(corrupt("amount"))?;

@@ -59,6 +59,7 @@ cases! {
     an_invoice_that_this_ledger_did_not_issue_takes_its_number_and_its_closing
     what_is_printed_as_signed_was_signed_and_a_clients_leaves_are_counted
     a_leaf_that_cannot_be_folded_is_named_with_its_client
+    a_closing_that_says_something_else_than_the_leaves_before_it_stops_the_fold
     pages_go_through_all_invoices
     what_happens_to_an_invoice_counts_in_the_logs_order
     a_ledger_that_was_lost_comes_back_to_the_same_balances
@@ -301,6 +302,32 @@ async fn a_leaf_that_cannot_be_folded_is_named_with_its_client(place: Place) {
         let refused = fold(&store, &believed(Frontier::new(), vec![terms(1), body])).await.unwrap_err();
         assert!(refused.to_string().starts_with("leaf 1 of client \"acme\" cannot be read: "), "{refused}");
     }
+}
+
+async fn a_closing_that_says_something_else_than_the_leaves_before_it_stops_the_fold(place: Place) {
+    let store = open(&place).await;
+    let closing = |settled: i128, last_seq| {
+        Body::PeriodClosed(leaf::PeriodClosed {
+            currency: "USD".into(),
+            month: "2026-01".into(),
+            last_seq,
+            period_start: Some(UnixMicros(0).into()),
+            period_end: Some(UnixMicros(9).into()),
+            settled_nanos: Some(settled.into()),
+            settlements: 4,
+            terms_version: 1,
+            ..Default::default()
+        })
+    };
+    let first = believed(Frontier::new(), vec![terms(1), settled(7)]);
+    fold(&store, &first).await.unwrap();
+    // One record was folded before, one comes with the closing.
+    let with = |settled_nanos| believed(first.frontier.clone(), vec![settled(3), closing(settled_nanos, 3)]);
+    let refused = fold(&store, &with(19)).await.unwrap_err().to_string();
+    assert!(refused.ends_with("it closes with settled_nanos of 19 but the leaves before it give 20"), "{refused}");
+    assert_eq!(store.cursor(LOG).await.unwrap().frontier.size(), 2);
+    fold(&store, &with(20)).await.unwrap();
+    assert_eq!(store.closings("acme", "USD").await.unwrap().len(), 1);
 }
 
 async fn pages_go_through_all_invoices(place: Place) {
