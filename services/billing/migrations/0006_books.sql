@@ -14,7 +14,7 @@ DELETE FROM account;
 DROP INDEX record_by_client;
 CREATE INDEX record_by_campaign ON record (client, currency, campaign, at_micros) WHERE kind <> 3;
 -- Customers: what they spent, who acquired them, and which of both is new.
-CREATE INDEX record_by_customer ON record (client, currency, customer) WHERE kind <> 1;
+CREATE INDEX record_by_customer ON record (client, currency, customer, kind, client_seq) WHERE kind <> 1;
 CREATE INDEX record_by_seq ON record (client, currency, client_seq) WHERE kind <> 1;
 CREATE INDEX record_acquired ON record (client, currency, at_micros) WHERE kind = 2;
 
