@@ -16,7 +16,7 @@ use kiki::tlog::{Checkpoint, checkpoint};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::billing::{Billing, counts};
+use crate::billing::{Billing, counts, credits};
 use crate::clients::Shield;
 use crate::domain::follow::{Believed, Fault, Follower};
 use crate::error::Error;
@@ -155,6 +155,12 @@ impl Following {
             self.billing.count_course().await?;
         }
         self.tell(believed.frontier.size());
+        if believed.leaves.iter().any(|leaf| leaf.body.as_ref().is_some_and(credits))
+            && let Err(error) = self.billing.credit_notes().await
+        {
+            // The next connection tries again, and so does who asked for them.
+            tracing::warn!(%error, "credit notes are not issued yet");
+        }
         Ok(())
     }
 
