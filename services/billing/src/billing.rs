@@ -284,6 +284,7 @@ impl Billing {
         let draft = row.invoice()?;
         if draft.agreed().is_some() {
             // Who agreed to it is in the log.
+            self.caught_up().await?;
             return self.issue(row, &draft, None).await;
         }
         self.approved(&row).await?;
@@ -328,8 +329,7 @@ impl Billing {
     /// What would stand in the way of the invoice's proof is found before its number is taken: the
     /// log up to now is folded, with the numbers and closings that it holds invoices of.
     async fn provable(&self, row: &InvoiceRow, draft: &Invoice) -> Result<(), Error> {
-        let (_, signed) = self.shield.checkpoint(0).await?;
-        self.folded(signed).await?;
+        let signed = self.caught_up().await?;
         let (leaves, bytes) = self.store.extent(&row.client).await?;
         limits::check(leaves, bytes, signed, row.document.len() as u64)?;
         for terms in self.store.terms(&row.client, &row.currency).await? {
@@ -338,6 +338,13 @@ impl Billing {
             }
         }
         Ok(())
+    }
+
+    /// Waits until all that is signed is folded; gives how much that is.
+    async fn caught_up(&self) -> Result<u64, Error> {
+        let (_, signed) = self.shield.checkpoint(0).await?;
+        self.folded(signed).await?;
+        Ok(signed)
     }
 
     /// The leaf that terms name as their evidence is one, the client may see it, and it bears the baseline.
@@ -381,7 +388,7 @@ impl Billing {
         Ok(row)
     }
 
-    /// Records what became final and did not reach the log before an end of the process, and issues the credit notes that it left out.
+    /// Records what became final and did not reach the log before an end of the process.
     pub async fn record_rest(&self) -> Result<(), Error> {
         self.count_unrecorded().await?;
         for row in self.store.unrecorded().await? {
@@ -393,7 +400,7 @@ impl Billing {
                 recorded => drop(recorded?),
             }
         }
-        self.credit_notes().await
+        Ok(())
     }
 
     /// Shows how many final invoices the log does not hold.

@@ -1,5 +1,5 @@
 //! An invoice from its draft to its last cent, through Billing's gRPC face, with a fake of SyncShield behind it.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, clippy::explicit_write, missing_docs, unreachable_pub, dead_code)]
 
 #[path = "common/fake_shield.rs"]
 mod fake_shield;

@@ -30,13 +30,24 @@ impl Billing {
         }
         let invoice = self.happen(row, leaf::InvoiceEvent { key: key.clone(), actor, event, ..Default::default() }).await?;
         let decided = self.store.event_by_key(&client, &key).await?.ok_or(Error::Answer("an event that is not in the log"))?;
+        // The log may hold its note, where the ledger is a copy of an older day.
+        self.caught_up().await?;
         let note = self.credit_note(&invoice.row, decided).await?;
         Ok((invoice, note))
     }
 
-    /// Issues the notes of credits that count and have none yet. One that fails holds up no other.
-    pub(crate) async fn credit_notes(&self) -> Result<(), Error> {
-        for (client, decided) in self.store.unnoted_credits().await? {
+    /// Issues the notes of credits that count and have none yet, unless what is signed is not folded: then the log may hold them.
+    /// Says whether it did. One that fails holds up no other.
+    pub(crate) async fn credit_notes(&self) -> Result<bool, Error> {
+        let unnoted = self.store.unnoted_credits().await?;
+        if unnoted.is_empty() {
+            return Ok(true);
+        }
+        let (_, signed) = self.shield.checkpoint(0).await?;
+        if self.store.folded(self.key.name()).await? < signed {
+            return Ok(false);
+        }
+        for (client, decided) in unnoted {
             let number = decided.event.number.clone();
             match self.store.invoice(&number).await? {
                 Some(of) if of.client == client => {
@@ -47,7 +58,7 @@ impl Billing {
                 _ => tracing::error!(number, client, "a credit on a document that this ledger did not issue has no note"),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The note of a credit that counts.
