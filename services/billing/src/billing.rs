@@ -111,8 +111,7 @@ impl Billing {
     /// activity, and notes where the fee of an earlier period changed; of one client, or (empty) of
     /// all: of the first `limit` behind a client and currency. A repeat gives the same drafts.
     pub async fn draft(&self, month: Month, client: &str, after: (&str, &str), limit: u32) -> Result<Drafted, Error> {
-        let (_, signed) = self.shield.checkpoint(0).await?;
-        self.folded(signed).await?;
+        self.caught_up().await?;
         let page = self.store.newest_terms(client, after, limit).await?;
         let mut drafted = Drafted::default();
         if let Some((last, terms)) = page.last().filter(|_| client.is_empty() && page.len() == limit as usize) {
