@@ -28,6 +28,9 @@ const RECORDS_EACH: u64 = 3;
 /// Customers that are written down in one step: each purchase is an item, of which 1,024 are taken at once.
 const STEP: u64 = 1_000;
 
+/// How long a lease lives.
+const LEASE_TTL: Duration = Duration::from_secs(60);
+
 const CURRENCY: &str = "USD";
 
 /// How much there is.
@@ -48,27 +51,29 @@ impl Month {
     /// Fills a log in a folder; gives how many records of Billing's are in it.
     pub(super) async fn fill(&self, data: &Path, clock: VirtualClock) -> Result<u64, Failure> {
         std::fs::create_dir_all(data).doing(format_args!("making {}", data.display()))?;
-        let log = Log::open_in(&Store::Files(None), &Paths::new(data), LOG_ID, Clock::Virtual(clock)).doing("opening the log")?;
+        let log = Log::open_in(&Store::Files(None), &Paths::new(data), LOG_ID, Clock::Virtual(clock.clone())).doing("opening the log")?;
         let small = (0..self.clients).map(|n| (format!("client-{n:06}"), CUSTOMERS_EACH));
         for (client, customers) in small.chain([("large".to_owned(), self.large)]) {
-            write_down(&log, client, customers).await?;
+            write_down(&log, &clock, client, customers).await?;
         }
         log.close().await;
         Ok((self.clients * CUSTOMERS_EACH + self.large) * RECORDS_EACH)
     }
 }
 
-async fn write_down(log: &Log, client: String, customers: u64) -> Result<(), Failure> {
+async fn write_down(log: &Log, clock: &VirtualClock, client: String, customers: u64) -> Result<(), Failure> {
     let of = client.clone();
     log.run(move |ledger| open(ledger, &of, customers)).await.doing("putting terms and campaigns")?;
     for first in (0..customers).step_by(STEP as usize) {
-        let (of, numbers) = (client.clone(), first..customers.min(first + STEP));
-        let charged = log.run(move |ledger| charge(ledger, &of, numbers)).await.doing("leasing and settling")?;
+        let (of, numbers, now) = (client.clone(), first..customers.min(first + STEP), clock.now());
+        let charged = log.run(move |ledger| charge(ledger, &of, numbers, now)).await.doing("leasing and settling")?;
         if let Some(refused) = charged.iter().find(|outcome| **outcome != SlotOutcome::Applied) {
             return Err(Failure::new(format!("settling: {refused:?}")));
         }
-        let purchases: Vec<_> = (first..customers.min(first + STEP)).map(|n| (client.clone(), Item::Purchase(purchase(n)))).collect();
+        let purchases: Vec<_> = (first..customers.min(first + STEP)).map(|n| (client.clone(), Item::Purchase(purchase(n, now)))).collect();
         log.run(move |ledger| ledger.record("", 0, purchases)).await.doing("recording purchases")?;
+        // What was leased has expired by the next step, as it would have over a month.
+        clock.advance_to(now.plus(LEASE_TTL * 2));
     }
     Ok(())
 }
@@ -112,7 +117,7 @@ fn open(ledger: &mut Ledger, client: &str, customers: u64) -> Result<(), Refusal
 }
 
 /// An impression for each customer, reserved and charged.
-fn charge(ledger: &mut Ledger, client: &str, customers: std::ops::Range<u64>) -> Result<Vec<SlotOutcome>, Refusal> {
+fn charge(ledger: &mut Ledger, client: &str, customers: std::ops::Range<u64>, now: UnixMicros) -> Result<Vec<SlotOutcome>, Refusal> {
     let mut closings = Vec::new();
     for number in customers {
         let ask = LeaseAsk {
@@ -123,7 +128,7 @@ fn charge(ledger: &mut Ledger, client: &str, customers: std::ops::Range<u64>) ->
             amount: Micros::new(1_000),
             least: Micros::new(1_000),
             mark: (1, 0),
-            ttl: Duration::from_secs(60),
+            ttl: LEASE_TTL,
             reservation: true,
             platform: String::new(),
         };
@@ -131,8 +136,8 @@ fn charge(ledger: &mut Ledger, client: &str, customers: std::ops::Range<u64>) ->
         let what = leaf::Settlement {
             max_nanos: 1_000_000,
             price_nanos: 700_000 + number as i64 % 1_000,
-            bid_at: Some(DURING.into()),
-            noticed_at: Some(DURING.into()),
+            bid_at: Some(now.into()),
+            noticed_at: Some(now.into()),
             exchange: "bench".to_owned(),
             platform: "meta".to_owned(),
             customer: customer_of(number).into(),
@@ -146,10 +151,10 @@ fn charge(ledger: &mut Ledger, client: &str, customers: std::ops::Range<u64>) ->
     Ok(ledger.settle(closings))
 }
 
-fn purchase(number: u64) -> leaf::Outcome {
+fn purchase(number: u64, now: UnixMicros) -> leaf::Outcome {
     leaf::Outcome {
         event_id: number.to_string(),
-        occurred_at: Some(DURING.into()),
+        occurred_at: Some(now.into()),
         customer: customer_of(number).into(),
         currency: CURRENCY.to_owned(),
         value_micros: 2_000 + number as i64 % 2_000,
