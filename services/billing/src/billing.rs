@@ -1,6 +1,7 @@
 //! Drafting, finalising and proving invoices: the ledger, the log and the pure domain put together.
 
 mod course;
+mod reconcile;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +30,16 @@ use crate::store::{InvoiceRow, Page, Store, StoreError};
 
 pub use course::Shown;
 pub(crate) use course::counts;
+pub use reconcile::{Question, Reconciled};
 
 /// How long a call waits for the fold: SyncShield signs at once when asked, and 65,536 leaves are folded in a second or two.
 const FOLD_WAIT: Duration = Duration::from_secs(30);
 
 /// Bundles made at once: each may hold its leaves three times over (read, decoded, encoded).
 const BUNDLES_AT_ONCE: usize = 2;
+
+/// Reconciliations made at once: each may hold some 150 MiB of figures, rows and differences.
+const RECONCILIATIONS_AT_ONCE: usize = 2;
 
 /// Billing.
 #[derive(Debug, Clone)]
@@ -55,6 +60,7 @@ pub struct Billing {
     pub accesses: Accesses,
     approval_required: bool,
     bundles: Arc<Semaphore>,
+    reconciliations: Arc<Semaphore>,
 }
 
 /// What a month's drafting gave.
@@ -87,6 +93,7 @@ impl Billing {
             accesses,
             approval_required: false,
             bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)),
+            reconciliations: Arc::new(Semaphore::new(RECONCILIATIONS_AT_ONCE)),
         }
     }
 

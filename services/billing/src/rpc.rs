@@ -1,6 +1,7 @@
 //! The gRPC face: decode, one call of [`Billing`], encode.
 
 mod convert;
+mod reconcile;
 
 use std::collections::BTreeSet;
 
@@ -201,6 +202,18 @@ impl BillingService for Billing {
         let written_off = Event::WrittenOff(leaf::InvoiceWrittenOff { reason });
         let invoice = Some(self.event(&caller, &invoice_id, key, actor, written_off).await?);
         Ok(Response::new(pb::WriteOffInvoiceResponse { invoice }))
+    }
+
+    type ReconcileStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::ReconcileResponse, Status>>>;
+
+    async fn reconcile(&self, request: Request<pb::ReconcileRequest>) -> Answer<Self::ReconcileStream> {
+        let caller = Caller::of(&request);
+        let question = reconcile::question(request.into_inner())?;
+        caller.act_for(&question.client)?;
+        let (client, subject) = (question.client.clone(), question.subject());
+        let reconciled = self.reconciled(question).await?;
+        self.accesses.note(&caller, AccessKind::Reconcile, self.clock.now(), &client, &subject).await?;
+        Ok(Response::new(tokio_stream::iter(reconcile::answer(self.key.name(), reconciled))))
     }
 
     async fn trial_balance(&self, request: Request<pb::TrialBalanceRequest>) -> Answer<pb::TrialBalanceResponse> {
