@@ -193,6 +193,12 @@ mod tests {
         recent.get(recent.place(key.market, &key.customer), key)
     }
 
+    /// A customer whose answers stand elsewhere than this one's: places are hashes of a random seed.
+    fn elsewhere(recent: &Recent, from: &Key) -> u8 {
+        let Place(taken) = recent.place(from.market, &from.customer);
+        (0..=u8::MAX).find(|other| recent.place(from.market, &key(*other, 1, 1).customer).0 != taken).expect("256 customers, 256 pairs")
+    }
+
     /// One whose every number is `n`.
     fn answer(n: u32, model: u32) -> Answer {
         let micros = i64::from(n);
@@ -212,20 +218,21 @@ mod tests {
     #[test]
     fn keeps_the_last_answer_of_each_model_until_the_customer_is_erased() {
         let recent = Recent::new(1 << 16);
+        let other = elsewhere(&recent, &key(1, 1, 1));
         recent.put(&key(1, 1, 1), &answer(5, 1));
         recent.put(&key(1, 1, 2), &answer(6, 2));
         recent.put(&key(1, 1, 1), &answer(7, 1));
         let failed =
             Answer { prediction: Prediction { source: Source::Estimate(Reason::ModelFailed), ..answer(8, 3).prediction }, ..answer(8, 3) };
-        recent.put(&key(2, 1, 3), &failed);
+        recent.put(&key(other, 1, 3), &failed);
         assert_eq!(
-            [key(1, 1, 1), key(1, 1, 2), key(2, 1, 3)].map(|key| get(&recent, &key)),
+            [key(1, 1, 1), key(1, 1, 2), key(other, 1, 3)].map(|key| get(&recent, &key)),
             [Some(answer(7, 1)), Some(answer(6, 2)), Some(failed)]
         );
-        assert_eq!([key(1, 2, 1), key(1, 1, 3), key(0, 0, 0)].map(|key| get(&recent, &key)), [None; 3]);
+        assert_eq!([key(1, 2, 1), key(1, 1, 3), key(other, 0, 0)].map(|key| get(&recent, &key)), [None; 3]);
         recent.erase(1, &CustomerKey([1; 16]));
         assert_eq!([key(1, 1, 1), key(1, 1, 2)].map(|key| get(&recent, &key)), [None; 2]);
-        assert!(get(&recent, &key(2, 1, 3)).is_some());
+        assert!(get(&recent, &key(other, 1, 3)).is_some());
     }
 
     #[test]
