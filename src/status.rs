@@ -40,6 +40,8 @@ pub enum Reason {
     PeriodOpen,
     /// What an invoice's status does not allow: the message says what it allows.
     InvoiceState,
+    /// What an invoice lacks for what was asked of it: a seller for an e-invoice, say.
+    InvoiceIncomplete,
     /// The client is in another log now: the facts `client` and `log_id` say which.
     ClientMoved,
     /// Something of the client may still be spent.
@@ -81,6 +83,7 @@ impl Reason {
             Self::Overloaded => ("OVERLOADED", Code::ResourceExhausted),
             Self::PeriodOpen => ("PERIOD_OPEN", Code::FailedPrecondition),
             Self::InvoiceState => ("INVOICE_STATE", Code::FailedPrecondition),
+            Self::InvoiceIncomplete => ("INVOICE_INCOMPLETE", Code::FailedPrecondition),
             Self::ClientMoved => ("CLIENT_MOVED", Code::FailedPrecondition),
             Self::ClientBusy => ("CLIENT_BUSY", Code::FailedPrecondition),
             Self::LogInconsistent => ("LOG_INCONSISTENT", Code::DataLoss),

@@ -9,7 +9,8 @@ KEY is the log's public key (the text of log.pub, or a file that holds it); get 
 * that the leaves are what their hashes say, and lead to the checkpoint's root with the proof (RFC 6962, 2.1),
 * that none of the client's leaves is left out (client_seq is gapless) and that time does not run back,
 * that the conversions are those that attribution gives, and the closings' totals those of the leaves,
-* every figure of the invoice or note: its terms, parts, lines, fees, tax and totals are worked out again from the leaves.
+* every figure of the invoice or note: its terms, parts, lines, fees, tax and totals are worked out again from the leaves,
+* of a credit note by agreement, that the agreement is in the log, and counts where it stands among payments, voids and other notes.
 
 Prints what holds of each bundle, or every difference with its line or field and both figures. Exits 1 where anything differs.
 """
@@ -62,6 +63,16 @@ def int128(value):
     return (high << 64) + low
 
 
+def packed(value):
+    out, shift, one = [], 0, 0
+    for byte in value:
+        one |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            out, shift, one = out + [one], 0, 0
+    return out
+
+
 def read(message, fields):
     """A message as a dict; a field whose reader is in a list is a list, a dict is a message's fields. What is not named is not read."""
     out = {name: [] if isinstance(how, list) else None for name, how in fields.values()}
@@ -75,7 +86,7 @@ def read(message, fields):
             out[name].append(value)
         else:
             out[name] = value
-    zero = {int: 0, signed: 0, zigzag: 0, text: "", bytes: b"", bool: False}
+    zero = {int: 0, signed: 0, zigzag: 0, text: "", bytes: b"", bool: False, packed: []}
     return {name: zero.get(how) if out[name] is None and not isinstance(how, (list, dict)) else out[name] for name, how in fields.values()}
 
 
@@ -104,8 +115,12 @@ OUTCOME |= {7: ("sequence", int), 8: ("has_receipt", bool)}
 SETTLEMENTS = {1: ("lease_id", int), 2: ("campaign", text), 3: ("currency", text), 4: ("granted_at", micros), 6: ("settlements", [SETTLEMENT])}
 ADJUSTMENT = {1: ("key", text), 2: ("campaign", text), 4: ("currency", text), 5: ("amount", zigzag), 9: ("at", micros)}
 EVIDENCE = {3: ("currency", text), 6: ("spend", signed), 7: ("value", signed), 8: ("horizon_days", int), 9: ("attribution", int)}
+PAYMENT = {1: ("amount", signed), 2: ("currency", text)}
+CREDITED = {1: ("amount", signed), 2: ("tax", signed), 3: ("currency", text), 4: ("reason", text), 5: ("leaves", packed), 6: ("dispute_key", text)}
+EVENT = {1: ("key", text), 2: ("number", text), 3: ("actor", text), 4: ("send", {}), 5: ("pay", PAYMENT), 6: ("dispute", {}), 7: ("resolve", {})}
+EVENT |= {8: ("void", {}), 9: ("write_off", {}), 10: ("credit", CREDITED)}
 BODIES = {21: ("settlements", SETTLEMENTS), 24: ("conversion", CONVERSION), 25: ("outcome", OUTCOME), 26: ("terms", TERMS)}
-BODIES |= {29: ("closed", CLOSED), 30: ("invoice", INVOICE), 31: ("evidence", EVIDENCE), 32: ("adjustment", ADJUSTMENT)}
+BODIES |= {29: ("closed", CLOSED), 30: ("invoice", INVOICE), 31: ("evidence", EVIDENCE), 32: ("adjustment", ADJUSTMENT), 42: ("event", EVENT)}
 HEADER = {1: ("log_id", text), 2: ("index", int), 3: ("client", text), 4: ("client_seq", int), 5: ("recorded_at", micros)}
 BUNDLE = {1: ("format", int), 2: ("json", bytes), 3: ("checkpoint", text), 4: ("leaves", [{1: ("index", int), 2: ("leaf", bytes), 3: ("hash", bytes)}])}
 BUNDLE |= {5: ("proof", [bytes]), 6: ("software", text), 7: ("rotations", text)}
@@ -211,6 +226,60 @@ def fees(lines, terms, carried, places):
     }
 
 
+# How documents stand: what may happen in each stage. See services/billing/src/domain/lifecycle.rs.
+
+STAGES = {"finalized": "send pay dispute resolve void write_off credit", "partly_paid": "send pay dispute resolve write_off credit"}
+STAGES |= {"sent": STAGES["finalized"], "paid": "dispute resolve credit", "void": "", "written_off": ""}
+
+
+class Standing:
+    def __init__(self, invoice):
+        gross = invoice["total"] + invoice["tax"]
+        self.invoice, self.stage, self.disputed, self.paid, self.off = invoice, "finalized", False, 0, 0
+        self.total = -gross if invoice["kind"] == 2 else gross
+        self.creditable = max(0, self.total - invoice["tax"])
+
+    def unpaid(self):
+        return max(0, self.total - self.paid - self.off)
+
+    def open(self):
+        return 0 if self.stage in ("void", "written_off") else self.unpaid()
+
+    def credited(self, net, tax):
+        if self.stage != "void":
+            applied = min(net + tax, self.unpaid())
+            self.off, self.creditable = self.off + applied, max(0, self.creditable - net)
+            if applied > 0 and self.open() == 0 and self.stage != "written_off":
+                self.stage = "paid"
+
+    def may(self, kind):
+        if kind not in STAGES[self.stage].split() or self.total < 0 and kind != "send":
+            return False
+        also = {"void": self.off == 0, "dispute": not self.disputed, "resolve": self.disputed, "credit": self.creditable > 0}
+        return also.get(kind, kind == "send" or self.open() > 0)
+
+    def happens(self, kind, said):
+        """Whether it counts; where it does, it is done."""
+        if not self.may(kind) or said.get("currency", self.invoice["currency"]) != self.invoice["currency"]:
+            return False
+        if kind == "pay":
+            if not 0 < said["amount"] <= self.open():
+                return False
+            self.stage, self.paid = "paid" if said["amount"] == self.open() else "partly_paid", self.paid + said["amount"]
+        elif kind == "credit":
+            if not 0 < said["amount"] <= self.creditable or said["dispute_key"] and not self.disputed:
+                return False
+            self.credited(said["amount"], said["tax"])
+            self.disputed &= not said["dispute_key"]
+        elif kind == "send":
+            self.stage = "sent" if self.stage == "finalized" else self.stage
+        elif kind in ("dispute", "resolve"):
+            self.disputed = kind == "dispute"
+        else:
+            self.stage, self.disputed = {"void": "void", "write_off": "written_off"}[kind], False
+        return True
+
+
 # The client's leaves.
 
 
@@ -222,6 +291,7 @@ class History:
         self.by_customer, self.by_slot, self.acquired, self.events, self.adjusted = {}, {}, {}, set(), set()
         self.totals, self.terms, self.closings, self.invoiced, self.issued = {}, {}, [], {}, None
         self.spend, self.conversions, self.outcomes, self.evidence = [], [], [], {}
+        self.standings, self.disputes, self.credits = {}, {}, {}
 
     def take(self, head, kind, body):
         place = f"leaf {head['index']}"
@@ -242,6 +312,7 @@ class History:
             "terms": self.new_terms,
             "closed": self.closed,
             "invoice": self.invoice,
+            "event": self.event,
         }
         if kind in takes:
             takes[kind](head, body, place)
@@ -324,8 +395,26 @@ class History:
     def invoice(self, head, body, place):
         key = (body["closed_seq"], body["corrects_seq"])
         self.findings.add(key not in self.invoiced, place, "invoices what was invoiced already")
-        self.invoiced.setdefault(key, body["number"])
         self.issued = {**body, "leaf": head["index"]}
+        self.invoiced.setdefault(key, self.issued)
+        corrected = self.invoiced.get((body["corrects_seq"], 0))
+        if body["kind"] == 2 and body["corrects_seq"] not in self.credits and corrected is not None:
+            self.standings[corrected["number"]].credited(body["total"], body["tax"])
+        self.standings.setdefault(body["number"], Standing(body))
+
+    def event(self, head, body, place):
+        kind = next((kind for kind in ("send", "pay", "dispute", "resolve", "void", "write_off", "credit") if body[kind] is not None), None)
+        standing = self.standings.get(body["number"])
+        if kind is None or standing is None:
+            return
+        settles, before = kind == "credit" and body["credit"]["dispute_key"], standing.creditable
+        if settles and self.disputes.get(settles) != body["number"] or not standing.happens(kind, body[kind]):
+            return
+        if kind == "dispute":
+            self.disputes[body["key"]] = body["number"]
+        if kind == "credit":
+            decision = {**body["credit"], "leaf": head["index"], "seq": head["client_seq"], "actor": body["actor"], "before": before}
+            self.credits[head["client_seq"]] = (body["number"], decision)
 
     # Accounts: see ARCHITECTURE.md, "Which leaves a period covers" and "What comes late".
 
@@ -426,9 +515,53 @@ def reasons(before, after):
 
 
 def drawn_up(history, client, log_id, stated):
-    """The document that the client's last leaf issues, as its JSON; and that leaf."""
+    """The document that the client's last leaf issues, as its JSON; that leaf; and the index of the last leaf that it is computed from."""
     issued = history.issued
     check(issued is not None, "the client's last leaf issues no invoice")
+    if issued["corrects_seq"] not in history.credits:
+        document = of_closing(history, issued, client, log_id, stated)
+        return document, issued, document["completeness"]["period_closed_leaf"]
+    number, decision = history.credits[issued["corrects_seq"]]
+    of = next(one for one in history.invoiced.values() if one["number"] == number)
+    check(of["closed_seq"] == issued["closed_seq"], "the credit note is of another closing than what it credits")
+    document = of_closing(history, of, client, log_id, stated)
+    terms = history.terms[document["currency"], document["parts"][-1]["terms"]["version"]]
+    return by_agreement(document, decision, issued, terms), issued, decision["leaf"]
+
+
+def by_agreement(of, decision, issued, terms):
+    places = MINOR.get(of["currency"], 2)
+    minor, units = (lambda units: amount(units, places)), (lambda text: int(text.replace(".", "")))
+    net = decision["amount"]
+    tax = rounded(net * terms["tax"]["rate_ppm"], PPM) if terms["tax"] else 0
+    check(tax == decision["tax"], f"leaf {decision['leaf']} credits a tax of {decision['tax']}, at the rate it is {tax}")
+    agreed = {key: decision[key] for key in ("leaf", "actor", "reason", "dispute_key") if decision[key]}
+    note = {
+        "kind": "credit_note",
+        "invoice_id": issued["number"],
+        "issue_date": date(issued["at"], terms["zone"]),
+        "due_date": date(issued["at"], terms["zone"], terms["payment_days"]),
+        "corrects": {
+            "invoice_id": of["invoice_id"],
+            "issue_date": of["issue_date"],
+            "noted_in": of["corrects"]["noted_in"] if "corrects" in of else of["period"],
+            "reasons": ["agreed"],
+            "amount_before": minor(decision["before"]),
+            "amount_after": minor(decision["before"] - net),
+            "agreed": {**agreed, "leaves": ranges(decision["leaves"])},
+        },
+        "total_invoice_amount": minor(net),
+        "amount_due": minor(net + tax),
+        "client_keeps": minor(units(of["client_keeps"]) + units(of["total_invoice_amount"]) - decision["before"] + net),
+        "line_items": [],
+        "adjustments": [],
+        "completeness": {**of["completeness"], "last_client_seq": decision["seq"]},
+    }
+    return {**of, **note} | ({"tax": {**of["tax"], "amount": minor(tax)}} if "tax" in of else {})
+
+
+def of_closing(history, issued, client, log_id, stated):
+    """A document that is computed from a closing, as its JSON."""
     at = next((i for i, c in enumerate(history.closings) if c["seq"] == issued["closed_seq"]), None)
     check(at is not None, "the invoice names a closing that is not there")
     closing = history.closings[at]
@@ -444,14 +577,16 @@ def drawn_up(history, client, log_id, stated):
         check(which is not None, "the note corrects a period that is not closed before")
         period, account, before = periods[which], now[which], was[which]
         check(before["fee"] != account["fee"], "the note corrects a period whose fee did not change")
+        invoice = history.invoiced.get((issued["corrects_seq"], 0))
         corrects = {
-            "invoice_id": history.invoiced.get((issued["corrects_seq"], 0)),
+            "invoice_id": invoice["number"] if invoice else None,
+            **({"issue_date": date(invoice["at"], account["parts"][-1]["terms"]["zone"])} if invoice else {}),
             "noted_in": closing["month"],
             "reasons": reasons(before, account),
             "amount_before": amount(before["fee"], places),
             "amount_after": amount(account["fee"], places),
         }
-    return printed(client, log_id, stated, issued, closing, period, account, before, corrects, places), issued
+    return printed(client, log_id, stated, issued, closing, period, account, before, corrects, places)
 
 
 def printed(client, log_id, stated, issued, closing, period, account, before, corrects, places):
@@ -686,11 +821,13 @@ def verify(content, key):
         if kind == "evidence":
             history.evidence[leaf["index"]] = body
         history.take(head, kind, body)
-    own, issued = drawn_up(history, document["client"], key.name, document["completeness"])
+    own, issued, rests_on = drawn_up(history, document["client"], key.name, document["completeness"])
+    if "issue_date" not in document.get("corrects", {"issue_date": None}):
+        own["corrects"].pop("issue_date", None)  # a note that was issued before notes had it
     check_evidence(history, own, others, findings)
     compare(document, own, findings)
     stated = document["completeness"]["checkpoint_size"]
-    findings.add(own["completeness"]["period_closed_leaf"] < stated <= issued["leaf"], "completeness.checkpoint_size", f"{stated} does not lie between closing and invoice")
+    findings.add(rests_on < stated <= issued["leaf"], "completeness.checkpoint_size", f"{stated} does not lie between leaf {rests_on} and the invoice")
     places = MINOR.get(own["currency"], 2)
     said = (max(issued["kind"], 1), amount(issued["total"], places), amount(issued["tax"], places))
     gives = ({"invoice": 1, "credit_note": 2, "debit_note": 3}[own["kind"]], own["total_invoice_amount"], own.get("tax", {}).get("amount", amount(0, places)))

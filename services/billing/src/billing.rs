@@ -1,6 +1,7 @@
 //! Drafting, finalising and proving invoices: the ledger, the log and the pure domain put together.
 
 mod course;
+mod credit;
 mod reconcile;
 
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use crate::clients::{self, Issued, Shield};
 use crate::domain::accounting::{Closing, Period, billable_from, calendar};
 use crate::domain::books::{self, Account, Statement};
 use crate::domain::bundle::{Bundle, limits, verify};
-use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice, InvoiceError, TermsPrinted, number_stem};
+use crate::domain::document::export::Format;
+use crate::domain::document::imports::Books;
+use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice, InvoiceError, Preceding, TermsPrinted, number_stem};
 use crate::domain::period::{Month, due_date, issue_date, resolve};
 use crate::domain::terms::{Basis, Terms};
 use crate::error::{Error, Postponed, out_of_reach};
@@ -29,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::store::{InvoiceRow, Page, Store, StoreError};
 
 pub use course::Shown;
-pub(crate) use course::counts;
+pub(crate) use course::{counts, credits};
 pub use reconcile::{Question, Reconciled};
 
 /// How long a call waits for the fold: SyncShield signs at once when asked, and 65,536 leaves are folded in a second or two.
@@ -37,6 +40,9 @@ const FOLD_WAIT: Duration = Duration::from_secs(30);
 
 /// Bundles made at once: each may hold its leaves three times over (read, decoded, encoded).
 const BUNDLES_AT_ONCE: usize = 2;
+
+/// Exports made at once: the pages of 10,000 lines take seconds of a core.
+const EXPORTS_AT_ONCE: usize = 2;
 
 /// Reconciliations made at once: each may hold some 150 MiB of figures, rows and differences.
 const RECONCILIATIONS_AT_ONCE: usize = 2;
@@ -60,6 +66,7 @@ pub struct Billing {
     pub accesses: Accesses,
     approval_required: bool,
     bundles: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
     reconciliations: Arc<Semaphore>,
 }
 
@@ -93,6 +100,7 @@ impl Billing {
             accesses,
             approval_required: false,
             bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)),
+            exports: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
             reconciliations: Arc::new(Semaphore::new(RECONCILIATIONS_AT_ONCE)),
         }
     }
@@ -172,6 +180,9 @@ impl Billing {
         let mut documents: Vec<_> = own.into_iter().collect();
         for change in changes {
             let of = change.period.closing.clone();
+            if self.store.void_invoice(client, of.client_seq).await?.is_some() {
+                continue; // nothing was owed
+            }
             // Its number is put in when the note becomes final: by then the invoice must be.
             let (account, correction) = Correction::of(change, None, period.closing.month);
             documents.push((of, account, Some(correction)));
@@ -233,16 +244,34 @@ impl Billing {
         Ok(kept)
     }
 
-    /// Number of the invoice of the closing at a `client_seq`; nothing where there was nothing to bill.
-    async fn number_of(&self, client: &str, closed_seq: u64) -> Result<Option<String>, Error> {
-        if let Some((number, _)) = self.store.invoiced(client, closed_seq, 0).await? {
-            return Ok(Some(number));
+    /// The invoice of the closing at a `client_seq`; nothing where there was nothing to bill.
+    async fn invoice_of(&self, client: &str, closed_seq: u64) -> Result<Option<Preceding>, Error> {
+        if let Some((number, leaf)) = self.store.invoiced(client, closed_seq, 0).await? {
+            return Ok(Some(Preceding { number, issued_at: self.issued_at(leaf).await? }));
         }
-        match self.store.invoice_of(client, closed_seq).await? {
-            None => Ok(None),
-            // Its leaf stands before the note's, by which a note's bundle finds it.
-            Some(row) if row.number.is_some() => Ok(self.record(row).await?.number),
-            Some(InvoiceRow { draft_id, .. }) => Err(Error::NotFinal { id: draft_id }),
+        let Some(row) = self.store.invoice_of(client, closed_seq).await? else { return Ok(None) };
+        if row.number.is_none() {
+            return Err(Error::NotFinal { id: row.draft_id });
+        }
+        // Its leaf stands before the note's, by which a note's bundle finds it.
+        let row = self.record(row).await?;
+        Ok(row.number.zip(row.issued_at).map(|(number, issued_at)| Preceding { number, issued_at }))
+    }
+
+    /// The same for a note, which only an invoice that is not void has.
+    async fn standing_invoice(&self, note: &InvoiceRow, closed_seq: u64) -> Result<Option<Preceding>, Error> {
+        match self.store.void_invoice(&note.client, closed_seq).await? {
+            Some(number) if note.number.is_none() => Err(Error::Void { id: note.draft_id.clone(), number }),
+            _ => self.invoice_of(&note.client, closed_seq).await,
+        }
+    }
+
+    /// When the invoice was issued that a leaf is of: one that this ledger did not issue.
+    async fn issued_at(&self, leaf: u64) -> Result<UnixMicros, Error> {
+        let none = || Error::Answer("another leaf than an invoice's");
+        match leaf::decode(&self.shield.leaf(leaf).await?.leaf).map_err(|_| none())?.1 {
+            Body::Invoice(invoice) => UnixMicros::from_pb(invoice.issued_at.as_ref()).ok_or_else(none),
+            _ => Err(none()),
         }
     }
 
@@ -259,22 +288,32 @@ impl Billing {
     pub async fn finalize(&self, id: &str) -> Result<InvoiceRow, Error> {
         self.sound()?;
         let row = self.invoice(id).await?;
-        self.approved(&row).await?;
         let draft = row.invoice()?;
+        if draft.agreed().is_some() {
+            // Who agreed to it is in the log.
+            self.caught_up().await?;
+            return self.issue(row, &draft, None).await;
+        }
+        self.approved(&row).await?;
         if row.number.is_none() {
             self.provable(&row, &draft).await?;
         }
-        let now = self.clock.now();
-        let (terms, printed) = self.terms_of(&row.client, &draft).await?;
-        let year = Month::containing(now, &printed.zone)?.year();
         let corrected = match row.corrects_seq {
             0 => None,
-            seq => self.number_of(&row.client, seq).await?,
+            seq => self.standing_invoice(&row, seq).await?,
         };
+        self.issue(row, &draft, corrected).await
+    }
+
+    /// The number, the final bytes and the leaf of a draft that may have them.
+    async fn issue(&self, row: InvoiceRow, draft: &Invoice, corrected: Option<Preceding>) -> Result<InvoiceRow, Error> {
+        let now = self.clock.now();
+        let (terms, printed) = self.terms_of(&row.client, draft).await?;
+        let year = Month::containing(now, &printed.zone)?.year();
         let stem = number_stem(terms.series(), year, draft.kind);
         let finish = |invoice: Invoice, number: String| finished(invoice, number, corrected, now);
-        let finalized = self.store.finalize(id, &stem, now, finish).await?;
-        let (row, fresh) = finalized.ok_or_else(|| Error::NotFound { id: id.to_owned() })?;
+        let finalized = self.store.finalize(&row.draft_id, &stem, now, finish).await?;
+        let (row, fresh) = finalized.ok_or(Error::NotFound { id: row.draft_id })?;
         if fresh {
             self.metrics.finalized(&row.invoice()?);
         }
@@ -297,8 +336,7 @@ impl Billing {
     /// What would stand in the way of the invoice's proof is found before its number is taken: the
     /// log up to now is folded, with the numbers and closings that it holds invoices of.
     async fn provable(&self, row: &InvoiceRow, draft: &Invoice) -> Result<(), Error> {
-        let (_, signed) = self.shield.checkpoint(0).await?;
-        self.folded(signed).await?;
+        let signed = self.caught_up().await?;
         let (leaves, bytes) = self.store.extent(&row.client).await?;
         limits::check(leaves, bytes, signed, row.document.len() as u64)?;
         for terms in self.store.terms(&row.client, &row.currency).await? {
@@ -307,6 +345,13 @@ impl Billing {
             }
         }
         Ok(())
+    }
+
+    /// Waits until all that is signed is folded; gives how much that is.
+    async fn caught_up(&self) -> Result<u64, Error> {
+        let (_, signed) = self.shield.checkpoint(0).await?;
+        self.folded(signed).await?;
+        Ok(signed)
     }
 
     /// The leaf that terms name as their evidence is one, the client may see it, and it bears the baseline.
@@ -402,6 +447,17 @@ impl Billing {
         made.await.map_err(|_| Error::Stopped)?
     }
 
+    /// An invoice in a format that others read.
+    pub async fn export(&self, row: InvoiceRow, format: Format, books: Books) -> Result<Vec<u8>, Error> {
+        if row.number.is_none() {
+            return Err(Error::Draft { id: row.draft_id });
+        }
+        let _one_of_few = self.exports.acquire().await.map_err(|_| Error::Stopped)?;
+        let invoice = row.invoice()?;
+        let made = tokio::task::spawn_blocking(move || format.file(&invoice, &books));
+        Ok(made.await.map_err(|_| Error::Stopped)??)
+    }
+
     /// Waits until the fold covers `size` leaves.
     async fn folded(&self, size: u64) -> Result<(), Error> {
         let mut progress = self.progress.clone();
@@ -454,15 +510,17 @@ fn waiting(period: &Period, now: UnixMicros) -> &'static str {
     }
 }
 
-/// A draft's document as the final one: its number, that of the invoice that it corrects, and its dates are new, and
+/// A draft's document as the final one: its number, its dates, and number and date of the invoice that it corrects are new, and
 /// nothing else.
-fn finished(mut invoice: Invoice, number: String, corrected: Option<String>, now: UnixMicros) -> Result<Invoice, StoreError> {
+fn finished(mut invoice: Invoice, number: String, corrected: Option<Preceding>, now: UnixMicros) -> Result<Invoice, StoreError> {
     let date = |e: crate::domain::period::PeriodError| StoreError::Corrupt { what: "draft", problem: e.to_string() };
     let terms = invoice.terms().ok_or_else(|| StoreError::Corrupt { what: "draft", problem: InvoiceError::NoPart.to_string() })?;
     let (issued, due) = (issue_date(now, &terms.zone).map_err(date)?, due_date(now, &terms.zone, terms.payment_days).map_err(date)?);
+    let preceding = corrected.as_ref().map(|of| issue_date(of.issued_at, &terms.zone)).transpose().map_err(date)?;
     (invoice.issue_date, invoice.due_date, invoice.invoice_id) = (issued, due, number);
-    if let Some(corrects) = &mut invoice.corrects {
-        corrects.invoice_id = corrected;
+    // What a credit by agreement credits is known when it is drawn up.
+    if let Some(corrects) = invoice.corrects.as_mut().filter(|corrects| corrects.agreed.is_none()) {
+        (corrects.invoice_id, corrects.issue_date) = (corrected.map(|of| of.number), preceding);
     }
     Ok(invoice)
 }

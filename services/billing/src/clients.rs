@@ -164,7 +164,7 @@ pub fn invoice_leaf(number: &str, invoice: &crate::domain::invoice::Invoice, iss
         number: number.to_owned(),
         currency: invoice.currency.clone(),
         // The month that was closed: a note corrects an earlier one.
-        month: invoice.corrects.as_ref().map_or(&invoice.period, |corrects| &corrects.noted_in).clone(),
+        month: invoice.closing_month().to_owned(),
         document_sha256: issued.document_sha256.to_vec().into(),
         total_minor,
         issued_at: Some(issued.at.into()),
@@ -184,6 +184,6 @@ pub struct Issued {
     pub at: UnixMicros,
     /// `client_seq` of the closing that it is computed from.
     pub period_closed_seq: u64,
-    /// `client_seq` of the closing of the period that it corrects; 0 for that of an invoice.
+    /// Of a note, `client_seq` of the closing of the period that it corrects, or of the credit that was agreed; 0 of an invoice.
     pub corrects_seq: u64,
 }

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use crate::domain::accounting::{ClosingError, NoTerms};
 use crate::domain::books::BooksError;
 use crate::domain::bundle::limits::TooLarge;
+use crate::domain::document::export::ExportError;
 use crate::domain::follow::Unreadable;
 use crate::domain::invoice::InvoiceError;
 use crate::domain::period::PeriodError;
@@ -54,7 +55,7 @@ pub enum Error {
         problem: String,
     },
     /// The invoice is not final.
-    #[error("{id} is a draft: only an invoice has a proof")]
+    #[error("{id} is a draft: only an invoice has a proof, or goes out in other formats")]
     Draft {
         /// The draft's id.
         id: String,
@@ -102,6 +103,14 @@ pub enum Error {
         /// The draft's id.
         id: String,
     },
+    /// A note on an invoice that is void.
+    #[error("{number}, which {id} corrects, is void: nothing was owed, and no note follows")]
+    Void {
+        /// The draft's id.
+        id: String,
+        /// The invoice's number.
+        number: String,
+    },
     /// A bundle above one of its limits.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -134,6 +143,9 @@ pub enum Error {
     /// The log's key.
     #[error("{0}")]
     Key(String),
+    /// An invoice that a format cannot say.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A file or socket.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -187,11 +199,13 @@ impl From<Error> for Status {
             Error::NotFound { .. } => Reason::NotFound.status(text),
             Error::Field { .. } => Reason::FieldInvalid.status(text),
             Error::Draft { .. } | Error::NotFinal { .. } => Reason::PeriodOpen.status(text),
-            Error::Unissued { .. } | Error::Final { .. } | Error::NotApproved { .. } | Error::Refused { .. } => {
+            Error::Unissued { .. } | Error::Final { .. } | Error::NotApproved { .. } | Error::Refused { .. } | Error::Void { .. } => {
                 Reason::InvoiceState.status(text)
             }
             Error::Store(StoreError::Invoiced { .. }) | Error::KeyReused { .. } => Reason::KeyReused.status(text),
-            Error::Evidence { .. } | Error::Claim(_) => Reason::FieldInvalid.status(text),
+            Error::Evidence { .. } | Error::Claim(_) | Error::Export(ExportError::TaxName) => Reason::FieldInvalid.status(text),
+            // A document is what it is: a format that has no words for it is no fault of ours.
+            Error::Export(_) => Reason::InvoiceIncomplete.status(text),
             Error::TooLarge(_) | Error::Totals(TotalsError::TooMany) => Reason::TooMany.status(text),
             Error::Totals(TotalsError::Field { .. }) => Reason::LogInconsistent.status(text),
             Error::Store(_)

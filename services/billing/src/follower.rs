@@ -8,6 +8,7 @@
 //! nothing is drafted or finalised on such a log.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use kiki::status::Reason;
@@ -16,7 +17,7 @@ use kiki::tlog::{Checkpoint, checkpoint};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::billing::{Billing, counts};
+use crate::billing::{Billing, counts, credits};
 use crate::clients::Shield;
 use crate::domain::follow::{Believed, Fault, Follower};
 use crate::error::Error;
@@ -51,6 +52,8 @@ pub struct Following {
     pub metrics: Metrics,
     /// Whose unrecorded invoices it sees to once SyncShield answers.
     pub billing: Billing,
+    /// Whether credits may be without their notes.
+    pub uncredited: AtomicBool,
 }
 
 impl Following {
@@ -110,6 +113,8 @@ impl Following {
             // The next connection tries again; the fold does not wait for it.
             tracing::warn!(%error, "invoices are not recorded yet");
         }
+        self.uncredited.store(true, Relaxed);
+        self.credit().await;
         while let Some(message) = stream.message().await? {
             for entry in &message.entries {
                 follower.push(entry.index, &entry.leaf).map_err(refused)?;
@@ -155,7 +160,23 @@ impl Following {
             self.billing.count_course().await?;
         }
         self.tell(believed.frontier.size());
+        if believed.leaves.iter().any(|leaf| leaf.body.as_ref().is_some_and(credits)) {
+            self.uncredited.store(true, Relaxed);
+        }
+        self.credit().await;
         Ok(())
+    }
+
+    /// Issues what credit notes are due, where there may be any.
+    async fn credit(&self) {
+        if !self.uncredited.load(Relaxed) {
+            return;
+        }
+        match self.billing.credit_notes().await {
+            Ok(issued) => self.uncredited.store(!issued, Relaxed),
+            // What is folded next tries again, and so does who asked for them.
+            Err(error) => tracing::warn!(%error, "credit notes are not issued yet"),
+        }
     }
 
     /// Two tell of it, and what one heard may be older than what the other did.

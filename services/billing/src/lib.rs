@@ -78,7 +78,8 @@ pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown:
     let billing = billing.requiring_approval(config.approval_required);
     billing.count().await?;
     billing.count_course().await?;
-    let following = follower::Following { store: store.clone(), shield, key, progress, metrics, billing: billing.clone() };
+    let following =
+        follower::Following { store: store.clone(), shield, key, progress, metrics, billing: billing.clone(), uncredited: true.into() };
     let follower = tokio::spawn(following.run(shutdown.clone()));
     let service =
         BillingServiceServer::new(billing).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);

@@ -19,16 +19,24 @@ use crate::error::Error;
 use crate::store::{InvoiceRow, Page};
 use convert::summary;
 
-/// Bytes of a chunk of a bundle.
+/// Bytes of a chunk of a file.
 const CHUNK: usize = 1 << 20;
 /// Invoices of a page where none is asked for.
 const PAGE_DEFAULT: u32 = 100;
 /// Most invoices of a page: a summary is under 300 bytes.
 const PAGE_MAX: u32 = 1_000;
-/// Longest id: `draft-`, a client of 63, a currency of 3 and two months of 7.
-const ID_MAX: usize = 90;
+/// Longest id: `credit-`, a client of 63, and a number of 20 digits.
+const ID_MAX: usize = 91;
 
 type Answer<T> = Result<Response<T>, Status>;
+type Chunks<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
+
+/// A file as a stream.
+fn chunks<T>(file: Vec<u8>, message: impl Fn(Bytes) -> T) -> Response<Chunks<T>> {
+    let file = Bytes::from(file);
+    let chunk = |at| Ok(message(file.slice(at..file.len().min(at + CHUNK))));
+    Response::new(tokio_stream::iter((0..file.len()).step_by(CHUNK).map(chunk).collect::<Vec<_>>()))
+}
 
 fn client_of(value: &str) -> Result<&str, Status> {
     if !value.is_empty() {
@@ -74,7 +82,8 @@ impl Billing {
 
 #[tonic::async_trait]
 impl BillingService for Billing {
-    type GetProofBundleStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::GetProofBundleResponse, Status>>>;
+    type GetProofBundleStream = Chunks<pb::GetProofBundleResponse>;
+    type ExportInvoiceStream = Chunks<pb::ExportInvoiceResponse>;
 
     async fn draft_invoices(&self, request: Request<pb::DraftInvoicesRequest>) -> Answer<pb::DraftInvoicesResponse> {
         let caller = Caller::of(&request);
@@ -141,10 +150,17 @@ impl BillingService for Billing {
         let caller = Caller::of(&request);
         caller.act_for(&row.client)?;
         self.note(&caller, AccessKind::Bundle, &row).await?;
-        let file = Bytes::from(self.bundle(row).await?);
-        let chunk = |at| file.slice(at..file.len().min(at + CHUNK));
-        let chunks = (0..file.len()).step_by(CHUNK).map(|at| Ok(pb::GetProofBundleResponse { chunk: chunk(at) }));
-        Ok(Response::new(tokio_stream::iter(chunks.collect::<Vec<_>>())))
+        Ok(chunks(self.bundle(row).await?, |chunk| pb::GetProofBundleResponse { chunk }))
+    }
+
+    async fn export_invoice(&self, request: Request<pb::ExportInvoiceRequest>) -> Answer<Self::ExportInvoiceStream> {
+        let caller = Caller::of(&request);
+        let request = request.into_inner();
+        let row = self.invoice(id_of(&request.invoice_id)?).await?;
+        caller.act_for(&row.client)?;
+        let (format, books) = (convert::format(request.format())?, convert::books(request)?);
+        self.note(&caller, AccessKind::Export, &row).await?;
+        Ok(chunks(self.export(row, format, books).await?, |chunk| pb::ExportInvoiceResponse { chunk }))
     }
 
     async fn approve_invoice(&self, request: Request<pb::ApproveInvoiceRequest>) -> Answer<pb::ApproveInvoiceResponse> {
@@ -202,6 +218,18 @@ impl BillingService for Billing {
         let written_off = Event::WrittenOff(leaf::InvoiceWrittenOff { reason });
         let invoice = Some(self.event(&caller, &invoice_id, key, actor, written_off).await?);
         Ok(Response::new(pb::WriteOffInvoiceResponse { invoice }))
+    }
+
+    async fn credit_invoice(&self, request: Request<pb::CreditInvoiceRequest>) -> Answer<pb::CreditInvoiceResponse> {
+        let caller = Caller::of(&request);
+        caller.act_for_all()?;
+        let pb::CreditInvoiceRequest { key, invoice_id, actor, amount_minor, currency, reason, leaves, dispute_key } = request.into_inner();
+        let row = self.invoice(id_of(&invoice_id)?).await?;
+        let credited = leaf::InvoiceCredited { amount_minor, currency, reason, leaves, dispute_key, ..Default::default() };
+        let (invoice, note) = self.credit(row, key, actor, credited).await?;
+        self.note(&caller, AccessKind::Finalize, &note).await?;
+        let (invoice, credit_note) = (Some(summary(&invoice)?), Some(summary(&self.shown(note).await?)?));
+        Ok(Response::new(pb::CreditInvoiceResponse { invoice, credit_note }))
     }
 
     type ReconcileStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::ReconcileResponse, Status>>>;

@@ -8,12 +8,12 @@ use billing::bundle::{decode, encode};
 use billing::domain::accounting::Closing;
 use billing::domain::books::{Statement, statement};
 use billing::domain::bundle::{Bundle, BundleLeaf};
-use billing::domain::invoice::{Completeness, Correction, Facts, Invoice, build};
+use billing::domain::invoice::{Completeness, Correction, Decision, Facts, Invoice, Preceding, build};
 use billing::domain::record;
 use billing::domain::terms::Terms;
 use billing::{Finding, Place, verify_bundle};
 use kiki::clock::UnixMicros;
-use kiki::leaf::{self, leaf::Body};
+use kiki::leaf::{self, invoice_event, leaf::Body};
 use kiki::tlog::note::SigningKey;
 use kiki::tlog::{Checkpoint, leaf_hash};
 use proptest::prelude::*;
@@ -85,7 +85,8 @@ fn documents(log: &Log) -> Vec<(Invoice, u64)> {
     let mut documents = vec![(built(&closing, account, None), 0)];
     for change in changes {
         let of = change.period.closing.clone();
-        let (account, correction) = Correction::of(change, Some(NUMBER.into()), closing.month);
+        let preceding = Preceding { number: NUMBER.into(), issued_at: UnixMicros(ISSUED) };
+        let (account, correction) = Correction::of(change, Some(preceding), closing.month);
         documents.push((built(&of, account, Some(correction)), of.client_seq));
     }
     documents
@@ -548,6 +549,86 @@ fn a_note_verifies_with_both_figures_and_the_invoice_that_it_corrects() {
     assert_eq!((corrects.amount_before.to_string().as_str(), corrects.amount_after.to_string().as_str()), ("5.70", "6.50"));
     let before = report.invoice.line_items[0].before.as_ref().unwrap();
     assert_eq!((report.invoice.line_items[0].campaign_id.as_str(), before.ltv_exact.to_string().as_str()), ("spring", "60.000000000"));
+}
+
+/// January with its invoice, a dispute of it, and the credit note by which that was settled.
+fn agreed(bend: impl FnOnce(&mut Vec<invoice_event::Event>, &mut leaf::Invoice)) -> (Log, Bundle, u64) {
+    let mut log = month(|_| {});
+    let january = invoice(&log);
+    issue(&mut log, &january.to_json(), 570);
+    let of_january = own(&log).pop().unwrap();
+    let Body::Invoice(issued) = of_january.1 else { panic!("no invoice") };
+    let (currency, reason, dispute_key) = ("USD".into(), "half of it".into(), "1".into());
+    let credited = leaf::InvoiceCredited { amount_minor: 285, tax_minor: 0, currency, reason, leaves: vec![1, 2, 5], dispute_key };
+    let disputed = invoice_event::Event::Disputed(leaf::InvoiceDisputed { leaves: vec![1], reason: "bots".into() });
+    let mut events = vec![disputed, invoice_event::Event::Credited(credited.clone())];
+    let (total_minor, kind) = (credited.amount_minor, leaf::DocumentKind::CreditNote.into());
+    let mut note = leaf::Invoice { number: "K2026-C000001".into(), total_minor, kind, ..Default::default() };
+    bend(&mut events, &mut note);
+    for (key, event) in (1..).zip(events) {
+        let event = leaf::InvoiceEvent { key: format!("{key}"), number: NUMBER.into(), actor: "ada".into(), event: Some(event) };
+        log.append("acme", Body::InvoiceEvent(event));
+    }
+    let decision = own(&log).pop().unwrap().0;
+    let signed = (log.size(), hex::encode(log.tree.root()));
+    let decided = Decision { leaf: decision.index, client_seq: decision.client_seq, actor: "ada".into(), credited, creditable_minor: 570 };
+    let document = january.credited(&decided, "K2026-C000001".into(), UnixMicros(ISSUED), signed).unwrap().to_json();
+    note.document_sha256 = Sha256::digest(&document).to_vec().into();
+    (note.corrects_seq, note.period_closed_seq) = (decision.client_seq, issued.period_closed_seq);
+    let at = log.size();
+    issue_as(&mut log, note);
+    let bundle = bundle(&log, &document, |_| false);
+    (log, bundle, at)
+}
+
+#[test]
+fn a_credit_by_agreement_verifies_with_who_decided_it_and_why() {
+    let (log, bundle, _) = agreed(|_, _| {});
+    let report = verify_bundle(&encode(bundle), &log.public()).unwrap();
+    let corrects = report.invoice.corrects.unwrap();
+    assert_eq!((corrects.invoice_id.as_deref(), corrects.issue_date.as_deref()), (Some(NUMBER), Some("2026-02-02")));
+    assert_eq!((corrects.amount_before.to_string().as_str(), corrects.amount_after.to_string().as_str()), ("5.70", "2.85"));
+    let agreed = corrects.agreed.unwrap();
+    assert_eq!((agreed.actor.as_str(), agreed.reason.as_str(), agreed.dispute_key.as_str()), ("ada", "half of it", "1"));
+    assert_eq!(agreed.leaves, [[1, 2], [5, 5]]);
+}
+
+#[test]
+fn a_credit_that_the_log_did_not_agree_to_is_named() {
+    let other = |text: &str, with: &str| {
+        let (log, mut bundle, _) = agreed(|_, _| {});
+        let json = String::from_utf8(bundle.invoice_json).unwrap();
+        assert!(json.contains(text), "{json}");
+        bundle.invoice_json = json.replacen(text, with, 1).into_bytes();
+        findings(&log, bundle).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let changed = [
+        (r#""total_invoice_amount": "2.85""#, r#""total_invoice_amount": "2.86""#, "total_invoice_amount"),
+        (r#""amount_before": "5.70""#, r#""amount_before": "5.71""#, "corrects.amount_before"),
+        (r#""reason": "half of it""#, r#""reason": "all of it""#, "corrects.agreed.reason"),
+        (r#""actor": "ada""#, r#""actor": "eve""#, "corrects.agreed.actor"),
+        (r#""issue_date": "2026-02-02""#, r#""issue_date": "2026-02-03""#, "issue_date"),
+    ];
+    for (text, with, field) in changed {
+        let found = other(text, with);
+        assert!(found.contains(&format!("invoice {field}: is ")) && found.contains("SHA-256"), "{found}");
+    }
+    // A credit that does not count: the invoice is void, or less was billed.
+    let (log, bundle, at) = agreed(|events, _| events[0] = invoice_event::Event::Voided(leaf::InvoiceVoided { reason: "x".into() }));
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "changed"));
+    let (log, bundle, at) = agreed(|events, _| {
+        let invoice_event::Event::Credited(credited) = &mut events[1] else { panic!("no credit") };
+        credited.amount_minor = 571;
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "changed"));
+    // One of another tax, and a leaf of another amount.
+    let (log, bundle, at) = agreed(|events, _| {
+        let invoice_event::Event::Credited(credited) = &mut events[1] else { panic!("no credit") };
+        credited.tax_minor = 1;
+    });
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "tax_minor is 1 but the tax at the document's rate is 0"));
+    let (log, bundle, at) = agreed(|_, note| note.total_minor = 284);
+    assert!(named(&findings(&log, bundle), &Place::Leaf(at), "DOCUMENT_KIND_CREDIT_NOTE of 284"));
 }
 
 #[test]

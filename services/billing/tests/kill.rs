@@ -1,4 +1,4 @@
-//! Billing killed at every step of closing a month, on both engines: one number each, the same bytes, no gap.
+//! Billing killed at every step of closing a month and of a credit, on both engines: one number each, the same bytes, no gap.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, unreachable_pub, dead_code)]
 
 #[path = "common/fake_shield.rs"]
@@ -40,7 +40,7 @@ fn january() -> Log {
 /// What was heard of invoices: their documents by number.
 type Heard = BTreeMap<String, Vec<u8>>;
 
-/// Closes the month, or as much of it as there is a process for.
+/// Closes the month and credits a part of an invoice, or as much of it as there is a process for.
 async fn close_month(process: &mut Process, heard: &mut Heard) -> Result<(), tonic::Status> {
     for draft in process.draft().await? {
         let number = process.finalize(&draft.invoice_id).await?.number;
@@ -49,7 +49,13 @@ async fn close_month(process: &mut Process, heard: &mut Heard) -> Result<(), ton
         assert!(before.is_none_or(|before| before == document), "{number} changed");
         process.bundle(&number).await?;
     }
-    Ok(())
+    // A part of the first one is given back.
+    let first = heard.keys().next().cloned().unwrap_or_default();
+    let note = process.credit(&first, 1_000).await?;
+    let document = process.document(&note.number).await?;
+    let before = heard.insert(note.number.clone(), document.clone());
+    assert!(before.is_none_or(|before| before == document), "{} changed", note.number);
+    process.bundle(&note.number).await.map(drop)
 }
 
 /// What the log holds of it: closings by client, and digests of invoices by number.
@@ -92,13 +98,13 @@ async fn killed_at(step: u32, place: Place) -> bool {
     let (closings, invoices) = recorded(&shield);
     assert_eq!(closings.len(), 2, "step {step}: {closings:?}");
     let numbers: Vec<&str> = invoices.keys().map(|number| &number[5..]).collect();
-    assert_eq!(numbers, ["-000001", "-000002"], "step {step}");
+    assert_eq!(numbers, ["-000001", "-000002", "-C000001"], "step {step}");
     for (number, document) in &heard {
         assert_eq!(invoices[number], Sha256::digest(document).to_vec(), "step {step}: {number}");
         let report = billing::verify_bundle(&process.bundle(number).await.unwrap(), &key).unwrap();
         assert_eq!(report.invoice.to_json(), *document);
     }
-    assert_eq!(heard.len(), 2);
+    assert_eq!(heard.len(), 3);
     killed.load(SeqCst)
 }
 

@@ -78,6 +78,12 @@ fn what_is_out_of_its_form_is_named_and_leaves_nothing() {
     };
     let dispute = |leaves: Vec<u64>, reason: &str| event("k", Event::Disputed(leaf::InvoiceDisputed { leaves, reason: reason.into() }));
     let long = "x".repeat(501);
+    let credit = |change: fn(&mut leaf::InvoiceCredited)| {
+        let (currency, reason) = ("USD".into(), "agreed".into());
+        let mut credited = leaf::InvoiceCredited { amount_minor: 1, currency, reason, ..Default::default() };
+        change(&mut credited);
+        event("k", Event::Credited(credited))
+    };
     let cases = [
         ("key", leaf::InvoiceEvent { key: "x".repeat(65), ..pay(|_| {}) }),
         ("key", leaf::InvoiceEvent { key: "a b".into(), ..pay(|_| {}) }),
@@ -91,6 +97,13 @@ fn what_is_out_of_its_form_is_named_and_leaves_nothing() {
         ("payment.received_on", pay(|payment| payment.received_on = "2026-02-30".into())),
         ("payment.received_on", pay(|payment| payment.received_on = "2026-02-18T00:00:00Z".into())),
         ("payment.reference", pay(|payment| payment.reference = "x".repeat(201))),
+        ("credited.amount_minor", credit(|credited| credited.amount_minor = 0)),
+        ("credited.tax_minor", credit(|credited| credited.tax_minor = -1)),
+        ("credited.tax_minor", credit(|credited| credited.tax_minor = i64::MAX)),
+        ("credited.currency", credit(|credited| credited.currency = "usd".into())),
+        ("credited.leaves", credit(|credited| credited.leaves = vec![2, 2])),
+        ("credited.dispute_key", credit(|credited| credited.dispute_key = "a b".into())),
+        ("credited.reason", credit(|credited| credited.reason.clear())),
         ("disputed.leaves", dispute((0..257).collect(), "why")),
         ("disputed.leaves", dispute(vec![2, 1], "why")),
         ("disputed.reason", dispute(vec![1], "")),

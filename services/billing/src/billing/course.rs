@@ -7,7 +7,7 @@ use kiki::leaf::{self, invoice_event, leaf::Body};
 
 use super::Billing;
 use crate::domain::invoice::{Invoice, InvoiceError};
-use crate::domain::lifecycle::{Event, Stage, Standing};
+use crate::domain::lifecycle::{Event, Stage, Standing, settles};
 use crate::domain::period::issue_date;
 use crate::error::Error;
 use crate::store::{Approval, Balance, Course, EventRow, InvoiceRow, Page};
@@ -54,7 +54,8 @@ impl Billing {
         let gross = i64::try_from(invoice.amount_due.units()).map_err(|_| Error::Answer("no total of 64 bits"))?;
         let total = Standing::total_of(invoice.kind.to_leaf(), gross);
         // A number whose leaf is not folded yet: nothing can have happened to it.
-        let standing = row.number.as_ref().map(|_| course.standing.unwrap_or(Standing::issued(total)));
+        let tax = gross - i64::try_from(invoice.total_invoice_amount.units()).unwrap_or(gross);
+        let standing = row.number.as_ref().map(|_| course.standing.unwrap_or(Standing::issued(total, tax)));
         let zone = &invoice.terms().ok_or(InvoiceError::NoPart)?.zone;
         let today = issue_date(self.clock.now(), zone)?;
         let overdue = standing.is_some_and(|standing| standing.overdue(&invoice.due_date, &today));
@@ -100,8 +101,15 @@ impl Billing {
         let standing = self.store.course(&row.draft_id).await?.standing.ok_or(Error::Answer("an invoice that is not in the log"))?;
         let happened = Event::of(&event).ok_or(Error::Answer("an event of no kind"))?;
         standing.apply_in(&row.currency, &event, happened).map_err(|why| self.refused(&row, why.to_string()))?;
-        if let Some(invoice_event::Event::Disputed(disputed)) = &event.event {
-            self.cited(&row, issued, &disputed.leaves).await?;
+        match &event.event {
+            Some(invoice_event::Event::Disputed(disputed)) => self.cited(&row, issued, &disputed.leaves).await?,
+            Some(invoice_event::Event::Credited(credited)) => {
+                let last = self.progress.borrow().folded.saturating_sub(1);
+                self.cited(&row, last, &credited.leaves).await?;
+                let dispute = self.store.event_by_key(&row.client, &credited.dispute_key).await?.filter(|named| named.refused.is_none());
+                settles(&event, dispute.map(|named| named.event).as_ref()).map_err(|why| self.refused(&row, why.to_string()))?;
+            }
+            _ => {}
         }
         let index = self.shield.record_event(&row.client, event.clone()).await?;
         self.reach(index + 1).await?;
@@ -124,11 +132,11 @@ impl Billing {
         Error::Refused { number: row.number.clone().unwrap_or_default(), why }
     }
 
-    /// A dispute cites leaves that its invoice may rest on: the client's own, up to the invoice's.
-    async fn cited(&self, row: &InvoiceRow, issued: u64, leaves: &[u64]) -> Result<(), Error> {
+    /// Leaves that are cited are the client's own: of a dispute up to the invoice's, on which it may rest.
+    async fn cited(&self, row: &InvoiceRow, last: u64, leaves: &[u64]) -> Result<(), Error> {
         let refused = |problem: String| Error::Field { field: "leaves", problem };
-        if let Some(index) = leaves.iter().find(|index| **index > issued) {
-            return Err(refused(format!("leaf {index} came after the invoice's own, {issued}")));
+        if let Some(index) = leaves.iter().find(|index| **index > last) {
+            return Err(refused(format!("leaf {index} came after {last}, the last one that can be cited")));
         }
         for index in leaves {
             let leaf = self.shield.leaf(*index).await?;
@@ -168,6 +176,11 @@ impl Billing {
 /// Whether a leaf changes what [`Billing::count_course`] shows.
 pub(crate) fn counts(body: Option<&Body>) -> bool {
     matches!(body, Some(Body::Invoice(_) | Body::InvoiceEvent(_)))
+}
+
+/// Whether a leaf calls for a credit note.
+pub(crate) fn credits(body: &Body) -> bool {
+    matches!(body, Body::InvoiceEvent(leaf::InvoiceEvent { event: Some(invoice_event::Event::Credited(_)), .. }))
 }
 
 impl Shown {

@@ -170,6 +170,8 @@ pub enum Reason {
     TrueUp,
     /// A shortfall of an earlier period that is set off in it changed.
     CarriedShortfall,
+    /// It did not change: a part of what was billed is given back by agreement.
+    Agreed,
 }
 
 /// A period whose fee changed since the closing before.

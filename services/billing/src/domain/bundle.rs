@@ -10,6 +10,7 @@
 //! is what witnesses of the checkpoints are for.
 
 mod compare;
+mod courses;
 mod history;
 pub mod limits;
 mod slots;
@@ -213,15 +214,23 @@ fn recompute(history: &History, document: &Invoice, checkpoint: &Checkpoint, fin
         findings.add(Place::Field("invoice_id".into()), "the client's last leaf does not issue this number");
         return None;
     };
-    if !(issued.closed_leaf < stated.checkpoint_size && stated.checkpoint_size <= issued.leaf) {
-        let problem = format!("{} does not lie between closing and invoice", stated.checkpoint_size);
+    if !(issued.rests_on < stated.checkpoint_size && stated.checkpoint_size <= issued.leaf) {
+        let problem = format!("{} does not lie between leaf {} and the invoice", stated.checkpoint_size, issued.rests_on);
         findings.add(Place::Field("completeness.checkpoint_size".into()), problem);
     }
     if stated.checkpoint_size == checkpoint.size && stated.checkpoint_root != hex::encode(checkpoint.root) {
         findings.add(Place::Field("completeness.checkpoint_root".into()), "is not the signed root of that size");
     }
     match history.invoice(&checkpoint.origin, stated) {
-        Ok(invoice) => Some(invoice),
+        Ok(mut invoice) => {
+            // Notes that were issued before they had this date are as they are: the log vouches for their digest.
+            if let (Some(stated), Some(corrects)) = (&document.corrects, &mut invoice.corrects)
+                && stated.issue_date.is_none()
+            {
+                corrects.issue_date = None;
+            }
+            Some(invoice)
+        }
         Err(problem) => {
             findings.add(Place::Leaf(issued.leaf), problem);
             None

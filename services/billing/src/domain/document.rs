@@ -9,6 +9,7 @@
 //! one tax category in a document, and quantities other than one.
 
 mod check;
+pub mod export;
 pub mod imports;
 mod of_invoice;
 pub mod pdf;

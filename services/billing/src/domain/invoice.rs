@@ -6,9 +6,11 @@
 //! rounded ones, so that it can be recomputed from the document as well as from the log.
 //!
 //! A note says what has changed since the closing before: its lines carry the new figures, and beside
-//! them the former ones; what they bill is the difference, on a credit note what is given back.
+//! them the former ones; what they bill is the difference, on a credit note what is given back. A credit note by agreement has no
+//! lines: it gives back a part of a document whose figures stand ([`Decision`]).
 
 mod build;
+mod credit;
 mod number;
 mod table;
 
@@ -23,6 +25,7 @@ use super::period::{Month, PeriodError, Span};
 use super::terms::{Basis, Party, Seller};
 
 pub use build::build;
+pub use credit::Decision;
 pub use number::{number, number_stem, ordinal};
 
 /// The document's format: a reader that does not know it must not guess.
@@ -94,6 +97,15 @@ pub struct Facts {
     pub completeness: Completeness,
 }
 
+/// The document that a note corrects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preceding {
+    /// Its number.
+    pub number: String,
+    /// When it was issued.
+    pub issued_at: UnixMicros,
+}
+
 /// What makes a document a note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Correction {
@@ -101,17 +113,17 @@ pub struct Correction {
     pub before: Account,
     /// Why it changed.
     pub reasons: Vec<Reason>,
-    /// Number of the period's invoice; none where it had none, because there was nothing to bill.
-    pub invoice_id: Option<String>,
+    /// The period's invoice; none where it had none, because there was nothing to bill.
+    pub invoice: Option<Preceding>,
     /// The month with whose closing the note is drawn up.
     pub noted_in: Month,
 }
 
 impl Correction {
     /// What makes a note of a change; with the period's account as it is known now.
-    pub fn of(change: Change, invoice_id: Option<String>, noted_in: Month) -> (Account, Self) {
+    pub fn of(change: Change, invoice: Option<Preceding>, noted_in: Month) -> (Account, Self) {
         let Change { before, after, reasons, .. } = change;
-        (after, Self { before, reasons, invoice_id, noted_in })
+        (after, Self { before, reasons, invoice, noted_in })
     }
 }
 
@@ -136,6 +148,22 @@ pub enum InvoiceError {
     /// A period that an earlier one covers.
     #[error("the period has no time of its own")]
     NoPart,
+    /// A field of a document that nobody here wrote.
+    #[error("{field} is {value:?}, which cannot be read")]
+    Unreadable {
+        /// Its name in the JSON.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// A tax that is not the one at the document's rate.
+    #[error("tax_minor is {stated} but the tax at the document's rate is {computed}")]
+    Tax {
+        /// What the log says.
+        stated: i64,
+        /// What it should say.
+        computed: i128,
+    },
 }
 
 /// The document, in the order of its JSON.
@@ -167,7 +195,7 @@ pub struct Invoice {
     /// Of a note: what it corrects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrects: Option<Corrects>,
-    /// Sum of the lines' amounts and the adjustments, before tax; at least 0.
+    /// Sum of the lines' amounts and the adjustments, before tax; at least 0. By agreement: what is given back.
     pub total_invoice_amount: Amount,
     /// The tax on it, where the terms have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,7 +206,7 @@ pub struct Invoice {
     pub total_margin_recovered: Amount,
     /// What is missing to the baseline, after netting; at least 0.
     pub shortfall: Amount,
-    /// Margin less the period's fee.
+    /// Margin less the period's fee; by agreement, less what is billed of it.
     pub client_keeps: Amount,
     /// One a campaign and part, in order of part and campaign id; on a note, those that changed.
     pub line_items: Vec<Line>,
@@ -200,16 +228,39 @@ pub struct Invoice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Corrects {
-    /// Number of the period's invoice; none where there was nothing to bill.
+    /// Number of the period's invoice; none where there was nothing to bill. By agreement: of what is credited.
     pub invoice_id: Option<String>,
-    /// The month with whose closing the note is drawn up.
+    /// When that was issued, in the client's zone; none in a draft.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issue_date: Option<String>,
+    /// The month with whose closing the note is drawn up; by agreement, what it credits.
     pub noted_in: String,
     /// Why.
     pub reasons: Vec<Reason>,
-    /// The period's fee before tax as billed so far, its notes included.
+    /// The period's fee before tax as computed so far. By agreement: what was billed and no credit note gave back.
     pub amount_before: Amount,
     /// The same with this note.
     pub amount_after: Amount,
+    /// Of a credit by agreement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<Agreed>,
+}
+
+/// Who agreed to a credit, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agreed {
+    /// Index of the leaf that says so.
+    pub leaf: u64,
+    /// Who decided it.
+    pub actor: String,
+    /// In words.
+    pub reason: String,
+    /// Key of the dispute that it settles.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dispute_key: String,
+    /// The leaves that it is about, as inclusive ranges of indices.
+    pub leaves: Vec<[u64; 2]>,
 }
 
 /// The tax.
@@ -361,6 +412,16 @@ impl Invoice {
         self.parts.last().map(|part| &part.terms)
     }
 
+    /// What it says of the agreement, where it is a credit by one.
+    pub fn agreed(&self) -> Option<&Agreed> {
+        self.corrects.as_ref()?.agreed.as_ref()
+    }
+
+    /// The month of the closing that it is computed from.
+    pub fn closing_month(&self) -> &str {
+        self.corrects.as_ref().map_or(&self.period, |corrects| &corrects.noted_in)
+    }
+
     /// The document's bytes: the same invoice gives the same bytes.
     pub fn to_json(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_else(|e| unreachable!("strings and integers only: {e}"));
@@ -371,6 +432,16 @@ impl Invoice {
     /// Reads a document; unknown fields are refused.
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
+    }
+}
+
+impl TaxPrinted {
+    /// The rate in parts per million; none where it is not as it is printed here.
+    pub fn rate_ppm(&self) -> Option<u32> {
+        let percent = Amount::parse(&self.rate_percentage).ok()?;
+        // A percent is 10,000 parts per million.
+        let shift = 4_u32.checked_sub(percent.places()).and_then(|places| 10_i128.checked_pow(places))?;
+        u32::try_from(percent.units().checked_mul(shift)?).ok()
     }
 }
 

@@ -191,7 +191,7 @@ fn note(terms: &Terms, before: &[(&str, i128, i128)], after: &[(&str, i128, i128
     let correction = Correction {
         before: facts_under(terms.clone(), before).account,
         reasons: vec![Reason::LateRecords],
-        invoice_id: Some("K2026-000001".into()),
+        invoice: Some(Preceding { number: "K2026-000001".into(), issued_at: resolve("2026-02".parse().unwrap(), "UTC").unwrap().start }),
         noted_in: "2026-02".parse().unwrap(),
     };
     build(Facts { correction: Some(correction), ..facts_under(terms.clone(), after) }).unwrap()

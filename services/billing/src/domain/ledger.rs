@@ -106,6 +106,9 @@ pub fn moved(before: &Standing, tax_minor: i64, event: Event) -> Result<Vec<Entr
     match event {
         Event::Sent | Event::Disputed | Event::Resolved => Ok(Vec::new()),
         Event::Paid(amount) => entries([(Account::Cash, amount.into()), (Account::Receivable, -i128::from(amount))]),
+        Event::Credited { net_minor, tax_minor, .. } => {
+            credited(Some(before), before.credited(net_minor, tax_minor).1, net_minor, tax_minor)
+        }
         Event::Voided => invoiced(i128::from(before.total_minor) - i128::from(tax_minor), tax_minor.into(), -1),
         Event::WrittenOff => {
             let open = i128::from(before.open_minor());

@@ -8,7 +8,7 @@ use super::*;
 
 /// Balances after an invoice and events, of which those that do not apply are left out.
 fn books(fee: i64, tax: i64, events: &[Event]) -> BTreeMap<Account, i64> {
-    let (mut standing, mut balances) = (Standing::issued(fee + tax), BTreeMap::new());
+    let (mut standing, mut balances) = (Standing::issued(fee + tax, tax), BTreeMap::new());
     let mut post = |entries: Vec<Entry>| {
         balanced("entries", entries.iter().map(|entry| entry.amount_minor)).unwrap();
         for entry in entries {
@@ -36,13 +36,16 @@ fn each_event_moves_what_it_should() {
     assert_eq!(of(&[Event::Sent, Event::Disputed]), of(&[]));
     assert_eq!(of(&[Event::Paid(119)]), [(Revenue, -100), (TaxPayable, -19), (Cash, 119)]);
     assert_eq!(of(&[Event::Paid(19), Event::WrittenOff]), [(Revenue, -100), (TaxPayable, -19), (Cash, 19), (BadDebt, 100)]);
+    let credit = Event::Credited { net_minor: 50, tax_minor: 10, settles: false };
+    assert_eq!(of(&[credit]), [(Receivable, 59), (Revenue, -50), (TaxPayable, -9)]);
+    assert_eq!(of(&[Event::Paid(119), credit]), [(Revenue, -50), (TaxPayable, -9), (Cash, 119), (Account::ClientCredit, -60)]);
     assert_eq!(of(&[Event::Voided]), []);
     assert_eq!(books(0, 0, &[Event::Voided]), BTreeMap::new());
 }
 
 #[test]
 fn a_credit_note_comes_off_what_is_open_and_the_rest_is_the_clients() {
-    let sent = Standing::issued(119);
+    let sent = Standing::issued(119, 19);
     let moves = |before: Option<&Standing>, applied| {
         let entries = credited(before, applied, 100, 19).unwrap();
         balanced("entries", entries.iter().map(|entry| entry.amount_minor)).unwrap();
@@ -82,11 +85,12 @@ proptest! {
         tax_percent in 0_i64..100,
         events in proptest::collection::vec(prop_oneof![
             Just(Event::Sent), (1_i64..400).prop_map(Event::Paid), Just(Event::Disputed), Just(Event::Voided), Just(Event::WrittenOff),
+            (1_i64..400, 0_i64..40).prop_map(|(net_minor, tax_minor)| Event::Credited { net_minor, tax_minor, settles: false }),
         ], 0..20),
     ) {
         let tax = fee * tax_percent / 100;
         let (balances, total) = (books(fee, tax, &events), fee + tax);
-        let standing = events.iter().fold(Standing::issued(total), |standing, event| standing.apply(*event).unwrap_or(standing));
+        let standing = events.iter().fold(Standing::issued(total, tax), |standing, event| standing.apply(*event).unwrap_or(standing));
         if total >= 0 {
             prop_assert_eq!(balances.get(&Account::Receivable).copied().unwrap_or(0), standing.open_minor());
         }

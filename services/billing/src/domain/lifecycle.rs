@@ -3,6 +3,9 @@
 //! The log decides: of two events that exclude each other the earlier one counts, and the later one is kept as refused
 //! and changes no money. So [`Standing::apply`] is asked twice, before an event is recorded and when it is folded.
 //!
+//! A void invoice says that nothing was owed for its period, whatever is known of the period later: no note follows on it, and it is
+//! not billed anew. A note that had its number before stays. Who would have the client pay less, credits that.
+//!
 //! Deliberately not here: drafts and their approval, which are not in the log; and lateness, which depends on the day it
 //! is asked on ([`Standing::overdue`]).
 
@@ -25,6 +28,15 @@ pub enum Event {
     Voided,
     /// What is open will not be paid.
     WrittenOff,
+    /// A part of it is given back by agreement.
+    Credited {
+        /// Before tax, in the currency's minor unit, above 0.
+        net_minor: i64,
+        /// The tax on it.
+        tax_minor: i64,
+        /// Whether that settles a dispute.
+        settles: bool,
+    },
 }
 
 /// An event without what it carries.
@@ -42,6 +54,8 @@ pub enum Kind {
     Void,
     /// [`Event::WrittenOff`].
     WriteOff,
+    /// [`Event::Credited`].
+    Credit,
 }
 
 /// Where an invoice stands.
@@ -64,12 +78,13 @@ pub enum Stage {
 /// What may happen in each stage. A dispute is a flag beside it: only a disputed invoice has one resolved, and one that is
 /// disputed is not disputed again.
 const ALLOWED: [(Stage, &[Kind]); 6] = [
-    (Stage::Finalized, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::Void, Kind::WriteOff]),
+    (Stage::Finalized, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::Void, Kind::WriteOff, Kind::Credit]),
     // A second letter is no fault.
-    (Stage::Sent, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::Void, Kind::WriteOff]),
+    (Stage::Sent, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::Void, Kind::WriteOff, Kind::Credit]),
     // What was paid would have to be given back first: no void.
-    (Stage::PartlyPaid, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::WriteOff]),
-    (Stage::Paid, &[Kind::Dispute, Kind::Resolve]),
+    (Stage::PartlyPaid, &[Kind::Send, Kind::Pay, Kind::Dispute, Kind::Resolve, Kind::WriteOff, Kind::Credit]),
+    // What is given back of it is owed to the client.
+    (Stage::Paid, &[Kind::Dispute, Kind::Resolve, Kind::Credit]),
     (Stage::Void, &[]),
     (Stage::WrittenOff, &[]),
 ];
@@ -85,8 +100,10 @@ pub struct Standing {
     pub total_minor: i64,
     /// What was paid of it.
     pub paid_minor: i64,
-    /// What credit notes took off it.
+    /// What credit notes took off what was open of it.
     pub credited_minor: i64,
+    /// What was billed before tax and no credit note gave back, which is the most that one may; 0 of a credit note.
+    pub creditable_minor: i64,
 }
 
 /// Why an event does not apply.
@@ -112,19 +129,36 @@ pub enum Refused {
         /// What is open.
         open_minor: i64,
     },
-    /// A payment in another currency.
+    /// A payment or a credit in another currency.
     #[error("currency: {paid:?} is not the invoice's {invoiced}")]
     Currency {
-        /// That of the payment.
+        /// That of the payment or credit.
         paid: String,
         /// That of the invoice.
         invoiced: String,
     },
-    /// No payment.
+    /// No payment and no credit.
     #[error("amount_minor: {amount_minor} is not above 0")]
     NoAmount {
-        /// What was to be paid.
+        /// What was to be paid or given back.
         amount_minor: i64,
+    },
+    /// More than was billed.
+    #[error("amount_minor: {amount_minor} is above the {creditable_minor} before tax that was billed and no credit note gave back")]
+    AboveBilled {
+        /// What was to be given back.
+        amount_minor: i64,
+        /// What may be.
+        creditable_minor: i64,
+    },
+    /// A credit that settles what is no dispute.
+    #[error("dispute_key: the invoice is not disputed")]
+    NotDisputed,
+    /// A credit that settles another dispute.
+    #[error("dispute_key: {key:?} is no dispute of the invoice")]
+    NoDispute {
+        /// The key.
+        key: String,
     },
 }
 
@@ -140,6 +174,11 @@ impl Event {
             Leaf::DisputeResolved(_) => Self::Resolved,
             Leaf::Voided(_) => Self::Voided,
             Leaf::WrittenOff(_) => Self::WrittenOff,
+            Leaf::Credited(credited) => Self::Credited {
+                net_minor: credited.amount_minor,
+                tax_minor: credited.tax_minor,
+                settles: !credited.dispute_key.is_empty(),
+            },
         })
     }
 
@@ -153,15 +192,17 @@ impl Event {
             Self::Resolved => Kind::Resolve,
             Self::Voided => Kind::Void,
             Self::WrittenOff => Kind::WriteOff,
+            Self::Credited { .. } => Kind::Credit,
         }
     }
 }
 
 impl Standing {
-    /// Of an invoice or a note that was just issued.
+    /// Of an invoice or a note that was just issued, with the tax that is in its total.
     #[must_use]
-    pub const fn issued(total_minor: i64) -> Self {
-        Self { stage: Stage::Finalized, disputed: false, total_minor, paid_minor: 0, credited_minor: 0 }
+    pub fn issued(total_minor: i64, tax_minor: i64) -> Self {
+        let creditable_minor = total_minor.saturating_sub(tax_minor).max(0);
+        Self { stage: Stage::Finalized, disputed: false, total_minor, paid_minor: 0, credited_minor: 0, creditable_minor }
     }
 
     /// What the total of a document of a kind counts as: a credit note's is below 0.
@@ -185,14 +226,15 @@ impl Standing {
         self.total_minor.saturating_sub(self.paid_minor).saturating_sub(self.credited_minor).max(0)
     }
 
-    /// What it is after a credit note, and how much of that it took off; the rest is owed to the client.
+    /// What it is after a credit note, and how much of that, with tax, it took off; the rest is owed to the client.
     #[must_use]
-    pub fn credited(&self, gross_minor: i64) -> (Self, i64) {
+    pub fn credited(&self, net_minor: i64, tax_minor: i64) -> (Self, i64) {
         if self.stage == Stage::Void {
             return (*self, 0);
         }
-        let applied = gross_minor.min(self.unpaid_minor()).max(0);
-        let mut next = Self { credited_minor: self.credited_minor + applied, ..*self };
+        let applied = net_minor.saturating_add(tax_minor).min(self.unpaid_minor()).max(0);
+        let creditable_minor = self.creditable_minor.saturating_sub(net_minor).max(0);
+        let mut next = Self { credited_minor: self.credited_minor + applied, creditable_minor, ..*self };
         if applied > 0 && next.open_minor() == 0 && self.stage != Stage::WrittenOff {
             next.stage = Stage::Paid;
         }
@@ -217,6 +259,7 @@ impl Standing {
             Kind::Dispute => !self.disputed,
             Kind::Resolve => self.disputed,
             Kind::Pay | Kind::WriteOff => self.open_minor() > 0,
+            Kind::Credit => self.creditable_minor > 0,
             Kind::Send => true,
         };
         in_stage.iter().filter(now).copied().collect()
@@ -227,12 +270,15 @@ impl Standing {
     /// # Errors
     /// The event does not apply: it changes nothing then.
     pub fn apply_in(&self, currency: &str, leaf: &leaf::InvoiceEvent, event: Event) -> Result<Self, Refused> {
-        match &leaf.event {
-            Some(invoice_event::Event::Payment(payment)) if payment.currency != currency => {
-                Err(Refused::Currency { paid: payment.currency.clone(), invoiced: currency.to_owned() })
-            }
-            _ => self.apply(event),
+        let stated = match &leaf.event {
+            Some(invoice_event::Event::Payment(payment)) => payment.currency.as_str(),
+            Some(invoice_event::Event::Credited(credited)) => credited.currency.as_str(),
+            _ => currency,
+        };
+        if stated != currency {
+            return Err(Refused::Currency { paid: stated.to_owned(), invoiced: currency.to_owned() });
         }
+        self.apply(event)
     }
 
     /// What it is after an event.
@@ -259,8 +305,38 @@ impl Standing {
             // Nothing is left to dispute.
             Event::Voided => (next.stage, next.disputed) = (Stage::Void, false),
             Event::WrittenOff => (next.stage, next.disputed) = (Stage::WrittenOff, false),
+            Event::Credited { net_minor, tax_minor, settles } => {
+                self.may_credit(net_minor, settles)?;
+                next = self.credited(net_minor, tax_minor).0;
+                next.disputed &= !settles;
+            }
         }
         Ok(next)
+    }
+
+    fn may_credit(&self, amount_minor: i64, settles: bool) -> Result<(), Refused> {
+        let creditable_minor = self.creditable_minor;
+        match amount_minor {
+            ..=0 => Err(Refused::NoAmount { amount_minor }),
+            _ if amount_minor > creditable_minor => Err(Refused::AboveBilled { amount_minor, creditable_minor }),
+            _ if settles && !self.disputed => Err(Refused::NotDisputed),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a credit names as settled what is a dispute: the event of that key, among those that count.
+///
+/// # Errors
+/// It does not.
+pub fn settles(leaf: &leaf::InvoiceEvent, named: Option<&leaf::InvoiceEvent>) -> Result<(), Refused> {
+    match &leaf.event {
+        Some(invoice_event::Event::Credited(credited)) if !credited.dispute_key.is_empty() => {
+            let is_dispute =
+                |named: &&leaf::InvoiceEvent| named.number == leaf.number && matches!(named.event, Some(invoice_event::Event::Disputed(_)));
+            named.filter(is_dispute).map(drop).ok_or_else(|| Refused::NoDispute { key: credited.dispute_key.clone() })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -273,6 +349,7 @@ impl fmt::Display for Kind {
             Self::Resolve => "a dispute's end",
             Self::Void => "voiding",
             Self::WriteOff => "a write-off",
+            Self::Credit => "a credit",
         })
     }
 }

@@ -2,13 +2,20 @@
 
 use kiki::pb::billing::v1 as pb;
 use kiki::pb::log::v1::Position;
+use kiki::status;
 use sha2::{Digest as _, Sha256};
+use tonic::Status;
 
 use crate::billing::Shown;
+use crate::domain::document::export::{Format, Import};
+use crate::domain::document::imports::Books;
 use crate::domain::ledger::Account;
 use crate::domain::lifecycle::Stage;
 use crate::error::{Error, Postponed};
 use crate::store::{Balance, EventRow};
+
+/// Longest name of something in the seller's books, bytes: it stands on each line of a file of 10,000.
+const NAME_MAX: usize = 200;
 
 pub(super) fn summary(shown: &Shown) -> Result<pb::InvoiceSummary, Error> {
     let (row, invoice) = (&shown.row, &shown.invoice);
@@ -17,7 +24,7 @@ pub(super) fn summary(shown: &Shown) -> Result<pb::InvoiceSummary, Error> {
     Ok(pb::InvoiceSummary {
         invoice_id: row.number.clone().unwrap_or_else(|| row.draft_id.clone()),
         number: row.number.clone().unwrap_or_default(),
-        status: status(shown).into(),
+        status: status_of(shown).into(),
         client: row.client.clone(),
         currency: row.currency.clone(),
         month: row.month.clone(),
@@ -35,7 +42,7 @@ pub(super) fn summary(shown: &Shown) -> Result<pb::InvoiceSummary, Error> {
     })
 }
 
-fn status(shown: &Shown) -> pb::InvoiceStatus {
+fn status_of(shown: &Shown) -> pb::InvoiceStatus {
     match shown.stage() {
         None if shown.approval.is_some() => pb::InvoiceStatus::Approved,
         None => pb::InvoiceStatus::Draft,
@@ -47,6 +54,28 @@ fn status(shown: &Shown) -> pb::InvoiceStatus {
         Some(Stage::Void) => pb::InvoiceStatus::Void,
         Some(Stage::WrittenOff) => pb::InvoiceStatus::WrittenOff,
     }
+}
+
+pub(super) fn format(format: pb::ExportFormat) -> Result<Format, Status> {
+    Ok(match format {
+        pb::ExportFormat::Unspecified => return Err(status::field("format", "is missing")),
+        pb::ExportFormat::Ubl => Format::Ubl,
+        pb::ExportFormat::Cii => Format::Cii,
+        pb::ExportFormat::Pdf => Format::Pdf,
+        pb::ExportFormat::Xero => Format::Import(Import::Xero),
+        pb::ExportFormat::Quickbooks => Format::Import(Import::Quickbooks),
+        pb::ExportFormat::QuickbooksUs => Format::Import(Import::QuickbooksUs),
+    })
+}
+
+pub(super) fn books(request: pb::ExportInvoiceRequest) -> Result<Books, Status> {
+    let pb::ExportInvoiceRequest { item, account_code, tax_name, .. } = request;
+    for (field, text) in [("item", &item), ("account_code", &account_code), ("tax_name", &tax_name)] {
+        if text.len() > NAME_MAX {
+            return Err(status::field(field, format!("{} bytes; at most {NAME_MAX} are taken", text.len())));
+        }
+    }
+    Ok(Books { item, account_code, tax_name })
 }
 
 pub(super) fn history(log_id: &str, event: EventRow) -> pb::InvoiceHistory {

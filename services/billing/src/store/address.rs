@@ -122,14 +122,15 @@ async fn migrate_postgres(pool: &PgPool) -> Result<(), StoreError> {
 /// The schema's versions, each as `dialect` has it.
 fn migrations(dialect: impl Fn(&str) -> String) -> Migrator {
     let files = [
-        ("ledger", include_str!("../../migrations/0001_ledger.sql")),
-        ("invoiced", include_str!("../../migrations/0002_invoiced.sql")),
-        ("course", include_str!("../../migrations/0003_course.sql")),
-        ("notes", include_str!("../../migrations/0004_notes.sql")),
-        ("credits", include_str!("../../migrations/0005_credits.sql")),
+        (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
+        (2, "invoiced", include_str!("../../migrations/0002_invoiced.sql")),
+        (3, "course", include_str!("../../migrations/0003_course.sql")),
+        (4, "notes", include_str!("../../migrations/0004_notes.sql")),
+        (5, "credits", include_str!("../../migrations/0005_credits.sql")),
+        (7, "agreed", include_str!("../../migrations/0007_agreed.sql")),
     ];
-    let migration = |(version, (name, sql)): (i64, (&'static str, &str))| {
+    let migration = |(version, name, sql): (i64, &'static str, &str)| {
         Migration::new(version, name.into(), MigrationType::Simple, AssertSqlSafe(dialect(sql)).into_sql_str(), false)
     };
-    Migrator::with_migrations((1..).zip(files).map(migration).collect())
+    Migrator::with_migrations(files.into_iter().map(migration).collect())
 }

@@ -23,7 +23,7 @@ pub struct InvoiceRow {
     pub document: Vec<u8>,
     /// `client_seq` of the closing that it is computed from.
     pub period_closed_seq: u64,
-    /// `client_seq` of the closing of the period that it corrects; 0 of an invoice.
+    /// Of a note, `client_seq` of the closing of the period that it corrects, or of the credit that was agreed; 0 of an invoice.
     pub corrects_seq: u64,
     /// When it became final.
     pub issued_at: Option<UnixMicros>,

@@ -59,6 +59,7 @@ cases! {
     a_ledger_that_was_lost_comes_back_to_the_same_balances
     an_event_of_an_invoice_that_is_not_there_stops_the_fold
     a_credit_note_comes_off_the_invoice_that_it_corrects
+    what_is_agreed_moves_once_and_its_note_says_the_same
 }
 
 async fn open(place: &Place) -> Store {
@@ -365,7 +366,7 @@ async fn what_happens_to_an_invoice_counts_in_the_logs_order(place: Place) {
         "amount_minor: 6000 is above the open amount of 4000",
         "currency: \"EUR\" is not the invoice's USD",
         "",
-        "voiding is refused: the invoice is partly paid and disputed, which allows sending, a payment, a dispute's end, a write-off",
+        "voiding is refused: the invoice is partly paid and disputed, which allows sending, a payment, a dispute's end, a write-off, a credit",
         "",
     ];
     assert_eq!(refused, wanted);
@@ -417,4 +418,52 @@ async fn a_credit_note_comes_off_the_invoice_that_it_corrects(place: Place) {
     // 900 were open; what is given back beyond that is the client's.
     let wanted = [("cash", 11_000), ("client_credit", -290), ("receivable", 119), ("revenue", -9_100), ("tax_payable", -1_729)];
     assert_eq!(balances_of(&store).await, wanted);
+}
+
+fn credited(key: &str, amount_minor: i64, tax_minor: i64, dispute_key: &str) -> Body {
+    let (currency, dispute_key) = ("USD".to_owned(), dispute_key.to_owned());
+    let credited = leaf::InvoiceCredited { amount_minor, tax_minor, currency, reason: reason(), dispute_key, ..Default::default() };
+    event(key, invoice_event::Event::Credited(credited))
+}
+
+async fn what_is_agreed_moves_once_and_its_note_says_the_same(place: Place) {
+    let store = open(&place).await;
+    let Body::Invoice(invoice) = invoice_of(10_000) else { panic!("no invoice") };
+    let taxed = Body::Invoice(leaf::Invoice { tax_minor: 1_900, ..invoice });
+    let note = |fee: i64, tax: i64| {
+        let (number, currency, kind) = ("K2026-C000001".to_owned(), "USD".to_owned(), leaf::DocumentKind::CreditNote.into());
+        let note = leaf::Invoice { number, currency, kind, total_minor: fee, tax_minor: tax, ..Default::default() };
+        Body::Invoice(leaf::Invoice { period_closed_seq: 9, corrects_seq: 4, ..note })
+    };
+    let dispute = event("disputed", invoice_event::Event::Disputed(leaf::InvoiceDisputed { leaves: vec![0], reason: reason() }));
+    let decided = vec![
+        taxed,
+        payment("first", 11_000, "USD"),
+        dispute,
+        credited("agreed", 1_000, 190, "disputed"),
+        credited("too much", 9_001, 1_710, ""),
+        credited("settled", 1, 0, "disputed"),
+        credited("no dispute", 1, 0, "first"),
+    ];
+    let decided = believed(Frontier::new(), decided);
+    fold(&store, &decided).await.unwrap();
+    // 900 were open; what is given back beyond that is the client's.
+    let wanted = [("cash", 11_000), ("client_credit", -290), ("receivable", 0), ("revenue", -9_000), ("tax_payable", -1_710)];
+    assert_eq!(balances_of(&store).await, wanted);
+    let refused: Vec<_> = store.events("acme", "K2026-000001").await.unwrap().into_iter().filter_map(|event| event.refused).collect();
+    let words = [
+        "amount_minor: 9001 is above the 9000 before tax that was billed and no credit note gave back",
+        "dispute_key: the invoice is not disputed",
+        "dispute_key: \"first\" is no dispute of the invoice",
+    ];
+    assert_eq!(refused, words);
+    let unnoted = store.unnoted_credits().await.unwrap();
+    assert_eq!(unnoted.iter().map(|(_, event)| (event.client_seq, event.creditable_minor)).collect::<Vec<_>>(), [(4, 10_000)]);
+    for (fee, tax) in [(1_000, 189), (999, 190)] {
+        let bent = believed(decided.frontier.clone(), vec![note(fee, tax)]);
+        assert!(matches!(fold(&store, &bent).await, Err(StoreError::Unreadable(_))));
+    }
+    fold(&store, &believed(decided.frontier, vec![note(1_000, 190)])).await.unwrap();
+    assert_eq!(balances_of(&store).await, wanted, "the note moves nothing more");
+    assert!(store.unnoted_credits().await.unwrap().is_empty(), "the log holds the note, whoever issued it");
 }

@@ -74,6 +74,13 @@ impl Process {
         Ok(self.client.record_payment(request).await?.into_inner().invoice.unwrap())
     }
 
+    pub(crate) async fn credit(&mut self, id: &str, amount_minor: i64) -> Result<InvoiceSummary, tonic::Status> {
+        let (key, invoice_id, actor, currency) = ("credit".into(), id.into(), "ada".into(), "USD".into());
+        let credit = CreditInvoiceRequest { key, invoice_id, actor, amount_minor, currency, ..Default::default() };
+        let request = CreditInvoiceRequest { reason: "as agreed".into(), ..credit };
+        Ok(self.client.credit_invoice(request).await?.into_inner().credit_note.unwrap())
+    }
+
     /// What a metric without labels is at.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use billing::domain::document::imports::{Books, quickbooks, quickbooks_us, xero};
-use billing::domain::document::pdf::{Content, render};
-use billing::domain::document::{Document, xml};
+use billing::domain::document::export::{self, ExportError, Import};
+use billing::domain::document::imports::Books;
 use billing::domain::invoice::Invoice;
 
 use crate::error::{Doing as _, Failure};
@@ -55,28 +54,52 @@ enum Format {
 /// An invoice that cannot be read or said in that format, or a file that cannot be written.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let invoices: Vec<_> = args.invoices.iter().map(|path| Ok((path, read(path)?))).collect::<Result<_, Failure>>()?;
-    match args.format {
-        Format::Ubl => {
-            each(args, &invoices, "ubl.xml", |invoice| Ok(xml::ubl(&document(invoice)?).doing(&invoice.invoice_id)?.into_bytes()))
+    let books = Books { item: args.item.clone(), account_code: args.account.clone(), tax_name: args.tax_name.clone() };
+    match args.format.of() {
+        export::Format::Import(import) => {
+            let file = import.file(invoices.iter().map(|(_, invoice)| invoice), &books).map_err(named)?;
+            write(args, invoices.first().map_or(Path::new(""), |(path, _)| path), import.name(), &file)
         }
-        Format::Cii => {
-            each(args, &invoices, "cii.xml", |invoice| Ok(xml::cii(&document(invoice)?).doing(&invoice.invoice_id)?.into_bytes()))
-        }
-        Format::Pdf => each(args, &invoices, "pdf", |invoice| {
-            let content = Content::of(invoice).doing(&invoice.invoice_id)?;
-            render(&content).doing(&invoice.invoice_id)
+        format => invoices.iter().try_for_each(|(path, invoice)| {
+            let file = format.file(invoice, &books).map_err(named)?;
+            write(args, path, &format!("{}.{}", name(invoice)?, args.format.ending()), &file)
         }),
-        Format::Xero | Format::Quickbooks | Format::QuickbooksUs => import(args, &invoices),
+    }
+}
+
+impl Format {
+    fn of(self) -> export::Format {
+        match self {
+            Self::Ubl => export::Format::Ubl,
+            Self::Cii => export::Format::Cii,
+            Self::Pdf => export::Format::Pdf,
+            Self::Xero => export::Format::Import(Import::Xero),
+            Self::Quickbooks => export::Format::Import(Import::Quickbooks),
+            Self::QuickbooksUs => export::Format::Import(Import::QuickbooksUs),
+        }
+    }
+
+    /// The end of the name of an invoice's own file.
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Pdf => "pdf",
+            Self::Cii => "cii.xml",
+            _ => "ubl.xml",
+        }
+    }
+}
+
+/// In the command's own words.
+fn named(error: ExportError) -> Failure {
+    match error {
+        ExportError::TaxName => Failure::new("name the tax rate as the books show it, with --tax-name: the import asks for it"),
+        error => Failure::new(error.to_string()),
     }
 }
 
 fn read(path: &Path) -> Result<Invoice, Failure> {
     let doing = format!("reading {}", path.display());
     Invoice::from_json(&std::fs::read(path).doing(&doing)?).doing(&doing)
-}
-
-fn document(invoice: &Invoice) -> Result<Document, Failure> {
-    Document::of(invoice).doing(&invoice.invoice_id)
 }
 
 /// A number is part of a file's name: what comes from a file is not trusted to be one.
@@ -93,29 +116,6 @@ fn write(args: &Args, beside: &Path, name: &str, bytes: &[u8]) -> Result<(), Fai
     std::fs::write(&path, bytes).doing(format_args!("writing {}", path.display()))?;
     out::say(path.display());
     Ok(())
-}
-
-type Read<'a> = (&'a PathBuf, Invoice);
-
-fn each(args: &Args, invoices: &[Read<'_>], ending: &str, bytes: impl Fn(&Invoice) -> Result<Vec<u8>, Failure>) -> Result<(), Failure> {
-    for (path, invoice) in invoices {
-        write(args, path, &format!("{}.{ending}", name(invoice)?), &bytes(invoice)?)?;
-    }
-    Ok(())
-}
-
-fn import(args: &Args, invoices: &[Read<'_>]) -> Result<(), Failure> {
-    let documents = invoices.iter().map(|(_, invoice)| document(invoice)).collect::<Result<Vec<_>, _>>()?;
-    let books = Books { item: args.item.clone(), account_code: args.account.clone(), tax_name: args.tax_name.clone() };
-    if args.tax_name.is_empty() && args.format != Format::QuickbooksUs {
-        return Err(Failure::new("name the tax rate as the books show it, with --tax-name: the import asks for it"));
-    }
-    let (file, bytes) = match args.format {
-        Format::Quickbooks => ("quickbooks.csv", quickbooks(&documents, &books)),
-        Format::QuickbooksUs => ("quickbooks-us.csv", quickbooks_us(&documents, &books)),
-        _ => ("xero.csv", xero(&documents, &books)),
-    };
-    write(args, invoices.first().map_or(Path::new(""), |(path, _)| path), file, &bytes.doing("the import")?)
 }
 
 #[cfg(test)]

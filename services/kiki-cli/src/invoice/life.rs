@@ -1,4 +1,4 @@
-//! What happens to drafts and invoices: approved, sent, paid, disputed, void, written off; and how they stand.
+//! What happens to drafts and invoices: approved, sent, paid, disputed, credited, void, written off; and how they stand.
 //!
 //! Amounts are given and shown in units of the currency ("574.44"). A command that is repeated has no second effect: its
 //! key is the digest of what it says, unless it is given one.
@@ -112,6 +112,20 @@ pub(super) enum Command {
     Void(Because),
     /// What is open will not be paid.
     WriteOff(Because),
+    /// A part of it is given back by agreement: issues the credit note.
+    Credit {
+        /// Before tax, in units of the invoice's currency.
+        #[arg(long)]
+        amount: String,
+        /// A leaf of the client's that it is about. Any number.
+        #[arg(long = "leaf")]
+        leaves: Vec<u64>,
+        /// It settles the dispute that was raised last.
+        #[arg(long)]
+        settles_dispute: bool,
+        #[command(flatten)]
+        because: Because,
+    },
 }
 
 type Billing = BillingServiceClient<Channel>;
@@ -133,11 +147,8 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Sent { address, to } => sent(to, address).await,
         Command::Pay { amount, received_on, reference, to } => pay(to, &amount, received_on, reference).await,
-        Command::Dispute { mut leaves, because } => {
-            leaves.sort_unstable();
-            leaves.dedup();
-            dispute(because, leaves).await
-        }
+        Command::Dispute { leaves, because } => dispute(because, sorted(leaves)).await,
+        Command::Credit { amount, leaves, settles_dispute, because } => credit(because, &amount, sorted(leaves), settles_dispute).await,
         Command::Resolve(Because { reason, to }) => {
             let (key, mut billing) = prepared(&to, Event::DisputeResolved(leaf::InvoiceDisputeResolved { reason: reason.clone() }))?;
             let request = pb::ResolveDisputeRequest { key, invoice_id: to.number, actor: to.actor, reason };
@@ -163,15 +174,50 @@ async fn sent(to: To, address: String) -> Result<(), Failure> {
 }
 
 async fn pay(to: To, amount: &str, received_on: String, reference: String) -> Result<(), Failure> {
-    let request = pb::GetInvoiceRequest { invoice_id: to.number.clone() };
-    let answer = connect(&to.at)?.get_invoice(request).await.map_err(|s| rpc(format_args!("looking up {}", to.number), &s))?;
-    let currency = answer.into_inner().invoice.unwrap_or_default().currency;
+    let currency = looked_up(&to).await?.invoice.unwrap_or_default().currency;
     let amount_minor = minor(amount, &currency)?;
     let payment = leaf::InvoicePayment { amount_minor, currency, received_on, reference };
     let (key, mut billing) = prepared(&to, Event::Payment(payment.clone()))?;
     let leaf::InvoicePayment { amount_minor, currency, received_on, reference } = payment;
     let request = pb::RecordPaymentRequest { key, invoice_id: to.number, actor: to.actor, amount_minor, currency, received_on, reference };
     say(billing.record_payment(request).await.map(|answer| answer.into_inner().invoice))
+}
+
+/// The invoice that a command is about.
+async fn looked_up(to: &To) -> Result<pb::GetInvoiceResponse, Failure> {
+    let request = pb::GetInvoiceRequest { invoice_id: to.number.clone() };
+    let answer = connect(&to.at)?.get_invoice(request).await;
+    Ok(answer.map_err(|s| rpc(format_args!("looking up {}", to.number), &s))?.into_inner())
+}
+
+async fn credit(because: Because, amount: &str, leaves: Vec<u64>, settles_dispute: bool) -> Result<(), Failure> {
+    let Because { reason, to } = because;
+    let found = looked_up(&to).await?;
+    let currency = found.invoice.unwrap_or_default().currency;
+    let amount_minor = minor(amount, &currency)?;
+    let dispute_key = if settles_dispute { last_dispute(&found.history)? } else { String::new() };
+    let credited = leaf::InvoiceCredited { amount_minor, currency, reason, leaves, dispute_key, ..Default::default() };
+    let (key, mut billing) = prepared(&to, Event::Credited(credited.clone()))?;
+    let leaf::InvoiceCredited { amount_minor, currency, reason, leaves, dispute_key, .. } = credited;
+    let (invoice_id, actor) = (to.number, to.actor);
+    let request = pb::CreditInvoiceRequest { key, invoice_id, actor, amount_minor, currency, reason, leaves, dispute_key };
+    let answer = billing.credit_invoice(request).await.map_err(|status| rpc("the credit", &status))?.into_inner();
+    out::say(table(&[answer.invoice.unwrap_or_default(), answer.credit_note.unwrap_or_default()])?);
+    Ok(())
+}
+
+/// Key of the dispute that counted and was raised last.
+fn last_dispute(history: &[pb::InvoiceHistory]) -> Result<String, Failure> {
+    let events = history.iter().rev().filter(|happened| happened.refused.is_empty()).filter_map(|happened| happened.event.as_ref());
+    let mut disputes = events.filter(|event| matches!(event.event, Some(Event::Disputed(_))));
+    disputes.next().map(|event| event.key.clone()).ok_or_else(|| Failure::new("--settles-dispute: the invoice was never disputed"))
+}
+
+/// Ascending and each once, as the log takes leaves.
+fn sorted(mut leaves: Vec<u64>) -> Vec<u64> {
+    leaves.sort_unstable();
+    leaves.dedup();
+    leaves
 }
 
 async fn dispute(because: Because, leaves: Vec<u64>) -> Result<(), Failure> {

@@ -18,7 +18,7 @@ const MAX_KEY: usize = 64;
 const MAX_ACTOR: usize = 100;
 /// The longest address that an invoice was sent to, and the longest reference of a payment, bytes.
 const MAX_TEXT: usize = 200;
-/// The most leaves that one dispute cites: 256 indices are at most 2,560 bytes.
+/// The most leaves that a dispute or a credit cites: 256 indices are at most 2,560 bytes.
 const MAX_LEAVES: usize = 256;
 
 /// An event's content, by which a repeated key is told from a reused one.
@@ -33,9 +33,7 @@ pub fn digest(event: &leaf::InvoiceEvent) -> [u8; 32] {
 /// The first field that is out of its limits.
 pub fn check(path: &str, event: &leaf::InvoiceEvent) -> Result<(), Refusal> {
     let field = |name: &str| format!("{path}.{name}");
-    if !(1..=MAX_KEY).contains(&event.key.len()) || !event.key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Refusal::field(field("key"), format!("must be 1 to {MAX_KEY} printable ASCII characters")));
-    }
+    check_key(&field("key"), &event.key)?;
     within(&field("actor bytes"), event.actor.len(), 1, MAX_ACTOR)?;
     match &event.event {
         None => Err(Refusal::field(field("event"), "is missing")),
@@ -49,16 +47,36 @@ pub fn check(path: &str, event: &leaf::InvoiceEvent) -> Result<(), Refusal> {
             within(&field("payment.reference bytes"), payment.reference.len(), 0, MAX_TEXT)
         }
         Some(Event::Disputed(disputed)) => {
-            within(&field("disputed.leaves"), disputed.leaves.len(), 0, MAX_LEAVES)?;
-            if !disputed.leaves.is_sorted_by(|a, b| a < b) {
-                return Err(Refusal::field(field("disputed.leaves"), "are not ascending"));
-            }
+            check_leaves(&field("disputed.leaves"), &disputed.leaves)?;
             check_reason(&field("disputed.reason"), &disputed.reason)
         }
         Some(Event::DisputeResolved(resolved)) => check_reason(&field("dispute_resolved.reason"), &resolved.reason),
         Some(Event::Voided(voided)) => check_reason(&field("voided.reason"), &voided.reason),
         Some(Event::WrittenOff(written_off)) => check_reason(&field("written_off.reason"), &written_off.reason),
+        Some(Event::Credited(credited)) => check_credited(&field("credited"), credited),
     }
+}
+
+fn check_credited(path: &str, credited: &leaf::InvoiceCredited) -> Result<(), Refusal> {
+    let field = |name: &str| format!("{path}.{name}");
+    within(&field("amount_minor"), credited.amount_minor, 1, i64::MAX)?;
+    within(&field("tax_minor"), credited.tax_minor, 0, i64::MAX - credited.amount_minor)?;
+    currency(&field("currency"), &credited.currency)?;
+    check_leaves(&field("leaves"), &credited.leaves)?;
+    if !credited.dispute_key.is_empty() {
+        check_key(&field("dispute_key"), &credited.dispute_key)?;
+    }
+    check_reason(&field("reason"), &credited.reason)
+}
+
+fn check_leaves(field: &str, leaves: &[u64]) -> Result<(), Refusal> {
+    within(field, leaves.len(), 0, MAX_LEAVES)?;
+    if leaves.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err(Refusal::field(field, "are not ascending")) }
+}
+
+fn check_key(field: &str, key: &str) -> Result<(), Refusal> {
+    let good = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if good { Ok(()) } else { Err(Refusal::field(field, format!("must be 1 to {MAX_KEY} printable ASCII characters"))) }
 }
 
 /// Checks an event that is to be recorded of a client: its form, its invoice, and that its key is new or came with the same.

@@ -7,11 +7,12 @@ use kiki::attribution::Attribution;
 use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
 
+use super::courses::Courses;
 use super::slots::Slots;
 use super::{Decoded, Findings, Place};
 use crate::domain::accounting::Closing;
 use crate::domain::books;
-use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice};
+use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice, Preceding};
 use crate::domain::record::{self, Record};
 use crate::domain::terms::Terms;
 
@@ -27,8 +28,9 @@ pub(super) struct History {
     closings: Vec<Closing>,
     /// By currency and version.
     terms: BTreeMap<(String, u64), Terms>,
-    /// Leaf and number of the document of each closing, by its `client_seq` and that of the period that it corrects.
-    invoiced: BTreeMap<(u64, u64), (u64, String)>,
+    /// The document of each closing and its leaf's index, by its `client_seq` and that of what it corrects.
+    invoiced: BTreeMap<(u64, u64), (u64, leaf::Invoice)>,
+    courses: Courses,
 }
 
 /// An invoice's leaf.
@@ -36,8 +38,8 @@ pub(super) struct History {
 pub(super) struct Issued {
     /// Its index.
     pub(super) leaf: u64,
-    /// Index of the closing that it is computed from.
-    pub(super) closed_leaf: u64,
+    /// Index of the last leaf that it is computed from: the closing's or, of a credit by agreement, the decision's.
+    pub(super) rests_on: u64,
     /// What it says.
     pub(super) invoice: leaf::Invoice,
 }
@@ -95,24 +97,36 @@ impl History {
 
     /// The invoice that the leaves give.
     pub(super) fn invoice(&self, log_id: &str, stated: &Completeness) -> Result<Invoice, String> {
-        let issued = self.issued.as_ref().ok_or("no leaf issues the invoice")?;
-        let at = self.closings.iter().position(|closing| closing.leaf == issued.closed_leaf).ok_or("no closing")?;
+        let issued = &self.issued.as_ref().ok_or("no leaf issues the invoice")?.invoice;
+        let Some((of, decision)) = self.courses.credit(issued.corrects_seq) else { return self.drawn_up(issued, log_id, stated) };
+        if of.period_closed_seq != issued.period_closed_seq {
+            return Err(format!("names the closing at client_seq {}, but credits a document of another", issued.period_closed_seq));
+        }
+        let issued_at = UnixMicros::from_pb(issued.issued_at.as_ref()).ok_or("issued_at is absent")?;
+        let signed = (stated.checkpoint_size, stated.checkpoint_root.clone());
+        let document = self.drawn_up(of, log_id, stated)?;
+        document.credited(decision, issued.number.clone(), issued_at, signed).map_err(|e| e.to_string())
+    }
+
+    /// The document of a closing: its invoice, or a note on an earlier period.
+    fn drawn_up(&self, issued: &leaf::Invoice, log_id: &str, stated: &Completeness) -> Result<Invoice, String> {
+        let of_closing = |closing: &Closing| closing.client_seq == issued.period_closed_seq;
+        let at = self.closings.iter().position(of_closing).ok_or("no closing")?;
         let closing = &self.closings[at];
         let closings: Vec<Closing> = self.closings[..=at].iter().filter(|earlier| earlier.currency == closing.currency).cloned().collect();
         let terms: Vec<Terms> = self.terms.values().filter(|terms| terms.currency == closing.currency).cloned().collect();
         let statement = books::statement(self.records.iter(), &closings, &terms).map_err(|e| e.to_string())?;
-        let (closed, account, correction) = match issued.invoice.corrects_seq {
+        let (closed, account, correction) = match issued.corrects_seq {
             0 => (statement.period.closing, statement.account, None),
             seq => {
                 let change = statement.changes.into_iter().find(|change| change.period.closing.client_seq == seq);
                 let change = change.ok_or_else(|| format!("no fee of the closing at client_seq {seq} changed"))?;
                 let of = change.period.closing.clone();
-                let number = self.invoiced.get(&(seq, 0)).map(|(_, number)| number.clone());
-                let (account, correction) = Correction::of(change, number, closing.month);
+                let (account, correction) = Correction::of(change, self.preceding(seq)?, closing.month);
                 (of, account, Some(correction))
             }
         };
-        let issued_at = UnixMicros::from_pb(issued.invoice.issued_at.as_ref()).ok_or("issued_at is absent")?;
+        let issued_at = UnixMicros::from_pb(issued.issued_at.as_ref()).ok_or("issued_at is absent")?;
         let completeness = Completeness {
             log_id: log_id.to_owned(),
             first_client_seq: closing.first_seq,
@@ -122,7 +136,7 @@ impl History {
             period_closed_leaf: closing.leaf,
         };
         invoice::build(Facts {
-            invoice_id: issued.invoice.number.clone(),
+            invoice_id: issued.number.clone(),
             client: self.client.clone(),
             month: closed.month,
             span: closed.span,
@@ -132,6 +146,14 @@ impl History {
             completeness,
         })
         .map_err(|e| e.to_string())
+    }
+
+    /// The invoice of the closing at a `client_seq`, where there was something to bill.
+    fn preceding(&self, closed_seq: u64) -> Result<Option<Preceding>, String> {
+        let Some((leaf, invoice)) = self.invoiced.get(&(closed_seq, 0)) else { return Ok(None) };
+        let issued_at = UnixMicros::from_pb(invoice.issued_at.as_ref());
+        let issued_at = issued_at.ok_or_else(|| format!("issued_at of leaf {leaf} is absent"))?;
+        Ok(Some(Preceding { number: invoice.number.clone(), issued_at }))
     }
 }
 
@@ -210,6 +232,7 @@ impl Replay {
             Body::LeaseGranted(lease) => self.slots.grant(header.index, lease, findings),
             Body::Decisions(batch) => self.slots.decide(header.index, batch, findings),
             Body::Invoice(invoice) => self.invoiced(header, invoice, findings),
+            Body::InvoiceEvent(event) => self.history.courses.happened(header, event),
             _ => {}
         }
     }
@@ -262,7 +285,8 @@ impl Replay {
             let problem = format!("invoices the closing at client_seq {} again: leaf {first} did already", key.0);
             findings.add(Place::Leaf(header.index), problem);
         } else {
-            self.history.invoiced.insert(key, (header.index, invoice.number.clone()));
+            self.history.invoiced.insert(key, (header.index, invoice.clone()));
+            self.history.courses.issued(invoice);
         }
     }
 
@@ -277,6 +301,7 @@ impl Replay {
             findings.add(Place::Leaf(header.index), problem);
             return;
         };
-        self.history.issued = Some(Issued { leaf: header.index, closed_leaf: closing.leaf, invoice: invoice.clone() });
+        let rests_on = self.history.courses.credit(invoice.corrects_seq).map_or(closing.leaf, |(_, decision)| decision.leaf);
+        self.history.issued = Some(Issued { leaf: header.index, rests_on, invoice: invoice.clone() });
     }
 }

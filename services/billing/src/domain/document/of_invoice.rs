@@ -66,7 +66,7 @@ impl Document {
             buyer: party(buyer),
             // By which both sides know the account; a buyer without an order number expects that.
             buyer_reference: Some(invoice.client.clone()),
-            preceding: preceding(invoice),
+            preceding: preceding(invoice)?,
             period: Some(period(invoice)?),
             notes: vec![evidence(invoice)],
             lines: lines(invoice),
@@ -118,9 +118,10 @@ pub(super) fn period(invoice: &Invoice) -> Result<Period, OfInvoiceError> {
     Ok(Period { first, last })
 }
 
-fn preceding(invoice: &Invoice) -> Option<Preceding> {
-    let number = invoice.corrects.as_ref()?.invoice_id.clone()?;
-    Some(Preceding { number, issue_date: None })
+fn preceding(invoice: &Invoice) -> Result<Option<Preceding>, OfInvoiceError> {
+    let Some(corrects) = &invoice.corrects else { return Ok(None) };
+    let issue_date = corrects.issue_date.as_deref().map(|day| date("corrects.issue_date", day)).transpose()?;
+    Ok(corrects.invoice_id.clone().map(|number| Preceding { number, issue_date }))
 }
 
 /// By what the invoice can be checked, whatever format it came in.
@@ -153,7 +154,8 @@ fn party(of: &terms::Party) -> Party {
     }
 }
 
-/// A line a campaign. A note on which only a bound changed has none, and a document has at least one: it says so.
+/// A line a campaign. A note on which only a bound changed has none, and a document has at least one: it says so. A credit by
+/// agreement is one line.
 fn lines(invoice: &Invoice) -> Vec<Line> {
     let parts = invoice.parts.len() > 1;
     let line = |(line, id): (&invoice::Line, usize)| Line {
@@ -168,11 +170,23 @@ fn lines(invoice: &Invoice) -> Vec<Line> {
         )),
         net_minor: line.kiki_invoice_amount.units(),
     };
+    if let Some(agreed) = invoice.agreed() {
+        // On one line, whatever was typed.
+        let reason = agreed.reason.replace(char::is_control, " ");
+        let (name, description) = (credit_on(invoice), some(reason.trim()));
+        return vec![Line { id: "1".into(), name, description, net_minor: invoice.total_invoice_amount.units() }];
+    }
     if invoice.line_items.is_empty() {
         let name = format!("Profit share {}", invoice.period);
         return vec![Line { id: "1".into(), name, description: Some("no line changed".into()), net_minor: 0 }];
     }
     invoice.line_items.iter().zip(1..).map(line).collect()
+}
+
+/// What a credit by agreement is called on its one line.
+pub(super) fn credit_on(invoice: &Invoice) -> String {
+    let number = invoice.corrects.as_ref().and_then(|corrects| corrects.invoice_id.as_deref());
+    format!("Credit on {}", number.unwrap_or(&invoice.period))
 }
 
 pub(super) fn bound(kind: BoundKind) -> &'static str {
@@ -190,13 +204,9 @@ fn adjustment(of: &invoice::Adjustment) -> Adjustment {
 fn tax(of: &invoice::TaxPrinted) -> Result<Tax, OfInvoiceError> {
     let unreadable = |field, value: &str| OfInvoiceError::Field { field, value: value.to_owned() };
     let category = TaxCategory::ALL.into_iter().find(|category| category.code() == of.category);
-    let percent = Amount::parse(&of.rate_percentage)?;
-    // A percent is 10,000 parts per million.
-    let shift = 4_u32.checked_sub(percent.places()).and_then(|places| 10_i128.checked_pow(places));
-    let rate_ppm = shift.and_then(|shift| percent.units().checked_mul(shift)).and_then(|ppm| u32::try_from(ppm).ok());
     Ok(Tax {
         category: category.ok_or_else(|| unreadable("tax.category", &of.category))?,
-        rate_ppm: rate_ppm.ok_or_else(|| unreadable("tax.rate_percentage", &of.rate_percentage))?,
+        rate_ppm: of.rate_ppm().ok_or_else(|| unreadable("tax.rate_percentage", &of.rate_percentage))?,
         exemption_reason: some(&of.exemption_reason),
         exemption_code: some(&of.exemption_code),
     })

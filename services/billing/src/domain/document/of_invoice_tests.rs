@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use kiki::clock::UnixMicros;
+use kiki::leaf;
 use serde_json::Value;
 
 #[path = "../../../../../tests/support/json_schema.rs"]
@@ -12,7 +14,7 @@ use super::super::xml::{cii, ubl};
 use super::*;
 use crate::domain::books::Reason;
 use crate::domain::invoice::tests::{facts_under, terms};
-use crate::domain::invoice::{Correction, Facts, build};
+use crate::domain::invoice::{Correction, Decision, Facts, build};
 use crate::domain::terms::Terms;
 
 type Lines = [(&'static str, i128, i128)];
@@ -51,10 +53,20 @@ fn note(terms: Terms, before: &Lines, after: &Lines) -> Invoice {
     let correction = Correction {
         before: facts_under(terms.clone(), before).account,
         reasons: vec![Reason::LateRecords, Reason::TrueUp],
-        invoice_id: Some("K2026-000001".into()),
+        invoice: Some(invoice::Preceding { number: "K2026-000001".into(), issued_at: UnixMicros(1_769_904_000_000_000) }),
         noted_in: "2026-02".parse().unwrap(),
     };
     build(Facts { invoice_id: "K2026-000002".into(), correction: Some(correction), ..facts_under(terms, after) }).unwrap()
+}
+
+/// A credit by agreement on an invoice.
+fn agreed(of: &Invoice, amount_minor: i64) -> Invoice {
+    let tax_minor = i64::try_from(of.tax_on(amount_minor.into()).unwrap()).unwrap();
+    let (reason, dispute_key) = ("Half of September's\tclicks were bots".into(), "d-1".into());
+    let credited =
+        leaf::InvoiceCredited { amount_minor, tax_minor, currency: of.currency.clone(), reason, leaves: vec![3, 4, 7], dispute_key };
+    let decision = Decision { leaf: 90, client_seq: 41, actor: "ada".into(), credited, creditable_minor: 220_900 };
+    of.credited(&decision, "K2026-C000001".into(), UnixMicros(1_770_000_000_000_000), (92, "ab".repeat(32))).unwrap()
 }
 
 /// A document of each kind, within bounds and without, with parties and without.
@@ -69,8 +81,41 @@ fn all() -> Vec<(&'static str, Invoice)> {
         ("exempt", invoice(Terms { tax: Some(exempt), ..full() }, &[("a", 100, 400)])),
         ("yen", invoice(Terms { currency: "JPY".into(), ..full() }, &[("a", 36_368, 131_194)])),
         ("credit", note(full(), &[("a", 100, 400), ("b", 100, 400)], &[("a", 100, 350), ("b", 100, 420)])),
+        ("agreed", agreed(&invoice(full(), &[("a", 36_368, 131_194)]), 1_235)),
         ("debit", note(bounded, &[("a", 100, 400)], &[("a", 100, 700)])),
     ]
+}
+
+#[test]
+fn a_credit_by_agreement_says_what_it_credits_and_why() {
+    let billed = invoice(full(), &[("a", 36_368, 131_194)]);
+    let note = agreed(&billed, 1_235);
+    let document = Document::of(&note).unwrap();
+    assert_eq!(document.preceding, Some(Preceding { number: billed.invoice_id.clone(), issue_date: Some("2026-02-01".parse().unwrap()) }));
+    let [line] = &document.lines[..] else { panic!("{:?}", document.lines) };
+    assert_eq!((line.net_minor, line.name.as_str()), (1_235, format!("Credit on {}", billed.invoice_id).as_str()));
+    assert_eq!(line.description.as_deref(), Some("Half of September's clicks were bots"));
+    // 12.35 at 19 % is 2.3465.
+    assert_eq!((note.tax.as_ref().unwrap().amount.to_string(), note.amount_due.to_string()), ("2.35".into(), "14.70".into()));
+    let corrects = note.corrects.as_ref().unwrap();
+    assert_eq!((corrects.amount_before.to_string(), corrects.amount_after.to_string()), ("2209.00".into(), "2196.65".into()));
+    assert_eq!(note.client_keeps.units() - billed.client_keeps.units(), 1_235);
+    let rows = String::from_utf8(note.to_csv()).unwrap();
+    assert_eq!(rows.lines().nth(1).unwrap(), "K2026-C000001,2026-01,2026-03-04,EUR,\"Acme, Inc.\",,,,,,,,12.35,agreed");
+    let words = Content::of(&note).unwrap().calculation.remove(0).1;
+    assert!(
+        words.contains("2,209.00 before tax") && words.contains("Decided by ada (leaf 90 of the log)") && words.contains("d-1"),
+        "{words}"
+    );
+    let decision = Decision {
+        leaf: 90,
+        client_seq: 41,
+        actor: "ada".into(),
+        credited: leaf::InvoiceCredited { amount_minor: 1_235, tax_minor: 234, ..Default::default() },
+        creditable_minor: 220_900,
+    };
+    let bent = billed.credited(&decision, "K2026-C000001".into(), UnixMicros(0), (92, String::new())).unwrap_err();
+    assert_eq!(bent.to_string(), "tax_minor is 234 but the tax at the document's rate is 235");
 }
 
 #[test]
@@ -137,7 +182,11 @@ fn every_invoice_is_as_the_schema_says_and_what_the_reader_refuses_it_refuses() 
             |json| json["amount_due"] = "1e3".into(),
             |json| json["kind"] = "receipt".into(),
             |json| drop(json.as_object_mut().unwrap().remove("line_items")),
-            |json| json["line_items"][0]["leaves"] = serde_json::json!([[1, 2, 3]]),
+            |json| {
+                // A credit by agreement has no lines, and names leaves all the same.
+                let of = if json["line_items"] == Value::Array(vec![]) { "/corrects/agreed" } else { "/line_items/0" };
+                json.pointer_mut(of).unwrap()["leaves"] = serde_json::json!([[1, 2, 3]]);
+            },
         ];
         for (i, change) in wrong.iter().enumerate() {
             let mut json = json.clone();

@@ -45,7 +45,7 @@ pub fn build(facts: Facts) -> Result<Invoice, InvoiceError> {
         period_end: utc(facts.span.end)?,
         issue_date: issue_date(facts.issued_at, &terms.zone)?,
         due_date: due_date(facts.issued_at, &terms.zone, terms.payment_days)?,
-        corrects: facts.correction.as_ref().map(|correction| correction.printed(account, places)).transpose()?,
+        corrects: facts.correction.as_ref().map(|correction| correction.printed(account, &terms.zone, places)).transpose()?,
         total_invoice_amount: minor(total)?,
         tax: tax.map(|(tax, amount)| Ok::<_, AmountError>(tax.printed(minor(amount)?))).transpose()?,
         amount_due: minor(due)?,
@@ -64,13 +64,15 @@ pub fn build(facts: Facts) -> Result<Invoice, InvoiceError> {
 }
 
 impl Correction {
-    fn printed(&self, after: &Account, places: u32) -> Result<Corrects, AmountError> {
+    fn printed(&self, after: &Account, zone: &str, places: u32) -> Result<Corrects, InvoiceError> {
         Ok(Corrects {
-            invoice_id: self.invoice_id.clone(),
+            invoice_id: self.invoice.as_ref().map(|invoice| invoice.number.clone()),
+            issue_date: self.invoice.as_ref().map(|invoice| issue_date(invoice.issued_at, zone)).transpose()?,
             noted_in: self.noted_in.to_string(),
             reasons: self.reasons.clone(),
             amount_before: Amount::new(self.before.fee_minor, places)?,
             amount_after: Amount::new(after.fee_minor, places)?,
+            agreed: None,
         })
     }
 }

@@ -3,14 +3,23 @@
 use super::{Amount, Invoice, Line};
 
 impl Invoice {
-    /// A header and a row a line.
+    /// A header and a row a line; of a credit by agreement, a row with its amount.
     pub fn to_csv(&self) -> Vec<u8> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let written = writer
             .write_record(CSV_HEADER)
-            .and_then(|()| self.line_items.iter().try_for_each(|line| writer.write_record(self.csv_row(line))));
+            .and_then(|()| self.line_items.iter().try_for_each(|line| writer.write_record(self.csv_row(line))))
+            .and_then(|()| self.agreed().map_or(Ok(()), |_| writer.write_record(self.credit_row())));
         debug_assert!(written.is_ok(), "rows of one length into memory");
         writer.into_inner().unwrap_or_default()
+    }
+
+    fn credit_row(&self) -> [String; 14] {
+        let mut row: [String; 14] = Default::default();
+        row[..4].clone_from_slice(&[self.invoice_id.clone(), self.period.clone(), self.due_date.clone(), self.currency.clone()]);
+        row[4] = plain_cell(&self.client_name);
+        (row[12], row[13]) = (self.total_invoice_amount.to_string(), "agreed".to_owned());
+        row
     }
 
     fn csv_row(&self, line: &Line) -> [String; 14] {

@@ -1,13 +1,13 @@
 //! The pages of an invoice: its figures in words.
 
 use super::super::Document;
-use super::super::of_invoice::{bound, period};
+use super::super::of_invoice::{bound, credit_on, period};
 use super::super::{OfInvoiceError, xml};
 use super::{Bar, Content, Row, grouped};
 use crate::domain::amount::{Amount, minor_places};
 use crate::domain::books::Reason;
 use crate::domain::fee::{Netting, round_to};
-use crate::domain::invoice::{Invoice, Kind, Line, PartPrinted};
+use crate::domain::invoice::{Agreed, Corrects, Invoice, Kind, Line, PartPrinted};
 use crate::domain::terms::{Basis, Party, Seller};
 
 type Pairs = Vec<(String, String)>;
@@ -33,7 +33,7 @@ impl Content {
             facts: facts(invoice)?,
             due: (due_label(invoice), format!("{} {}", invoice.currency, amount(invoice.amount_due))),
             unit: format!("All amounts in {}", invoice.currency),
-            rows: invoice.line_items.iter().map(|line| row(line, invoice.parts.len() > 1)).collect(),
+            rows: rows(invoice),
             totals: totals(invoice),
             payment: invoice
                 .seller
@@ -96,10 +96,21 @@ fn facts(invoice: &Invoice) -> Result<Pairs, OfInvoiceError> {
     }
     out.push(pair("Period", format!("{} to {}", days.first, days.last)));
     out.push(pair("Customer", &invoice.client));
-    if let Some(number) = invoice.corrects.as_ref().and_then(|corrects| corrects.invoice_id.as_ref()) {
-        out.push(pair("Corrects", format!("Invoice {number}")));
+    if let Some((corrects, number)) = invoice.corrects.as_ref().and_then(|corrects| Some((corrects, corrects.invoice_id.as_ref()?))) {
+        let of = corrects.issue_date.as_ref().map_or_else(String::new, |day| format!(" of {day}"));
+        out.push(pair("Corrects", format!("{number}{of}")));
     }
     Ok(out)
+}
+
+/// A row a line; a credit by agreement is a row of its own, without figures of a campaign.
+fn rows(invoice: &Invoice) -> Vec<Row> {
+    if invoice.agreed().is_some() {
+        let none = || "–".to_owned();
+        let (campaign, fee) = (credit_on(invoice), amount(invoice.total_invoice_amount));
+        return vec![Row { campaign, spend: none(), ltv: none(), baseline: none(), roas: none(), margin: none(), fee }];
+    }
+    invoice.line_items.iter().map(|line| row(line, invoice.parts.len() > 1)).collect()
 }
 
 fn row(line: &Line, parts: bool) -> Row {
@@ -158,6 +169,9 @@ fn notes(invoice: &Invoice) -> Vec<String> {
     let mut out = Vec::new();
     match invoice.kind {
         Kind::Invoice => {}
+        Kind::CreditNote if invoice.agreed().is_some() => {
+            out.push("What is given back is agreed; the figures of the period, by which it was billed, stand.".to_owned());
+        }
         Kind::CreditNote => out.push("The lines show the period as it is known now; the last column is what is given back.".to_owned()),
         Kind::DebitNote => {
             out.push("The lines show the period as it is known now; the last column is what is billed in addition.".to_owned())
@@ -176,7 +190,9 @@ fn notes(invoice: &Invoice) -> Vec<String> {
 
 fn calculation(invoice: &Invoice) -> Pairs {
     let mut out = Pairs::new();
-    if let Some(corrects) = &invoice.corrects {
+    if let (Some(corrects), Some(agreed)) = (&invoice.corrects, invoice.agreed()) {
+        out.push(pair("Agreement", agreement(corrects, agreed)));
+    } else if let Some(corrects) = &invoice.corrects {
         let reasons: Vec<_> = corrects.reasons.iter().map(|reason| reason_in_words(*reason)).collect();
         let (before, after) = (amount(corrects.amount_before), amount(corrects.amount_after));
         let text =
@@ -198,11 +214,24 @@ fn calculation(invoice: &Invoice) -> Pairs {
     out
 }
 
+fn agreement(corrects: &Corrects, agreed: &Agreed) -> String {
+    let settles = match agreed.dispute_key.as_str() {
+        "" => String::new(),
+        key => format!(" It settles the dispute {key}."),
+    };
+    let (before, after) = (amount(corrects.amount_before), amount(corrects.amount_after));
+    let Agreed { actor, leaf, reason, .. } = agreed;
+    format!(
+        "{before} before tax was billed so far; with this note it is {after}. Decided by {actor} (leaf {leaf} of the log): {reason}.{settles}"
+    )
+}
+
 fn reason_in_words(reason: Reason) -> &'static str {
     match reason {
         Reason::LateRecords => "records of the period came after its closing",
         Reason::TrueUp => "what its customers spent up to the horizon is known now",
         Reason::CarriedShortfall => "a shortfall of an earlier period that is set off in it changed",
+        Reason::Agreed => "it was agreed",
     }
 }
 
