@@ -115,19 +115,23 @@ impl Default for Metrics {
     }
 }
 
+/// A service that serves, until it ends. Boxed, so that it is compiled where it is written: an async function's states are compiled again
+/// by each binary and test that awaits it, and a service's are most of its code.
+pub type Serving<E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
+
 /// Serves gRPC and HTTP until `shutdown`, then drains for at most [`DRAIN`].
 ///
 /// # Errors
 /// A listener that failed.
-pub async fn serve(
+pub fn serve(
     listeners: Listeners,
     service_name: &'static str,
     routes: Routes,
     http: axum::Router,
     metrics: Metrics,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    serve_on(Threads::Callers, listeners, service_name, routes, http, metrics, shutdown).await
+) -> Serving<std::io::Error> {
+    Box::pin(serve_on(Threads::Callers, listeners, service_name, routes, http, metrics, shutdown))
 }
 
 /// As [`serve`], with gRPC on a thread of its own for each core: for calls that take microseconds, where it costs less CPU
@@ -135,15 +139,15 @@ pub async fn serve(
 ///
 /// # Errors
 /// A listener or a thread that failed.
-pub async fn serve_on_each_core(
+pub fn serve_on_each_core(
     listeners: Listeners,
     service_name: &'static str,
     routes: Routes,
     http: axum::Router,
     metrics: Metrics,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    serve_on(Threads::EachCore, listeners, service_name, routes, http, metrics, shutdown).await
+) -> Serving<std::io::Error> {
+    Box::pin(serve_on(Threads::EachCore, listeners, service_name, routes, http, metrics, shutdown))
 }
 
 /// Where gRPC's calls run.

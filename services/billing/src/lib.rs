@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::pb::billing::v1::billing_service_server::BillingServiceServer;
-use kiki::runtime::{self, Listeners};
+use kiki::runtime::{self, Listeners, Serving};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -64,7 +64,11 @@ const LAST_ACCESSES: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// A ledger or key that cannot be read, or a listener that failed.
-pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Serving<Error> {
+    Box::pin(run(listeners, config, clock, shutdown))
+}
+
+async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
     let key = config.key()?;
     let store = store::Store::open(&config.address()).await?;
     let shield = clients::Shield::new(&config.shield, key.name())?;

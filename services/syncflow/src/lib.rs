@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::{HolderId, Key, Pseudonyms};
-use kiki::runtime::{self, Listeners};
+use kiki::runtime::{self, Listeners, Serving};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
@@ -65,7 +65,11 @@ const FLUSH: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A configuration that cannot be, or a listener that failed.
-pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Serving<Error> {
+    Box::pin(run(listeners, config, clock, shutdown))
+}
+
+async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
     let metrics = runtime::Metrics::new();
     // What runs beside the listeners stops after them, so that it can finish what they left.
     let stop = CancellationToken::new();

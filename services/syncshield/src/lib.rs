@@ -25,7 +25,7 @@ use std::time::Duration;
 use kiki::clock::Clock;
 use kiki::pb::syncshield::v1::sync_shield_admin_service_server::SyncShieldAdminServiceServer;
 use kiki::pb::syncshield::v1::sync_shield_service_server::SyncShieldServiceServer;
-use kiki::runtime::{self, Listeners, Metrics};
+use kiki::runtime::{self, Listeners, Metrics, Serving};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 
@@ -48,7 +48,11 @@ const MAX_ANSWER: usize = 72 << 20;
 ///
 /// # Errors
 /// A log that cannot be recovered, or a listener that failed.
-pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Serving<Error> {
+    Box::pin(run(listeners, config, clock, shutdown))
+}
+
+async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
     let store = config.store.clone().unwrap_or(store::Store::Files(None));
     let paths = store::Paths::new(store.folder().unwrap_or(&config.data)).with_signed_size(config.signed_size.clone());
     let (opened, log_id) = (paths.clone(), config.log_id.clone());

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::Pseudonyms;
-use kiki::runtime::{self, Listeners, MAX_MESSAGE};
+use kiki::runtime::{self, Listeners, MAX_MESSAGE, Serving};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
@@ -52,7 +52,11 @@ pub const SERVICE: &str = "kiki.syncvalue.v1.SyncValueService";
 ///
 /// # Errors
 /// The event log cannot be used, or a listener failed.
-pub async fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Serving<Error> {
+    Box::pin(run(listeners, config, clock, shutdown))
+}
+
+async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
     let metrics = runtime::Metrics::new();
     let own = Metrics::new(&metrics);
     let store = Arc::new(open(&config, &own).await?);

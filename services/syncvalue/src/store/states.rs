@@ -17,7 +17,7 @@
 //!   customer, so whoever erases stops the events of that customer first. Numbers start again after an erasure, so a
 //!   change must not be kept back over one.
 //!
-//! One suite of behaviours runs on a real Redis and a real cluster: `tests/states/conformance.rs`.
+//! One suite of behaviours runs on a real Redis and a real cluster: `tests/it/states/conformance.rs`.
 
 pub mod redis;
 
