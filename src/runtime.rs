@@ -8,6 +8,7 @@
 mod arrival;
 mod cores;
 mod raw;
+pub mod series;
 
 use std::convert::Infallible;
 use std::future::Future;

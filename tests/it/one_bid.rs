@@ -214,11 +214,15 @@ async fn close_month(at: &Endpoints, clock: &VirtualClock) -> Vec<u8> {
 
 async fn check_metrics(at: &Endpoints) {
     let wanted = [
-        (&at.value_http, &["kiki_rpc_duration_seconds_count", "syncvalue_predicted_ltv_total{currency=\"USD\"} 90"][..]),
+        (
+            &at.value_http,
+            &["kiki_rpc_duration_seconds_count", "syncvalue_predicted_ltv_total{campaign=\"spring\",client=\"acme\",currency=\"USD\"} 90"]
+                [..],
+        ),
         (
             &at.flow_http,
             &[
-                "syncflow_spend_total{",
+                "syncflow_spend_total{campaign=\"spring\",client=\"acme\",currency=\"USD\",platform=\"exchange-a\"} 0.015",
                 "syncflow_budget_spent_micros{",
                 "syncflow_budget_limit_micros{",
                 "syncflow_circuit_breaker_state_count{platform=\"syncvalue\",state=\"closed\"} 1",

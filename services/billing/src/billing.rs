@@ -2,6 +2,7 @@
 
 mod course;
 mod credit;
+mod reconcile;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::store::{InvoiceRow, Page, Store, StoreError};
 
 pub use course::Shown;
 pub(crate) use course::{counts, credits};
+pub use reconcile::{Question, Reconciled};
 
 /// How long a call waits for the fold: SyncShield signs at once when asked, and 65,536 leaves are folded in a second or two.
 const FOLD_WAIT: Duration = Duration::from_secs(30);
@@ -41,6 +43,9 @@ const BUNDLES_AT_ONCE: usize = 2;
 
 /// Exports made at once: the pages of 10,000 lines take seconds of a core.
 const EXPORTS_AT_ONCE: usize = 2;
+
+/// Reconciliations made at once: each may hold some 150 MiB of figures, rows and differences.
+const RECONCILIATIONS_AT_ONCE: usize = 2;
 
 /// Billing.
 #[derive(Debug, Clone)]
@@ -62,6 +67,7 @@ pub struct Billing {
     approval_required: bool,
     bundles: Arc<Semaphore>,
     exports: Arc<Semaphore>,
+    reconciliations: Arc<Semaphore>,
 }
 
 /// What a page of a month's drafting gave.
@@ -97,6 +103,7 @@ impl Billing {
             approval_required: false,
             bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)),
             exports: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
+            reconciliations: Arc::new(Semaphore::new(RECONCILIATIONS_AT_ONCE)),
         }
     }
 

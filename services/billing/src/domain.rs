@@ -15,6 +15,7 @@ pub mod invoice;
 pub mod ledger;
 pub mod lifecycle;
 pub mod period;
+pub mod reconcile;
 pub mod record;
 pub mod summary;
 pub mod terms;

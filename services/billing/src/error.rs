@@ -11,6 +11,7 @@ use crate::domain::document::export::ExportError;
 use crate::domain::follow::Unreadable;
 use crate::domain::invoice::InvoiceError;
 use crate::domain::period::PeriodError;
+use crate::domain::reconcile::{TotalsError, compare::ClaimError};
 use crate::store::StoreError;
 
 /// Why Billing refused or failed.
@@ -127,6 +128,12 @@ pub enum Error {
     /// A period's figures cannot be worked out.
     #[error(transparent)]
     Books(#[from] BooksError),
+    /// A leaf that cannot be reconciled, or too many figures.
+    #[error(transparent)]
+    Totals(#[from] TotalsError),
+    /// A row that the log cannot be held against.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The month cannot be resolved.
     #[error(transparent)]
     Period(#[from] PeriodError),
@@ -196,10 +203,11 @@ impl From<Error> for Status {
                 Reason::InvoiceState.status(text)
             }
             Error::Store(StoreError::Invoiced { .. }) | Error::KeyReused { .. } => Reason::KeyReused.status(text),
-            Error::Evidence { .. } | Error::Export(ExportError::TaxName) => Reason::FieldInvalid.status(text),
+            Error::Evidence { .. } | Error::Claim(_) | Error::Export(ExportError::TaxName) => Reason::FieldInvalid.status(text),
             // A document is what it is: a format that has no words for it is no fault of ours.
             Error::Export(_) => Reason::InvoiceIncomplete.status(text),
-            Error::TooLarge(_) => Reason::TooMany.status(text),
+            Error::TooLarge(_) | Error::Totals(TotalsError::TooMany) => Reason::TooMany.status(text),
+            Error::Totals(TotalsError::Field { .. }) => Reason::LogInconsistent.status(text),
             Error::Store(_)
             | Error::Answer(_)
             | Error::Invoice(_)

@@ -6,6 +6,7 @@ use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeV
 
 use crate::domain::follow::Unreadable;
 use crate::domain::invoice::{Invoice, Kind};
+use crate::domain::reconcile::{Figure, compare::Comparison};
 use crate::store::Balance;
 
 /// The metrics.
@@ -29,6 +30,8 @@ pub struct Metrics {
     margin: IntGaugeVec,
     generated: IntCounterVec,
     share: GaugeVec,
+    reconciliations: IntCounterVec,
+    differences: IntCounterVec,
 }
 
 impl Metrics {
@@ -69,6 +72,31 @@ impl Metrics {
                 opts("kiki_ooaS_profit_share_percentage", "profit share on the client's newest invoice, percent"),
                 &["client", "currency"],
             )),
+            reconciliations: registry.add(IntCounterVec::new(
+                opts(
+                    "kiki_billing_reconciliations_total",
+                    "times that figures were held against the log, by whose and by whether all agreed",
+                ),
+                &["against", "result"],
+            )),
+            differences: registry.add(IntCounterVec::new(
+                opts("kiki_billing_reconciliation_differences_total", "figures that differed from the log's, by whose and how"),
+                &["against", "kind"],
+            )),
+        }
+    }
+
+    /// Another's figures were held against the log.
+    pub fn reconciled(&self, figure: &Figure, comparison: &Comparison) {
+        let against = match figure {
+            Figure::PlatformSpend { .. } => "platform_spend",
+            Figure::CountedSpend => "counted_spend",
+            Figure::CountedLtv => "counted_predicted_ltv",
+        };
+        let result = if comparison.differences.is_empty() { "agree" } else { "differ" };
+        self.reconciliations.with_label_values(&[against, result]).inc();
+        for difference in &comparison.differences {
+            self.differences.with_label_values(&[against, difference.kind.name()]).inc();
         }
     }
 

@@ -1,6 +1,7 @@
 //! The gRPC face: decode, one call of [`Billing`], encode.
 
 mod convert;
+mod reconcile;
 
 use std::collections::BTreeSet;
 
@@ -247,6 +248,18 @@ impl BillingService for Billing {
         self.note(&caller, AccessKind::Finalize, &note).await?;
         let (invoice, credit_note) = (Some(summary(&invoice)?), Some(summary(&self.shown(note).await?)?));
         Ok(Response::new(pb::CreditInvoiceResponse { invoice, credit_note }))
+    }
+
+    type ReconcileStream = tokio_stream::Iter<std::vec::IntoIter<Result<pb::ReconcileResponse, Status>>>;
+
+    async fn reconcile(&self, request: Request<pb::ReconcileRequest>) -> Answer<Self::ReconcileStream> {
+        let caller = Caller::of(&request);
+        let question = reconcile::question(request.into_inner())?;
+        caller.act_for(&question.client)?;
+        let (client, subject) = (question.client.clone(), question.subject());
+        let reconciled = self.reconciled(question).await?;
+        self.accesses.note(&caller, AccessKind::Reconcile, self.clock.now(), &client, &subject).await?;
+        Ok(Response::new(tokio_stream::iter(reconcile::answer(self.key.name(), reconciled))))
     }
 
     async fn trial_balance(&self, request: Request<pb::TrialBalanceRequest>) -> Answer<pb::TrialBalanceResponse> {

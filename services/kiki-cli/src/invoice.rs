@@ -4,6 +4,7 @@
 
 mod export;
 mod life;
+mod reconcile;
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,8 @@ enum Command {
     Verify(VerifyInvoices),
     /// Writes invoices as UBL, CII, PDF, or for an accounting program, offline.
     Export(export::Args),
+    /// Holds a platform's report of spend, or Prometheus' counters, against the log, and lists what differs. Exits with 1 where anything does.
+    Reconcile(reconcile::Args),
     #[command(flatten)]
     Life(life::Command),
 }
@@ -117,6 +120,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Some(Command::Verify(verify)) => return verify_invoices(&verify),
         Some(Command::Export(export)) => return export::run(&export),
+        Some(Command::Reconcile(args)) => return reconcile::run(args).await,
         Some(Command::Life(command)) => return life::run(command).await,
         None => {}
     }

@@ -7,7 +7,7 @@ use kiki::clock::Clock;
 use kiki::leaf::{Int128, PredictionStatus};
 use kiki::money::NANOS_PER_MICRO;
 use kiki::pb::syncshield::v1::{Budget, ScopeBudget};
-use kiki::runtime::{self, Arrivals};
+use kiki::runtime::{self, Arrivals, series::Series};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -20,6 +20,7 @@ use crate::breakers::Breakers;
 use crate::clients::leases::Leases;
 use crate::deadline::Deadline;
 use crate::domain::breaker::State;
+use crate::domain::receipt::Receipt;
 use crate::load::Load;
 
 /// Statuses of predictions, as [`Metrics::predicted`] counts them.
@@ -59,7 +60,7 @@ pub struct Metrics {
     pub frequency_alone: IntCounter,
     /// Bids and notices that the shared counts did not take.
     pub frequency_unshared: IntCounter,
-    spend: CounterVec,
+    spend: Series,
     spent: IntGaugeVec,
     limit: IntGaugeVec,
     overspend: IntGaugeVec,
@@ -105,8 +106,12 @@ impl Metrics {
             frequency_unshared: counter("syncflow_frequency_unshared_total", "bids and notices that the shared counts did not take"),
             policy_version: gauge("syncflow_policy_version", "version of the policy that bids are held against"),
             campaigns: gauge("syncflow_campaigns", "campaigns that are known"),
-            spend: registry
-                .add(CounterVec::new(Opts::new("syncflow_spend_total", "settled spend, units of the currency"), &["platform", "currency"])),
+            spend: Series::register(
+                registry,
+                "syncflow_spend_total",
+                "settled spend, units of the currency",
+                &["client", "campaign", "platform", "currency"],
+            ),
             spent: gauges("syncflow_budget_spent_micros", "settled spend of the campaign, micros", &budget),
             limit: gauges("syncflow_budget_limit_micros", "total budget of the campaign, micros", &budget),
             overspend: gauges(
@@ -147,8 +152,9 @@ impl Metrics {
     }
 
     /// A settlement that was applied.
-    pub fn settled(&self, platform: &str, currency: &str, nanos: i64) {
-        self.spend.with_label_values(&[platform, currency]).inc_by(nanos as f64 / 1e9);
+    pub fn settled(&self, receipt: &Receipt, nanos: i64) {
+        let labels = [receipt.client.as_str(), &receipt.campaign, &receipt.platform, receipt.currency.code()];
+        self.spend.add(&labels, nanos as f64 / 1e9);
     }
 }
 

@@ -220,7 +220,7 @@ impl Notices {
                     if let Some(nanos) = closing.price {
                         self.pacing.charged(receipt, Nanos::new(nanos));
                         self.breakers.charged(&receipt.platform, receipt.currency, Nanos::new(nanos));
-                        self.metrics.settled(&receipt.platform, receipt.currency.code(), nanos);
+                        self.metrics.settled(receipt, nanos);
                     }
                     Outcome::Applied
                 }

@@ -40,7 +40,8 @@ pub(crate) struct Stretch {
 #[derive(Debug, Clone)]
 pub(crate) enum Found {
     Outcome(Observed),
-    Attributed(Attributed),
+    /// To a campaign.
+    Attributed(Attributed, String),
 }
 
 impl Tail {
@@ -70,7 +71,7 @@ impl Tail {
                 }
                 Body::Conversion(conversion) => {
                     let attributed = attributed(&leaf, &conversion, self.last).map_err(|e| inconsistent(entry.index, e))?;
-                    found.push((Found::Attributed(attributed), self.next_index));
+                    found.push((Found::Attributed(attributed, conversion.campaign), self.next_index));
                 }
                 _ => {}
             }

@@ -89,17 +89,19 @@ impl Follower {
     }
 
     async fn write(&mut self, found: Vec<(Found, u64)>, at: Followed) -> Result<(), Error> {
-        let (mut events, mut attributed) = (Vec::new(), Vec::new());
+        let (mut events, mut attributed, mut campaigns) = (Vec::new(), Vec::new(), Vec::new());
         for (found, behind) in found {
             match found {
                 Found::Outcome(observed) => events.push((observed, behind)),
-                Found::Attributed(customer) => {
-                    self.metrics.attributed(customer.market.currency.code(), customer.predicted_micros);
+                Found::Attributed(customer, campaign) => {
                     attributed.push(customer);
+                    campaigns.push(campaign);
                 }
             }
         }
-        let applied = self.store.follow(events, attributed, at.clone()).await?;
+        let applied = self.store.follow(events, attributed.clone(), at.clone()).await?;
+        // Once it is kept: what could not be is read again.
+        attributed.iter().zip(&campaigns).for_each(|(customer, campaign)| self.metrics.attributed(customer, campaign));
         self.metrics.accuracy(&self.store);
         self.metrics.observed(&applied, &self.store);
         self.metrics.followed(at.next_index);

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use kiki::runtime;
+use kiki::runtime::series::Series;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::answers::Look;
-use crate::domain::accuracy::{Accuracy, Figures};
+use crate::domain::accuracy::{Accuracy, Attributed, Figures};
 use crate::domain::predictor::{Prediction, Reason, Source};
 use crate::store::models::Models;
 use crate::store::shared::Counters;
@@ -131,7 +132,7 @@ pub(crate) struct Metrics {
     events: IntCounterVec,
     customers: IntGauge,
     followed: IntGauge,
-    predicted_ltv: CounterVec,
+    predicted_ltv: Series,
     worth: Worth,
     /// The time from a message's bytes to its answer's, by RPC.
     pub(crate) predict: Histogram,
@@ -189,13 +190,12 @@ impl Metrics {
             customers: metrics.add(IntGauge::new("syncvalue_customers", "customers with at least one event, over all clients")),
             followed: metrics.add(IntGauge::new("syncvalue_followed_index", "next index to be read from SyncShield's log")),
             worth: Worth::new(metrics),
-            predicted_ltv: metrics.add(CounterVec::new(
-                Opts::new(
-                    "syncvalue_predicted_ltv_total",
-                    "predicted lifetime value of the customers that were attributed, currency units",
-                ),
-                &["currency"],
-            )),
+            predicted_ltv: Series::register(
+                metrics,
+                "syncvalue_predicted_ltv_total",
+                "predicted lifetime value of the customers that were attributed, currency units",
+                &["client", "campaign", "currency"],
+            ),
         }
     }
 
@@ -244,8 +244,9 @@ impl Metrics {
     }
 
     /// A customer was attributed to a campaign on this prediction. A display, so that a float will do.
-    pub(crate) fn attributed(&self, currency: &str, predicted_ltv_micros: i64) {
-        self.predicted_ltv.with_label_values(&[currency]).inc_by(predicted_ltv_micros.max(0) as f64 / 1e6);
+    pub(crate) fn attributed(&self, customer: &Attributed, campaign: &str) {
+        let labels = [customer.market.client.as_str(), campaign, customer.market.currency.code()];
+        self.predicted_ltv.add(&labels, customer.predicted_micros.max(0) as f64 / 1e6);
     }
 }
 

@@ -146,7 +146,7 @@ fn date_of(at: UnixMicros, zone: &str) -> Result<Date, PeriodError> {
     Ok(timestamp(at)?.to_zoned(time_zone(zone)?).date())
 }
 
-fn time_zone(name: &str) -> Result<TimeZone, PeriodError> {
+pub(super) fn time_zone(name: &str) -> Result<TimeZone, PeriodError> {
     TimeZone::get(name).map_err(|_| PeriodError::Zone { name: name.to_owned() })
 }
 

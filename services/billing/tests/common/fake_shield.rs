@@ -33,6 +33,8 @@ pub struct FakeShield {
     pub lost_answers: Arc<Mutex<u32>>,
     /// Invoices of these numbers are refused, as where the log holds another document of the number.
     pub refused_numbers: Arc<Mutex<Vec<String>>>,
+    /// Leaves below it are no longer kept.
+    pub begins_at: Arc<Mutex<u64>>,
     /// Proofs that were asked for.
     pub proofs: Arc<Mutex<u32>>,
     /// The answer to the next batch of accesses is lost after it took effect.
@@ -52,6 +54,7 @@ impl FakeShield {
             signed,
             lost_answers: Arc::default(),
             refused_numbers: Arc::default(),
+            begins_at: Arc::default(),
             proofs: Arc::default(),
             loses_accesses: Arc::default(),
             sources: Arc::default(),
@@ -181,6 +184,9 @@ impl SyncShieldService for FakeShield {
         let mut next = request.from.map_or(0, |from| from.index);
         if next > self.log.lock().unwrap().size() {
             return Err(Reason::PositionOutOfRange.status("beyond the end"));
+        }
+        if next < *self.begins_at.lock().unwrap() {
+            return Err(Reason::PositionOutOfRange.status("pruned"));
         }
         tokio::spawn(async move {
             let mut sent = 0;

@@ -4,6 +4,10 @@
 
 mod breakers;
 mod budget;
+mod counters;
+#[path = "../../../../tests/support/prometheus.rs"]
+mod prometheus;
+mod reconcile;
 #[path = "../../../../tests/support/redis.rs"]
 mod server;
 mod states;
@@ -12,6 +16,8 @@ mod witness;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+
+use kiki_cli::platform::Endpoints;
 
 /// A process of the command, killed at the end.
 struct Running(Child);
@@ -37,6 +43,8 @@ struct Up {
     /// SyncShield's addresses.
     shield: String,
     http: String,
+    /// Everybody's.
+    at: Endpoints,
     dir: tempfile::TempDir,
 }
 
@@ -48,8 +56,7 @@ fn up_in(dir: tempfile::TempDir, more: &[&str]) -> Up {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiki"));
     command.args(["up", "--ports", "auto", "--lease-ttl-secs", "1", "--data"]).arg(dir.path().join("data")).args(more);
     let (running, said) = start(&mut command);
-    let row = said.iter().find(|line| line.starts_with("syncshield")).unwrap();
-    let [_, grpc, http] = row.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{row}") };
-    let (shield, http) = (format!("http://{grpc}"), http.trim_start_matches("http://").to_owned());
-    Up { _running: running, shield, http, dir }
+    let at = Endpoints::of_table(&said).unwrap();
+    let http = at.shield_http.trim_start_matches("http://").to_owned();
+    Up { _running: running, shield: at.shield.clone(), http, at, dir }
 }

@@ -33,7 +33,10 @@ async fn a_bill_settles_once_at_what_is_charged() {
         assert_eq!(conflict.json()["reason"], "closed before with another effect");
     }
     assert_eq!(world.metric(r#"syncflow_notices_total{kind="loss",status="conflict"}"#).await, 1.0);
-    assert_eq!(world.metric(r#"syncflow_spend_total{currency="USD",platform="tradedesk"}"#).await, 0.009500001);
+    assert_eq!(
+        world.metric(r#"syncflow_spend_total{campaign="spring",client="acme",currency="USD",platform="tradedesk"}"#).await,
+        0.009500001
+    );
     let state = world.shield.state.lock();
     let [settlement] = state.settlements.as_slice() else { panic!("{:?}", state.settlements) };
     assert_eq!((settlement.max_nanos, settlement.price_nanos), (PREDICTED_PRICE, 9_500_001));

@@ -422,6 +422,7 @@ fn conversion(index: u64, customer: &str, purchase: &Event, predicted_ltv_micros
             event_id: purchase.event_id.clone(),
             occurred_at: purchase.occurred_at,
             customer: Pseudonyms::new(&KEY).of("acme", customer).0.to_vec().into(),
+            campaign: "spring".into(),
             currency: "USD".into(),
             predicted_ltv_micros,
             horizon_days: 30,
@@ -474,7 +475,7 @@ async fn attributed_value_counts_by_conversion() {
     let mut service = Service::start(data.path(), Some(address)).await;
     service.model(40).await.unwrap();
     let text = service.metrics().await;
-    assert!(text.contains("syncvalue_predicted_ltv_total{currency=\"USD\"} 125"), "{text}");
+    assert!(text.contains("syncvalue_predicted_ltv_total{campaign=\"spring\",client=\"acme\",currency=\"USD\"} 125"), "{text}");
     service.stop().await;
     stop.cancel();
 }

@@ -47,6 +47,10 @@ impl Ledger {
                 let lease = ledger.state.lease(client, campaign, lease_id)?;
                 for settlement in &mut settlements {
                     settlement.excess = settlement.price_nanos > settlement.max_nanos || settlement.sequence >= lease.mark_sequence;
+                    // Whose charge it is stands in the leaf, also where the holder did not say.
+                    if settlement.platform.is_empty() {
+                        settlement.platform.clone_from(&lease.platform);
+                    }
                 }
                 let (granted_at, day_start) = (Some(lease.granted_at.into()), Some(lease.day_start.into()));
                 let batch = leaf::SettlementBatch {
