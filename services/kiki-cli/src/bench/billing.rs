@@ -116,7 +116,7 @@ async fn fold(address: &Address, shield: &str, key: &VerifyingKey, clock: &Virtu
         billing::billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed.clone(), metrics.clone(), accesses);
     let shutdown = CancellationToken::new();
     let start = monotonic();
-    let following = Following { store: store.clone(), shield, key: key.clone(), progress, metrics, billing };
+    let following = Following { store: store.clone(), shield, key: key.clone(), progress, metrics, billing, uncredited: true.into() };
     let follower = tokio::spawn(following.run(shutdown.clone()));
     let reached = followed.wait_for(|progress| progress.folded >= size || progress.fault.is_some()).await.doing("following")?.clone();
     let took = start.elapsed().as_secs_f64();
