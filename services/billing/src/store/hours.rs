@@ -44,32 +44,53 @@ pub(super) fn columns<'c>(amounts: impl Iterator<Item = i128>) -> Result<(Column
     Ok((Column::Integers(units), Column::Integers(nanos)))
 }
 
+/// A row's key.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Hour<'a> {
+    client: &'a str,
+    currency: &'a str,
+    closed_seq: i64,
+    at: i64,
+    campaign: &'a str,
+}
+
+/// What a fold adds to a row.
+#[derive(Debug, Default)]
+struct HourSums {
+    spend_nanos: i128,
+    predicted_nanos: i128,
+    leaves: i64,
+}
+
 /// Adds records, each behind its closing, to the sums of their hours.
 pub(super) async fn add(tx: &mut Tx<'_>, records: &[(i64, Record)]) -> Result<(), StoreError> {
-    let mut hours: BTreeMap<(&str, &str, i64, i64, &str), (i128, i128, i64)> = BTreeMap::new();
+    let mut hours: BTreeMap<Hour<'_>, HourSums> = BTreeMap::new();
     for (closed_seq, record) in records {
-        let (campaign, spend, predicted) = match &record.entry {
+        let (campaign, spend_nanos, predicted_nanos) = match &record.entry {
             Entry::Spend { campaign, nanos, .. } => (campaign, i128::from(*nanos), 0),
             Entry::Acquired { campaign, predicted_micros, .. } => (campaign, 0, i128::from(*predicted_micros) * NANOS_PER_MICRO),
             Entry::Value { .. } => continue,
         };
-        let key = (record.client.as_str(), record.currency.as_str(), *closed_seq, floor(record.at.0), campaign.as_str());
-        let sums = hours.entry(key).or_default();
-        *sums = (sums.0 + spend, sums.1 + predicted, sums.2 + 1);
+        let (client, currency) = (&record.client, &record.currency);
+        let hour = Hour { client, currency, closed_seq: *closed_seq, at: floor(record.at.0), campaign };
+        let sums = hours.entry(hour).or_default();
+        sums.spend_nanos += spend_nanos;
+        sums.predicted_nanos += predicted_nanos;
+        sums.leaves += 1;
     }
-    let (spend_units, spend_nanos) = columns(hours.values().map(|sums| sums.0))?;
-    let (predicted_units, predicted_nanos) = columns(hours.values().map(|sums| sums.1))?;
+    let (spend_units, spend_nanos) = columns(hours.values().map(|sums| sums.spend_nanos))?;
+    let (predicted_units, predicted_nanos) = columns(hours.values().map(|sums| sums.predicted_nanos))?;
     let columns = [
-        ("client", Column::Texts(hours.keys().map(|key| key.0).collect())),
-        ("currency", Column::Texts(hours.keys().map(|key| key.1).collect())),
-        ("closed_seq", Column::Integers(hours.keys().map(|key| key.2).collect())),
-        ("at_hour", Column::Integers(hours.keys().map(|key| key.3).collect())),
-        ("campaign", Column::Texts(hours.keys().map(|key| key.4).collect())),
+        ("client", Column::Texts(hours.keys().map(|hour| hour.client).collect())),
+        ("currency", Column::Texts(hours.keys().map(|hour| hour.currency).collect())),
+        ("closed_seq", Column::Integers(hours.keys().map(|hour| hour.closed_seq).collect())),
+        ("at_hour", Column::Integers(hours.keys().map(|hour| hour.at).collect())),
+        ("campaign", Column::Texts(hours.keys().map(|hour| hour.campaign).collect())),
         ("spend_units", spend_units),
         ("spend_nanos", spend_nanos),
         ("predicted_units", predicted_units),
         ("predicted_nanos", predicted_nanos),
-        ("leaves", Column::Integers(hours.values().map(|sums| sums.2).collect())),
+        ("leaves", Column::Integers(hours.values().map(|sums| sums.leaves).collect())),
     ];
     let add = "ON CONFLICT (client, currency, closed_seq, at_hour, campaign) DO UPDATE SET
         spend_units = hour.spend_units + excluded.spend_units, spend_nanos = hour.spend_nanos + excluded.spend_nanos,
