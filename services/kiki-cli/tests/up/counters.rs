@@ -126,7 +126,7 @@ async fn seen(up: &Up, prometheus: &Server, metric: &str, value: &str) {
     let mut shield = SyncShieldServiceClient::new(channel(&up.shield).unwrap());
     let mut tail = shield.tail(TailRequest { without_decisions: true, ..Default::default() }).await.unwrap().into_inner();
     while let Some(message) = tail.message().await.unwrap() {
-        shield.get_checkpoint(GetCheckpointRequest { min_size: message.next_index }).await.unwrap();
+        shield.get_checkpoint(GetCheckpointRequest { min_size: message.next_index, ..Default::default() }).await.unwrap();
     }
     let (address, end) = (prometheus.url().trim_start_matches("http://").to_owned(), monotonic() + PATIENCE);
     loop {

@@ -76,7 +76,7 @@ async fn spend(shield: &str) -> (String, Vec<u64>) {
             }
         }
         // What Billing is asked about is what was signed.
-        client.get_checkpoint(GetCheckpointRequest { min_size: message.next_index }).await.unwrap();
+        client.get_checkpoint(GetCheckpointRequest { min_size: message.next_index, ..Default::default() }).await.unwrap();
     }
     (day(now), leaves)
 }
