@@ -424,7 +424,7 @@ async fn noted() -> (World, String) {
 
 impl World {
     async fn february(&mut self) -> Vec<InvoiceSummary> {
-        let request = DraftInvoicesRequest { month: "2026-02".into(), client: "acme".into() };
+        let request = DraftInvoicesRequest { month: "2026-02".into(), client: "acme".into(), ..Default::default() };
         self.client.draft_invoices(request).await.unwrap().into_inner().invoices
     }
 }
