@@ -194,7 +194,17 @@ async fn fetch(at: &Endpoints, number: &str) -> Vec<u8> {
 async fn close_month(at: &Endpoints, clock: &VirtualClock) -> Vec<u8> {
     let mut billing = BillingServiceClient::new(channel(&at.billing).unwrap());
     let request = || DraftInvoicesRequest { month: "2026-01".into(), ..Default::default() };
-    let early = billing.draft_invoices(request()).await.unwrap().into_inner();
+    // Who has terms is known from what is signed, which is done once a second.
+    let early = async {
+        loop {
+            let early = billing.draft_invoices(request()).await.unwrap().into_inner();
+            if !early.postponed.is_empty() {
+                return early;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let early = tokio::time::timeout(Duration::from_secs(20), early).await.unwrap();
     assert_eq!((early.invoices.len(), early.postponed.len()), (0, 1));
     clock.advance_to(UnixMicros(MONTH_END));
     let drafts = billing.draft_invoices(request()).await.unwrap().into_inner().invoices;
