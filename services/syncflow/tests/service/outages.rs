@@ -13,7 +13,7 @@ const PLENTY: i64 = 640_000_000_000;
 const FALLBACK_PRICE: i64 = PREDICTED_PRICE * 6 / 5;
 /// Predictions may take half of it, less the network's 5: long, so that a busy machine is no outage; and short, for one.
 const TMAX_MS: u64 = 2_005;
-const SHORT_TMAX_MS: u64 = 405;
+const SHORT_TMAX_MS: u64 = 1_005;
 /// Outcomes that the breaker around SyncValue goes by, and those without which it stays closed.
 const WINDOW: u32 = 100;
 const LEAST: u32 = 20;
