@@ -32,7 +32,7 @@ const PLATFORMS: [&str; 3] = ["google_ads", "x", "tiktok"];
 /// Who is bid on; each has bought before.
 const CUSTOMERS: u32 = 30;
 /// How long the exchange waits, milliseconds; SyncValue has half of it.
-const TMAX_MS: u32 = 600;
+const TMAX_MS: u32 = 1_200;
 /// How long SyncValue's answers are held while it is slow.
 const SLOW: Duration = Duration::from_millis(2 * TMAX_MS as u64);
 /// A bid each second.
