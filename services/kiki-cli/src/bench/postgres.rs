@@ -22,24 +22,23 @@ pub(crate) struct Postgres {
     folder: PathBuf,
     port: u16,
     server: Option<Child>,
-    /// Whether what is committed outlives the machine too, and not only the server.
-    synced: bool,
 }
 
 impl Postgres {
     /// Makes a database cluster and starts its server.
+    #[allow(dead_code, reason = "the bench's half")]
     pub(crate) fn start() -> io::Result<Self> {
-        Self::start_synced(true)
+        Self::start_in(&std::env::temp_dir())
     }
 
-    fn start_synced(synced: bool) -> io::Result<Self> {
+    fn start_in(folder: &Path) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (programs, user) = (programs()?, user()?);
         let name = format!("kiki-postgres-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(name);
+        let folder = folder.join(name);
         std::fs::create_dir(&folder)?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let mut postgres = Self { programs, user, folder, port, server: None, synced };
+        let mut postgres = Self { programs, user, folder, port, server: None };
         if let Some((uid, gid)) = postgres.user {
             std::os::unix::fs::chown(&postgres.folder, Some(uid), Some(gid))?;
         }
@@ -52,8 +51,8 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// As [`Postgres::start`], without waiting for the disk, which only a crash of the machine would show; where PostgreSQL is not
-    /// installed, root installs it, once for all tests of a process.
+    /// As [`Postgres::start`], in memory where there is enough: a database is made for many a test, and each is some 300 files. Where
+    /// PostgreSQL is not installed, root installs it, once for all tests of a process.
     #[allow(dead_code, reason = "the tests' half")]
     pub(crate) fn start_or_install() -> Self {
         static INSTALLING: Mutex<()> = Mutex::new(());
@@ -65,7 +64,7 @@ impl Postgres {
             assert!(installed.is_ok_and(|status| status.success()), "{missing}, and apt-get could not install it");
         }
         drop(one_at_a_time);
-        Self::start_synced(false).unwrap_or_else(|error| panic!("PostgreSQL does not start: {error}"))
+        Self::start_in(&in_memory().unwrap_or_else(std::env::temp_dir)).unwrap_or_else(|error| panic!("PostgreSQL does not start: {error}"))
     }
 
     /// The address for `--store`.
@@ -96,9 +95,6 @@ impl Postgres {
             if ended {
                 let (data, port, log) = (self.data(), self.port.to_string(), std::fs::File::create(self.folder.join("log"))?);
                 let mut command = self.command("postgres");
-                if !self.synced {
-                    command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
-                }
                 command.arg("-D").arg(data).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]).arg("-k").arg(&self.folder);
                 self.server = Some(command.stderr(log).spawn()?);
             }
@@ -138,6 +134,16 @@ impl Drop for Postgres {
         }
         drop(std::fs::remove_dir_all(&self.folder));
     }
+}
+
+/// The system's folder in memory, where 2 GiB and more are free there: containers often have 64 MB.
+#[allow(dead_code, reason = "the tests' half")]
+fn in_memory() -> Option<PathBuf> {
+    const LEAST_KIB: u64 = 2 << 20;
+    let folder = Path::new("/dev/shm");
+    let said = Command::new("df").args(["-k", "--output=avail"]).arg(folder).output().ok()?;
+    let free: u64 = String::from_utf8_lossy(&said.stdout).lines().last()?.trim().parse().ok()?;
+    (free >= LEAST_KIB).then(|| folder.to_owned())
 }
 
 /// The folder of the newest version that is installed.
