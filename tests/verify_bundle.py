@@ -10,14 +10,18 @@ KEY is the log's public key (the text of log.pub, or a file that holds it); get 
 * that none of the client's leaves is left out (client_seq is gapless) and that time does not run back,
 * that the conversions are those that attribution gives, and the closings' totals those of the leaves,
 * every figure of the invoice or note: its terms, parts, lines, fees, tax and totals are worked out again from the leaves,
-* of a credit note by agreement, that the agreement is in the log, and counts where it stands among payments, voids and other notes.
+* of a credit note by agreement, that the agreement is in the log, and counts where it stands among payments, voids and other notes,
+* of a bundle with a sample, that the books' sheets add up to all that and to the closings' totals, and that those that the document, the
+  checkpoint and the challenge draw say what their leaves say. Attribution is not seen in a sample.
 
 Prints what holds of each bundle, or every difference with its line or field and both figures. Exits 1 where anything differs.
 """
 
 import argparse
+import bisect
 import datetime
 import hashlib
+import itertools
 import json
 import pathlib
 import sys
@@ -123,7 +127,17 @@ BODIES = {21: ("settlements", SETTLEMENTS), 24: ("conversion", CONVERSION), 25: 
 BODIES |= {29: ("closed", CLOSED), 30: ("invoice", INVOICE), 31: ("evidence", EVIDENCE), 32: ("adjustment", ADJUSTMENT), 42: ("event", EVENT)}
 HEADER = {1: ("log_id", text), 2: ("index", int), 3: ("client", text), 4: ("client_seq", int), 5: ("recorded_at", micros)}
 BUNDLE = {1: ("format", int), 2: ("json", bytes), 3: ("checkpoint", text), 4: ("leaves", [{1: ("index", int), 2: ("leaf", bytes), 3: ("hash", bytes)}])}
-BUNDLE |= {5: ("proof", [bytes]), 6: ("software", text), 7: ("rotations", text)}
+BUNDLE |= {5: ("proof", [bytes]), 6: ("software", text), 7: ("rotations", text), 8: ("sheets", bytes), 9: ("challenge", bytes)}
+LINE = {1: ("period", int), 2: ("part", int), 3: ("campaign", int), 4: ("spend", int128), 5: ("predicted", int128), 6: ("realised", int128)}
+LINE |= {7: ("counted", int), 8: ("valued", int)}
+FIGURES = {1: ("records", int), 2: ("settled", int128), 3: ("settlements", int), 4: ("conversions", int), 5: ("outcome_value", int128)}
+FIGURES |= {6: ("outcomes", int), 7: ("lines", [LINE])}
+SHEET = {1: ("spend", {1: ("first", int), 2: ("last", int)}), 2: ("customers", {1: ("first", bytes), 2: ("last", bytes)})}
+SHEET |= {3: ("before", FIGURES), 4: ("added", FIGURES)}
+SHEETS = {1: ("campaigns", [text]), 2: ("sheets", [SHEET])}
+TOTALS = ("settled", "settlements", "conversions", "outcome_value", "outcomes")
+# Samples: see services/billing/src/domain/bundle/sample.rs.
+SHEETS_MAX, SHEET_MIN, OPENED_MAX, DRAWS_MAX, CHALLENGE_MAX = 1 << 15, 256, 1 << 17, 149, 64
 
 
 class Findings(list):
@@ -286,7 +300,8 @@ class Standing:
 class History:
     """A client's leaves, replayed."""
 
-    def __init__(self, findings):
+    def __init__(self, findings, sheets=None):
+        self.sheets, self.opened = sheets, []
         self.findings, self.seq, self.time, self.due = findings, 0, BEFORE_ALL, None
         self.by_customer, self.by_slot, self.acquired, self.events, self.adjusted = {}, {}, {}, set(), set()
         self.totals, self.terms, self.closings, self.invoiced, self.issued = {}, {}, [], {}, None
@@ -295,9 +310,13 @@ class History:
 
     def take(self, head, kind, body):
         place = f"leaf {head['index']}"
-        self.findings.add(head["client_seq"] == self.seq + 1, place, f"client_seq {self.seq + 1} was due but this is {head['client_seq']}: leaves are missing")
+        follows = head["client_seq"] == self.seq + 1 or self.sheets is not None and head["client_seq"] > self.seq
+        self.findings.add(follows, place, f"client_seq {self.seq + 1} was due but this is {head['client_seq']}: leaves are missing")
         self.findings.add(head["recorded_at"] is not None and head["recorded_at"] >= self.time, place, "recorded_at is absent or runs back")
         self.seq, self.time = head["client_seq"], head["recorded_at"] or self.time
+        if self.sheets is not None and kind in ("settlements", "adjustment", "conversion", "outcome"):
+            self.opened.append((head, kind, body))
+            return
         due, self.due = self.due, None
         if kind == "conversion":
             self.findings.add(due is not None and due == body, place, "is not the conversion that attribution gives")
@@ -318,7 +337,7 @@ class History:
             takes[kind](head, body, place)
 
     def of(self, currency):
-        return self.totals.setdefault(currency, dict.fromkeys(("settled", "settlements", "conversions", "outcome_value", "outcomes"), 0))
+        return self.totals.setdefault(currency, dict.fromkeys(TOTALS, 0))
 
     def settlements(self, head, body, place):
         totals = self.of(body["currency"])
@@ -387,7 +406,7 @@ class History:
         self.findings.add((body["first_seq"], body["last_seq"] + 1) == (1, head["client_seq"]), place, "does not close all before it")
         counted = self.of(body["currency"])
         says = {key: body[key] or 0 for key in counted}
-        self.findings.add(says == counted, place, f"says {says} but its client's leaves give {counted}")
+        self.findings.add(says == counted or self.sheets is not None, place, f"says {says} but its client's leaves give {counted}")
         newest = max((version for currency, version in self.terms if currency == body["currency"]), default=0)
         self.findings.add(body["terms_version"] == newest, place, f"names terms {body['terms_version']} but {newest} were in force")
         self.closings.append({**body, "leaf": head["index"], "seq": head["client_seq"]})
@@ -418,6 +437,9 @@ class History:
 
     # Accounts: see ARCHITECTURE.md, "Which leaves a period covers" and "What comes late".
 
+    def closings_to(self, closing):
+        return [c for c in self.closings if c["currency"] == closing["currency"] and c["seq"] <= closing["seq"]]
+
     def periods(self, closings):
         out, start = [], BEFORE_ALL
         for closing in closings:
@@ -438,9 +460,8 @@ class History:
             start = max(start, closing["end"])
         return out
 
-    def accounts(self, periods, last, places):
-        """The account of each period as the closing `last` knows it."""
-        known_until = max(period["closing"]["end"] for period in periods if period["closing"]["seq"] <= last["seq"])
+    def sums(self, periods, currency, seq):
+        """The lines of each part of each period, by campaign, of the records up to a sequence."""
         slots = [(part["until"], p, i) for p, period in enumerate(periods) for i, part in enumerate(period["parts"])]
         sums = [[{} for _ in period["parts"]] for period in periods]
 
@@ -449,12 +470,8 @@ class History:
 
         def line(at, campaign):
             found = slot(at)
-            if found is None:
-                return None
-            empty = {"spend": 0, "predicted": 0, "realised": 0, "counted": [], "valued": []}
-            return sums[found[0]][found[1]].setdefault(campaign, empty)
+            return None if found is None else sums[found[0]][found[1]].setdefault(campaign, empty_line())
 
-        currency, seq = last["currency"], last["last_seq"]
         for of, at, head, campaign, nanos in self.spend:
             if of == currency and head["client_seq"] <= seq and (sum_ := line(at, campaign)) is not None:
                 sum_["spend"] += nanos
@@ -475,17 +492,36 @@ class History:
                 sum_ = line(since["at"], since["campaign"])
                 sum_["realised"] += one["value"] * 1_000
                 sum_["valued"].append(head["index"])
+        return sums
+
+    def sheets_sums(self, periods, whens):
+        """The same as the sheets have it: at the closing before, and with what the last one added."""
+        sums = [[{} for _ in period["parts"]] for period in periods]
+        for sheet in self.sheets["sheets"]:
+            for line in (line for when in whens for line in sheet[when]["lines"] if line["period"] < len(periods)):
+                sum_ = sums[line["period"]][line["part"]].setdefault(self.sheets["campaigns"][line["campaign"]], empty_line())
+                for key in ("spend", "predicted", "realised"):
+                    sum_[key] += line[key] or 0
+                for at, key in enumerate(("counted", "valued")):
+                    sum_["unlisted"][at] += line[key]
+        return sums
+
+    def accounts(self, periods, last, places, whens=("before", "added")):
+        """The account of each period as the closing `last` knows it: of a sample, the last one or (of `whens`) the one before it."""
+        known_until = max(period["closing"]["end"] for period in periods if period["closing"]["seq"] <= last["seq"])
+        sums = self.sums(periods, last["currency"], last["last_seq"]) if self.sheets is None else self.sheets_sums(periods, whens)
         out, carried = [], {}
         for period, of_parts in zip(periods, sums):
             parts = []
             for part, campaigns in zip(period["parts"], of_parts):
                 terms = part["terms"]
                 realised = terms["basis"] == 2 or part["until"] + terms["horizon_days"] * DAY <= known_until
-                ltv, more = ("realised", "valued") if realised else ("predicted", None)
-                lines = {
-                    campaign: {"spend": s["spend"], "ltv": s[ltv], "leaves": s["counted"] + (s[more] if more else [])}
-                    for campaign, s in sorted(campaigns.items(), key=lambda item: item[0].encode())
-                }
+                ltv = "realised" if realised else "predicted"
+                lines = {}
+                for campaign, s in sorted(campaigns.items(), key=lambda item: item[0].encode()):
+                    leaves = s["counted"] + (s["valued"] if realised else [])
+                    unlisted = s["unlisted"][0] + (s["unlisted"][1] if realised else 0)
+                    lines[campaign] = {"spend": s["spend"], "ltv": s[ltv], "leaves": leaves, "count": len(leaves) + unlisted}
                 fee = fees(lines, terms, carried, places)
                 parts.append({**part, "basis": "realised" if realised else "predicted", "lines": lines, "fees": fee, "carried": carried})
                 carried = fee["left"]
@@ -496,6 +532,10 @@ class History:
                 bound = ("cap", parts[-1]["terms"]["cap"] - earned)
             out.append({"parts": parts, "bound": bound, "fee": earned + (bound[1] if bound else 0)})
         return out
+
+
+def empty_line():
+    return {"spend": 0, "predicted": 0, "realised": 0, "counted": [], "valued": [], "unlisted": [0, 0]}
 
 
 def reasons(before, after):
@@ -566,13 +606,13 @@ def of_closing(history, issued, client, log_id, stated):
     check(at is not None, "the invoice names a closing that is not there")
     closing = history.closings[at]
     check((closing["currency"], closing["month"]) == (issued["currency"], issued["month"]), "the invoice is not of the closing that it names")
-    closings = [c for c in history.closings[: at + 1] if c["currency"] == closing["currency"]]
+    closings = history.closings_to(closing)
     places = MINOR.get(closing["currency"], 2)
     periods = history.periods(closings)
     now = history.accounts(periods, closing, places)
     period, account, before, corrects = periods[-1], now[-1], None, None
     if issued["corrects_seq"]:
-        was = history.accounts(periods[:-1], closings[-2], places) if len(closings) > 1 else []
+        was = history.accounts(periods[:-1], closings[-2], places, ("before",)) if len(closings) > 1 else []
         which = next((i for i, c in enumerate(closings[:-1]) if c["seq"] == issued["corrects_seq"]), None)
         check(which is not None, "the note corrects a period that is not closed before")
         period, account, before = periods[which], now[which], was[which]
@@ -586,10 +626,10 @@ def of_closing(history, issued, client, log_id, stated):
             "amount_before": amount(before["fee"], places),
             "amount_after": amount(account["fee"], places),
         }
-    return printed(client, log_id, stated, issued, closing, period, account, before, corrects, places)
+    return printed(history, client, log_id, stated, issued, closing, period, account, before, corrects, places)
 
 
-def printed(client, log_id, stated, issued, closing, period, account, before, corrects, places):
+def printed(history, client, log_id, stated, issued, closing, period, account, before, corrects, places):
     minor = lambda units: amount(units, places)
     terms = account["parts"][-1]["terms"]
     change = account["fee"] - (before["fee"] if before else 0)
@@ -633,6 +673,7 @@ def printed(client, log_id, stated, issued, closing, period, account, before, co
             "checkpoint_size": stated["checkpoint_size"],
             "checkpoint_root": stated["checkpoint_root"],
             "period_closed_leaf": closing["leaf"],
+            **({"sheets_sha256": history.sheets["sha256"]} if history.sheets is not None else {}),
         },
     }
     return {key: value for key, value in document.items() if value is not None}
@@ -722,7 +763,7 @@ def lines_of(account, before, sign, places):
                         "margin_recovered": minor(was["fees"]["lines"][campaign][1]),
                         "kiki_invoice_amount": minor(fee_before),
                     }
-            out.append(shown | {"leaf_count": len(line["leaves"]), "leaves": ranges(line["leaves"])})
+            out.append(shown | {"leaf_count": line["count"], "leaves": ranges(line["leaves"])})
     return out
 
 
@@ -799,16 +840,116 @@ def check_evidence(history, document, others, findings):
         findings.add(index in wanted, f"leaf {index}", "is of a client whom this invoice does not concern")
 
 
+# Samples.
+
+
+def money(figures):
+    """What a sheet weighs in a sample by money."""
+    of_lines = sum(abs(line[key] or 0) for line in figures["lines"] for key in ("spend", "predicted", "realised"))
+    return abs(figures["settled"] or 0) + abs(figures["outcome_value"] or 0) * 1_000 + of_lines
+
+
+def drawn_sheets(sheets, bundle):
+    both = lambda of: [of(sheet["before"]) + of(sheet["added"]) for sheet in sheets]
+    by_records, by_money = both(lambda figures: figures["records"]), both(money)
+    size = max(SHEET_MIN, -(-sum(by_records) // SHEETS_MAX))
+    draws = min(max(OPENED_MAX // (2 * size), 1), DRAWS_MAX)
+    digest = lambda content: hashlib.sha256(content).digest()
+    seed = digest(b"kiki.sample/1\n" + digest(bundle["json"]) + digest(bundle["checkpoint"].encode()) + bundle["challenge"])
+    drawn = set()
+    for series, weights in enumerate((by_records, by_money)):
+        sums = list(itertools.accumulate(weights))
+        for number in range(draws if sums and sums[-1] else 0):
+            point = int.from_bytes(digest(seed + bytes([series]) + number.to_bytes(8, "big"))[:16], "big") % sums[-1]
+            drawn.add(bisect.bisect_right(sums, point))
+    return drawn
+
+
+def figures_of(history, opened, periods, currency, seq):
+    """What opened records come to up to a sequence, as (how many, totals, lines by period, part and campaign)."""
+    part, totals, count = History(history.findings), dict.fromkeys(TOTALS, 0), 0
+    for head, kind, body in (record for record in opened if record[0]["client_seq"] <= seq):
+        count += 1
+        if kind == "settlements":
+            nanos = sum(one["price"] for one in body["settlements"])
+            totals["settlements"] += len(body["settlements"])
+        if kind in ("settlements", "adjustment"):
+            nanos, at = (nanos, body["granted_at"]) if kind == "settlements" else (body["amount"], body["at"])
+            part.spend.append((currency, at, head, body["campaign"], nanos))
+            totals["settled"] += nanos
+        elif kind == "conversion":
+            part.conversions.append((head, body))
+            totals["conversions"] += 1
+        else:
+            part.outcomes.append((head, body))
+            totals["outcome_value"] += body["value"]
+            totals["outcomes"] += 1
+    sums = part.sums(periods, currency, seq)
+    lines = {}
+    for p, i, campaign, s in ((p, i, campaign, s) for p, parts in enumerate(sums) for i, part in enumerate(parts) for campaign, s in part.items()):
+        lines[p, i, campaign] = [s["spend"], s["predicted"], s["realised"], len(s["counted"]), len(s["valued"])]
+    return count, totals, lines
+
+
+def check_sample(history, bundle, findings):
+    """The sheets follow each other and add up to the closings' totals; those that are drawn say what their leaves say."""
+    sheets, campaigns = history.sheets["sheets"], history.sheets["campaigns"]
+    check(history.issued is not None, "the client's last leaf issues no invoice")
+    closing = next(c for c in history.closings if c["seq"] == history.issued["closed_seq"])
+    closings = history.closings_to(closing)
+    periods, last_seq = history.periods(closings), closing["last_seq"]
+    before_seq = closings[-2]["last_seq"] if len(closings) > 1 else 0
+    bounds = lambda sheet: (0, sheet["spend"]) if sheet["spend"] else (1, sheet["customers"])
+    ends = [(kind, end) for kind, holds in map(bounds, sheets) for end in (holds["first"], holds["last"])]
+    check(all(one <= other for one, other in zip(ends[::2], ends[1::2])), "a sheet ends before it begins")
+    for number, (last, first) in enumerate(zip(ends[1::2], ends[2::2]), start=1):
+        findings.add(last < first, f"sheet {number}", "does not follow on the one before it")
+    for whens, said in ((("before",), closings[-2] if len(closings) > 1 else {}), (("before", "added"), closing)):
+        gives = {key: sum(sheet[when][key] or 0 for sheet in sheets for when in whens) for key in TOTALS}
+        says = {key: said.get(key) or 0 for key in TOTALS}
+        findings.add(gives == says, "sheets", f"give {gives} but the closing says {says}")
+    opened = {number: [] for number in drawn_sheets(sheets, bundle)}
+    starts = ends[::2]
+    for record in history.opened:
+        head, kind, body = record
+        key = (1, body["customer"]) if kind in ("conversion", "outcome") else (0, head["client_seq"])
+        number = bisect.bisect_right(starts, key) - 1
+        held = number in opened and key <= ends[2 * number + 1] and body["currency"] == closing["currency"]
+        findings.add(held, f"leaf {head['index']}", "is of no sheet that was drawn")
+        if held:
+            opened[number].append(record)
+    for number, records in opened.items():
+        was, is_ = (figures_of(history, records, periods, closing["currency"], seq) for seq in (before_seq, last_seq))
+        added = (is_[0] - was[0], {key: is_[1][key] - was[1][key] for key in TOTALS}, {})
+        for key, line in is_[2].items():
+            added[2][key] = [now - then for now, then in zip(line, was[2].get(key, [0] * 5))]
+        for when, given in (("before", was), ("added", added)):
+            said = sheets[number][when]
+            lines = {}
+            for line in said["lines"]:
+                values = [line["spend"] or 0, line["predicted"] or 0, line["realised"] or 0, line["counted"], line["valued"]]
+                lines[line["period"], line["part"], campaigns[line["campaign"]]] = values
+            says = (said["records"], {key: said[key] or 0 for key in TOTALS}, lines)
+            gives = (*given[:2], {key: line for key, line in given[2].items() if any(line)})
+            findings.add(says == gives and len(lines) == len(said["lines"]), f"sheet {number}", f"{when}: says {says} but its leaves give {gives}")
+
+
 def verify(content, key):
     """What was found off, the document and how many leaves were checked."""
     findings = Findings()
     bundle = read(content, BUNDLE)
-    check(bundle["format"] == 1 and not bundle["software"], "is not a bundle of format 1")
+    check(bundle["format"] in (1, 2) and not bundle["software"], "is not a bundle of format 1 or 2")
+    sheets = None
+    if bundle["format"] == 2:
+        check(len(bundle["challenge"]) <= CHALLENGE_MAX, "the challenge is too long")
+        sheets = {**read(bundle["sheets"], SHEETS), "sha256": hashlib.sha256(bundle["sheets"]).hexdigest()}
+    else:
+        check(not bundle["sheets"] and not bundle["challenge"], "is of format 1 and has sheets or a challenge")
     keys = verify_log.follow(bundle["rotations"], key) if bundle["rotations"] else [key]
     size, root = verify_log.open_by_any(keys[-1:], bundle["checkpoint"])
     check_tree(bundle, size, root, findings)
     document = json.loads(bundle["json"])
-    history, others = History(findings), {}
+    history, others = History(findings, sheets), {}
     for leaf in bundle["leaves"]:
         head = read(leaf["leaf"], HEADER)
         findings.add((head["index"], head["log_id"]) == (leaf["index"], key.name), f"leaf {leaf['index']}", "says that it is another")
@@ -821,6 +962,8 @@ def verify(content, key):
         if kind == "evidence":
             history.evidence[leaf["index"]] = body
         history.take(head, kind, body)
+    if sheets is not None:
+        check_sample(history, bundle, findings)
     own, issued, rests_on = drawn_up(history, document["client"], key.name, document["completeness"])
     if "issue_date" not in document.get("corrects", {"issue_date": None}):
         own["corrects"].pop("issue_date", None)  # a note that was issued before notes had it

@@ -182,7 +182,8 @@ async fn check_witnessed(at: &Endpoints, data: &Path, witness: String) {
 
 async fn fetch(at: &Endpoints, number: &str) -> Vec<u8> {
     let mut billing = BillingServiceClient::new(channel(&at.billing).unwrap());
-    let mut chunks = billing.get_proof_bundle(GetProofBundleRequest { invoice_id: number.into() }).await.unwrap().into_inner();
+    let mut chunks =
+        billing.get_proof_bundle(GetProofBundleRequest { invoice_id: number.into(), ..Default::default() }).await.unwrap().into_inner();
     let mut bundle = Vec::new();
     while let Some(chunk) = chunks.message().await.unwrap() {
         bundle.extend_from_slice(&chunk.chunk);

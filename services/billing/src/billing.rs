@@ -2,6 +2,7 @@
 
 mod course;
 mod credit;
+mod proof;
 mod reconcile;
 
 use std::sync::Arc;
@@ -9,18 +10,16 @@ use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf::{self, leaf::Body};
-use kiki::pb::syncshield::v1::GetCheckpointResponse;
 use kiki::status::Reason;
 use kiki::tlog::note::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Accesses;
-use crate::bundle::{self, BUNDLE_BYTES_MAX};
 use crate::clients::{self, Issued, Shield};
 use crate::domain::accounting::{Closing, Period, billable_from, calendar};
 use crate::domain::books::{self, Account, Statement};
-use crate::domain::bundle::{Bundle, limits, verify};
+use crate::domain::bundle::limits;
 use crate::domain::document::export::Format;
 use crate::domain::document::imports::Books;
 use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice, InvoiceError, Preceding, TermsPrinted, number_stem};
@@ -65,6 +64,7 @@ pub struct Billing {
     /// Where it is noted who sees what.
     pub accesses: Accesses,
     approval_required: bool,
+    whole_bundle_max: u64,
     bundles: Arc<Semaphore>,
     exports: Arc<Semaphore>,
     reconciliations: Arc<Semaphore>,
@@ -101,6 +101,7 @@ impl Billing {
             metrics,
             accesses,
             approval_required: false,
+            whole_bundle_max: limits::WHOLE_MAX,
             bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)),
             exports: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
             reconciliations: Arc::new(Semaphore::new(RECONCILIATIONS_AT_ONCE)),
@@ -111,6 +112,13 @@ impl Billing {
     #[must_use]
     pub fn requiring_approval(mut self, required: bool) -> Self {
         self.approval_required = required;
+        self
+    }
+
+    /// Of a client with more leaves than so many, bundles have a sample.
+    #[must_use]
+    pub fn with_whole_bundles_up_to(mut self, leaves: u64) -> Self {
+        self.whole_bundle_max = leaves;
         self
     }
 
@@ -192,6 +200,13 @@ impl Billing {
     async fn draw_up(&self, client: &str, closings: &[Closing]) -> Result<Result<Vec<InvoiceRow>, Postponed>, Error> {
         let closing = closings.last().ok_or(Error::Answer("a closing that is not in the log"))?;
         let periods = calendar(closings, &self.store.terms(client, &closing.currency).await?)?;
+        let sheets_sha256 = match self.sheets_sha256(client, &periods).await {
+            Err(Error::TooLarge(e)) => {
+                let currency = closing.currency.clone();
+                return Ok(Err(Postponed { client: client.to_owned(), currency, reason: e.to_string(), until: None }));
+            }
+            digest => digest?,
+        };
         let (now, before) = self.store.books(client, &periods).await?;
         // Of 10,000 campaigns over years: not beside others' calls.
         let added_up = tokio::task::spawn_blocking(move || books::state(periods, &now, &before));
@@ -209,20 +224,28 @@ impl Billing {
             documents.push((of, account, Some(correction)));
         }
         for (of, mut account, correction) in documents {
-            self.store.name_leaves(client, period.closing.last_seq, &mut account).await?;
+            if sheets_sha256.is_none() {
+                self.store.name_leaves(client, period.closing.last_seq, &mut account).await?;
+            }
             let corrects_seq = if correction.is_some() { of.client_seq } else { 0 };
             if let Some((number, leaf)) = self.store.invoiced(client, period.closing.client_seq, corrects_seq).await? {
                 let reason = StoreError::Invoiced { number, leaf }.to_string();
                 let currency = period.closing.currency.clone();
                 return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until: None }));
             }
-            rows.push(self.keep_draft(client, &period.closing, (of, account, correction)).await?);
+            rows.push(self.keep_draft(client, &period.closing, (of, account, correction), sheets_sha256.clone()).await?);
         }
         Ok(Ok(rows))
     }
 
     /// Keeps the draft of a document of `of`, drawn up with `closing`.
-    async fn keep_draft(&self, client: &str, closing: &Closing, document: Document) -> Result<InvoiceRow, Error> {
+    async fn keep_draft(
+        &self,
+        client: &str,
+        closing: &Closing,
+        document: Document,
+        sheets_sha256: Option<String>,
+    ) -> Result<InvoiceRow, Error> {
         let (of, account, correction) = document;
         let (checkpoint_size, root) = self.store.signed(self.key.name()).await?.ok_or(Error::Behind { have: 0, need: closing.leaf + 1 })?;
         let (note_on, corrects_seq) = match &correction {
@@ -245,6 +268,7 @@ impl Billing {
                 checkpoint_size,
                 checkpoint_root: hex::encode(root),
                 period_closed_leaf: closing.leaf,
+                sheets_sha256,
             },
         })?;
         let row = InvoiceRow {
@@ -355,20 +379,6 @@ impl Billing {
         Ok((terms.ok_or(Error::Answer("a document under terms that are not in the log"))?, printed))
     }
 
-    /// What would stand in the way of the invoice's proof is found before its number is taken: the
-    /// log up to now is folded, with the numbers and closings that it holds invoices of.
-    async fn provable(&self, row: &InvoiceRow, draft: &Invoice) -> Result<(), Error> {
-        let signed = self.caught_up().await?;
-        let (leaves, bytes) = self.store.extent(&row.client).await?;
-        limits::check(leaves, bytes, signed, row.document.len() as u64)?;
-        for terms in self.store.terms(&row.client, &row.currency).await? {
-            if draft.parts.iter().any(|part| part.terms.version == terms.version) {
-                self.evident(&row.client, &terms).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Waits until all that is signed is folded; gives how much that is.
     async fn caught_up(&self) -> Result<u64, Error> {
         let (_, signed) = self.shield.checkpoint(0).await?;
@@ -442,31 +452,6 @@ impl Billing {
     /// By a draft's id or an invoice's number.
     pub async fn invoice(&self, id: &str) -> Result<InvoiceRow, Error> {
         self.store.invoice(id).await?.ok_or_else(|| Error::NotFound { id: id.to_owned() })
-    }
-
-    /// An invoice's proof bundle. It is checked before it is handed out.
-    pub async fn bundle(&self, row: InvoiceRow) -> Result<Vec<u8>, Error> {
-        if row.number.is_none() {
-            return Err(Error::Draft { id: row.draft_id });
-        }
-        let _one_of_few = self.bundles.acquire().await.map_err(|_| Error::Stopped)?;
-        let row = self.record(row).await?;
-        let last = row.leaf.ok_or(Error::Answer("an invoice without a leaf"))?;
-        let GetCheckpointResponse { checkpoint, size, rotations } = self.shield.witnessed(last + 1).await?;
-        let mut leaves = self.shield.client_leaves(&row.client, last, BUNDLE_BYTES_MAX).await?;
-        for evidence in row.invoice()?.parts.iter().filter_map(|part| part.terms.evidence_leaf) {
-            if let Err(at) = leaves.binary_search_by_key(&evidence, |leaf| leaf.index) {
-                leaves.insert(at, self.shield.leaf(evidence).await?);
-            }
-        }
-        let proof = self.shield.proof(leaves.iter().map(|leaf| leaf.index).collect(), size).await?;
-        let bundle = Bundle { invoice_json: row.document, checkpoint, rotations, leaves, proof };
-        let key = self.key.clone();
-        let made = tokio::task::spawn_blocking(move || match verify(&bundle, &key) {
-            Ok(_) => Ok(bundle::encode(bundle)),
-            Err(findings) => Err(Error::Fault(findings.first().map(ToString::to_string).unwrap_or_default())),
-        });
-        made.await.map_err(|_| Error::Stopped)?
     }
 
     /// An invoice in a format that others read.

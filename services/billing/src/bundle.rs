@@ -1,14 +1,20 @@
 //! The proof bundle as a file: `kiki.billing.v1.ProofBundle`, in its one encoding.
 
+mod sheets;
+
 use kiki::pb::billing::v1 as pb;
 use kiki::tlog::Hash;
 use kiki::tlog::note::VerifyingKey;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
-use crate::domain::bundle::{self, Bundle, BundleLeaf, Finding, Place, Report};
+use crate::domain::bundle::sample::CHALLENGE_MAX;
+use crate::domain::bundle::sheets::Sheets;
+use crate::domain::bundle::{self, Bundle, BundleLeaf, Finding, Place, Report, Sample};
 
-/// The format written here.
-const FORMAT: u32 = 1;
+/// The format of a bundle with every leaf, and of one with a sample.
+const WHOLE: u32 = 1;
+const SAMPLED: u32 = 2;
 
 /// Largest bundle.
 pub const BUNDLE_BYTES_MAX: usize = bundle::limits::BYTES_MAX as usize;
@@ -23,11 +29,23 @@ pub fn verify_bundle(bytes: &[u8], log_key: &VerifyingKey) -> Result<Report, Vec
     bundle::verify(&bundle, log_key)
 }
 
+/// A client's sheets in their one encoding.
+pub fn encode_sheets(sheets: &Sheets) -> Vec<u8> {
+    sheets::message(sheets).encode_to_vec()
+}
+
+/// SHA-256 of encoded sheets.
+pub fn sheets_sha256(encoded: &[u8]) -> Hash {
+    Sha256::digest(encoded).into()
+}
+
 /// The file's bytes.
 pub fn encode(bundle: Bundle) -> Vec<u8> {
     let leaf = |l: BundleLeaf| pb::BundleLeaf { index: l.index, leaf: l.leaf.into(), hash: l.hash.to_vec().into() };
+    let format = if bundle.sample.is_some() { SAMPLED } else { WHOLE };
+    let (sheets, challenge) = bundle.sample.map(|sample| (encode_sheets(&sample.sheets), sample.challenge)).unwrap_or_default();
     pb::ProofBundle {
-        format: FORMAT,
+        format,
         invoice_json: bundle.invoice_json.into(),
         checkpoint: bundle.checkpoint,
         leaves: bundle.leaves.into_iter().map(leaf).collect(),
@@ -35,6 +53,8 @@ pub fn encode(bundle: Bundle) -> Vec<u8> {
         // Nothing vouches for this field, so nothing is said in it.
         software: String::new(),
         rotations: bundle.rotations,
+        sheets: sheets.into(),
+        challenge: challenge.into(),
     }
     .encode_to_vec()
 }
@@ -45,15 +65,18 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, String> {
         return Err(format!("is {} bytes long, above the limit of {BUNDLE_BYTES_MAX}", bytes.len()));
     }
     let read = pb::ProofBundle::decode(bytes).map_err(|e| format!("is not a bundle: {e}"))?;
-    if read.format != FORMAT {
-        return Err(format!("is of format {} but this version reads {FORMAT}", read.format));
-    }
     if !read.software.is_empty() {
         return Err("software is set, which nothing vouches for".to_owned());
     }
     if read.encode_to_vec() != bytes {
         return Err("is not in its one encoding".to_owned());
     }
+    let sample = match (read.format, read.sheets.is_empty() && read.challenge.is_empty()) {
+        (WHOLE, true) => None,
+        (WHOLE, false) => return Err("is of format 1 and has sheets or a challenge".to_owned()),
+        (SAMPLED, _) => Some(decode_sample(&read.sheets, read.challenge.to_vec())?),
+        (format, _) => return Err(format!("is of format {format} but this version reads {WHOLE} and {SAMPLED}")),
+    };
     let hash = |bytes: &[u8], what: &str| Hash::try_from(bytes).map_err(|_| format!("{what} is not 32 bytes"));
     let leaf = |leaf: pb::BundleLeaf| {
         let hash = hash(&leaf.hash, &format!("hash of leaf {}", leaf.index))?;
@@ -65,5 +88,17 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, String> {
         rotations: read.rotations,
         leaves: read.leaves.into_iter().map(leaf).collect::<Result<_, String>>()?,
         proof: read.proof.iter().map(|bytes| hash(bytes, "a hash of the proof")).collect::<Result<_, _>>()?,
+        sample,
     })
+}
+
+fn decode_sample(encoded: &[u8], challenge: Vec<u8>) -> Result<Sample, String> {
+    if challenge.len() > CHALLENGE_MAX {
+        return Err(format!("challenge is {} bytes long, above the limit of {CHALLENGE_MAX}", challenge.len()));
+    }
+    let read = pb::Sheets::decode(encoded).map_err(|e| format!("sheets are not sheets: {e}"))?;
+    if read.encode_to_vec() != encoded {
+        return Err("sheets are not in their one encoding".to_owned());
+    }
+    Ok(Sample { sheets: sheets::read(read)?, sha256: sheets_sha256(encoded), challenge })
 }

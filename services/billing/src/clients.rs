@@ -129,12 +129,21 @@ impl Shield {
         Ok(position.ok_or(Error::Answer("a record without a position"))?.index)
     }
 
-    /// A client's leaves up to and with an index; an error above `bytes_max`.
-    pub async fn client_leaves(&self, client: &str, last: u64, bytes_max: usize) -> Result<Vec<BundleLeaf>, Error> {
-        let mut stream = self.tail(0, client, false).await?;
+    /// A client's leaves up to and with an index of which `keep` says so, with decisions or without; an error above `bytes_max`.
+    pub async fn client_leaves(
+        &self,
+        client: &str,
+        last: u64,
+        bytes_max: usize,
+        without_decisions: bool,
+        keep: impl Fn(&pb::TailEntry) -> bool,
+    ) -> Result<Vec<BundleLeaf>, Error> {
+        let from = Some(Position { log_id: self.log_id.clone(), index: 0 });
+        let request = pb::TailRequest { from, client: client.to_owned(), follow: false, without_decisions };
+        let mut stream = self.client.clone().tail(request).await?.into_inner();
         let (mut leaves, mut bytes) = (Vec::new(), 0);
         while let Some(message) = stream.message().await? {
-            for entry in message.entries.into_iter().take_while(|entry| entry.index <= last) {
+            for entry in message.entries.into_iter().take_while(|entry| entry.index <= last).filter(&keep) {
                 bytes += entry.leaf.len();
                 if bytes > bytes_max {
                     let (found, max) = (bytes as u64, bytes_max as u64);

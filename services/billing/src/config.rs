@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kiki::tlog::note::VerifyingKey;
 
+use crate::domain::bundle::limits::WHOLE_MAX;
 use crate::error::Error;
 use crate::store::Address;
 
@@ -20,6 +21,9 @@ pub struct Config {
     /// A draft becomes final only once it was approved.
     #[arg(long, env = "KIKI_BILLING_APPROVAL_REQUIRED")]
     pub approval_required: bool,
+    /// Of a client with more leaves than so many the proof bundle has its books sheet by sheet, and leaves by sample.
+    #[arg(long, env = "KIKI_BILLING_WHOLE_BUNDLE_MAX", default_value_t = WHOLE_MAX)]
+    pub whole_bundle_max: u64,
     /// Where SyncShield answers gRPC.
     #[arg(long, env = "KIKI_SHIELD", default_value = "http://127.0.0.1:50053")]
     pub shield: String,
@@ -32,7 +36,7 @@ impl Config {
     /// The defaults, for a ledger in a folder.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>, shield: String, log_key: String) -> Self {
-        Self { data: data.into(), store: None, approval_required: false, shield, log_key }
+        Self { data: data.into(), store: None, approval_required: false, whole_bundle_max: WHOLE_MAX, shield, log_key }
     }
 
     /// Where the ledger is kept.

@@ -79,7 +79,7 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
     let last = CancellationToken::new();
     let recorder = tokio::spawn(recorder.run(last.clone()));
     let billing = billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone(), accesses);
-    let billing = billing.requiring_approval(config.approval_required);
+    let billing = billing.requiring_approval(config.approval_required).with_whole_bundles_up_to(config.whole_bundle_max);
     billing.count().await?;
     billing.count_course().await?;
     let following =

@@ -15,6 +15,7 @@ use kiki::status;
 use tonic::{Request, Response, Status};
 
 use crate::billing::{Billing, Shown};
+use crate::domain::bundle::sample::CHALLENGE_MAX;
 use crate::error::Error;
 use crate::store::{InvoiceRow, Page};
 use convert::summary;
@@ -48,6 +49,12 @@ fn client_of(value: &str) -> Result<&str, Status> {
 fn id_of(value: &str) -> Result<&str, Status> {
     let good = (1..=ID_MAX).contains(&value.len()) && value.is_ascii();
     if good { Ok(value) } else { Err(status::field("invoice_id", format!("must be 1 to {ID_MAX} ASCII characters"))) }
+}
+
+fn challenge_of(value: Bytes) -> Result<Vec<u8>, Status> {
+    let fits = value.len() <= CHALLENGE_MAX;
+    fits.then(|| value.to_vec())
+        .ok_or_else(|| status::field("challenge", format!("is {} bytes; at most {CHALLENGE_MAX} are taken", value.len())))
 }
 
 fn month_of(value: &str) -> Result<crate::domain::period::Month, Status> {
@@ -168,7 +175,8 @@ impl BillingService for Billing {
         let caller = Caller::of(&request);
         caller.act_for(&row.client)?;
         self.note(&caller, AccessKind::Bundle, &row).await?;
-        Ok(chunks(self.bundle(row).await?, |chunk| pb::GetProofBundleResponse { chunk }))
+        let challenge = challenge_of(request.into_inner().challenge)?;
+        Ok(chunks(self.bundle(row, challenge).await?, |chunk| pb::GetProofBundleResponse { chunk }))
     }
 
     async fn export_invoice(&self, request: Request<pb::ExportInvoiceRequest>) -> Answer<Self::ExportInvoiceStream> {

@@ -13,6 +13,7 @@ mod fold;
 mod hours;
 mod invoices;
 mod running;
+mod sheets;
 mod turn;
 
 use sqlx::{Postgres, Transaction};

@@ -67,7 +67,7 @@ async fn a_day_at_the_office(shield: &FakeShield) -> (Vec<InvoiceSummary>, Vec<u
     client.finalize_invoice(FinalizeInvoiceRequest { invoice_id: drafts[0].invoice_id.clone() }).await.unwrap();
     client.get_invoice(as_tenant(GetInvoiceRequest { invoice_id: NUMBER.into() })).await.unwrap();
     client.list_invoices(ListInvoicesRequest { month: "2026-01".into(), ..Default::default() }).await.unwrap();
-    let request = as_tenant(GetProofBundleRequest { invoice_id: NUMBER.into() });
+    let request = as_tenant(GetProofBundleRequest { invoice_id: NUMBER.into(), ..Default::default() });
     let mut stream = client.get_proof_bundle(request).await.unwrap().into_inner();
     let mut bundle = Vec::new();
     while let Some(message) = stream.message().await.unwrap() {

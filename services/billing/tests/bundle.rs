@@ -3,6 +3,8 @@
 
 #[path = "common/log.rs"]
 mod log;
+#[path = "bundle/sampled.rs"]
+mod sampled;
 
 use billing::bundle::{decode, encode};
 use billing::domain::accounting::Closing;
@@ -78,6 +80,7 @@ fn documents(log: &Log) -> Vec<(Invoice, u64)> {
                 checkpoint_size: size,
                 checkpoint_root: hex::encode(log.tree.root_at(size).unwrap()),
                 period_closed_leaf: closing.leaf,
+                sheets_sha256: None,
             },
         })
         .unwrap()
@@ -130,6 +133,7 @@ fn bundle(log: &Log, document: &[u8], drop: impl Fn(u64) -> bool) -> Bundle {
         rotations: log.rotations.clone(),
         leaves: indices.iter().map(leaf).collect(),
         proof: log.tree.multiproof(&indices, log.size()).unwrap(),
+        sample: None,
     }
 }
 
@@ -678,7 +682,7 @@ fn a_baseline_that_its_evidence_does_not_bear_is_named() {
 #[test]
 fn a_file_that_is_no_bundle_is_refused_with_a_reason() {
     let (log, _) = honest();
-    for bytes in [&b""[..], b"\xff\xff", b"{}", b"\x08\x02"] {
+    for bytes in [&b""[..], b"\xff\xff", b"{}", b"\x08\x03", b"\x08\x01\x4a\x01x"] {
         let findings = verify_bundle(bytes, &log.public()).unwrap_err();
         assert_eq!(findings[0].place, Place::File, "{bytes:?}");
     }

@@ -148,7 +148,7 @@ impl World {
     }
 
     async fn bundle(&mut self, number: &str) -> Vec<u8> {
-        let request = GetProofBundleRequest { invoice_id: number.into() };
+        let request = GetProofBundleRequest { invoice_id: number.into(), ..Default::default() };
         let mut stream = self.client.get_proof_bundle(request).await.unwrap().into_inner();
         let mut bytes = Vec::new();
         while let Some(message) = stream.message().await.unwrap() {

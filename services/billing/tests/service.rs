@@ -61,7 +61,7 @@ impl Running {
     }
 
     async fn bundle(&mut self, id: &str) -> Result<Vec<u8>, tonic::Status> {
-        let request = GetProofBundleRequest { invoice_id: id.into() };
+        let request = GetProofBundleRequest { invoice_id: id.into(), ..Default::default() };
         let mut stream = self.client.get_proof_bundle(request).await?.into_inner();
         let mut bytes = Vec::new();
         while let Some(message) = stream.message().await? {

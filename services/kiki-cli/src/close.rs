@@ -91,17 +91,17 @@ impl Biller {
         }
         let request = GetInvoiceRequest { invoice_id: number.to_owned() };
         let answer = self.0.get_invoice(request).await.map_err(|s| rpc(format_args!("fetching {number}"), &s))?.into_inner();
-        let bundle = self.bundle(number).await?;
+        let bundle = self.bundle(number, Vec::new()).await?;
         for (ending, bytes) in [("json", &answer.json[..]), ("csv", &answer.csv[..]), ("bundle", &bundle[..])] {
             write(&folder.join(format!("{number}.{ending}")), bytes)?;
         }
         Invoice::from_json(&answer.json).doing(format_args!("reading {number}"))
     }
 
-    /// The bundle of an invoice.
-    pub(crate) async fn bundle(&mut self, number: &str) -> Result<Vec<u8>, Failure> {
+    /// The bundle of an invoice; where it is a sample, drawn with a challenge.
+    pub(crate) async fn bundle(&mut self, number: &str, challenge: Vec<u8>) -> Result<Vec<u8>, Failure> {
         let doing = format!("fetching the bundle of {number}");
-        let request = GetProofBundleRequest { invoice_id: number.to_owned() };
+        let request = GetProofBundleRequest { invoice_id: number.to_owned(), challenge: challenge.into() };
         let mut chunks = self.0.get_proof_bundle(request).await.map_err(|s| rpc(&doing, &s))?.into_inner();
         let mut bytes = Vec::new();
         while let Some(message) = chunks.message().await.map_err(|s| rpc(&doing, &s))? {

@@ -2,6 +2,7 @@
 //! `kiki invoice verify` and `kiki audit verify` check what one left,
 //! on files alone.
 
+mod bundle;
 mod export;
 mod life;
 mod reconcile;
@@ -36,6 +37,8 @@ pub struct Args {
 enum Command {
     /// Recomputes invoices from their bundles, offline.
     Verify(VerifyInvoices),
+    /// Fetches an invoice's bundle; of a client with very many leaves, with the sample that a challenge of one's own draws.
+    Bundle(bundle::Args),
     /// Writes invoices as UBL, CII, PDF, or for an accounting program, offline.
     Export(export::Args),
     /// Holds a platform's report of spend, or Prometheus' counters, against the log, and lists what differs. Exits with 1 where anything does.
@@ -57,6 +60,9 @@ pub struct VerifyInvoices {
     /// How many of these witnesses must have cosigned.
     #[arg(long, default_value_t = 0)]
     pub quorum: usize,
+    /// What a bundle's sample must have been drawn with, in hex, where it has one.
+    #[arg(long, value_parser = bundle::challenge)]
+    challenge: Option<bundle::Challenge>,
     /// The bundles.
     #[arg(required = true)]
     pub bundles: Vec<PathBuf>,
@@ -119,6 +125,7 @@ pub struct VerifyLog {
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Some(Command::Verify(verify)) => return verify_invoices(&verify),
+        Some(Command::Bundle(args)) => return bundle::fetch(args).await,
         Some(Command::Export(export)) => return export::run(&export),
         Some(Command::Reconcile(args)) => return reconcile::run(args).await,
         Some(Command::Life(command)) => return life::run(command).await,
@@ -157,7 +164,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 pub fn verify_invoices(args: &VerifyInvoices) -> Result<(), Failure> {
     let mut wrong = 0;
     for path in &args.bundles {
-        match verify_bundle(path, args.log_key.as_deref()).and_then(|line| Ok((line, witnessed(path, args)?))) {
+        match verify_bundle(path, args.log_key.as_deref()).and_then(|line| Ok((line, asked_for(path, args)?))) {
             Ok((line, cosigned)) => {
                 out::say(format_args!("{}: {line}", path.display()));
                 cosigned.iter().for_each(|line| out::say(format_args!("{}: cosigned by {line}", path.display())));
@@ -179,21 +186,27 @@ pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String
     let bytes = std::fs::read(path).map_err(|e| vec![e.to_string()])?;
     let report = billing::verify_bundle(&bytes, &key).map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let invoice = &report.invoice;
-    let place = report.checkpoint_size;
+    let (place, sampled) = (report.checkpoint_size, report.sampled.as_ref().map(bundle::seen).unwrap_or_default());
     Ok(format!(
-        "good: {} for {}, {} {}, from {} leaves of {place}",
+        "good: {} for {}, {} {}, from {} leaves of {place}{sampled}",
         invoice.invoice_id, invoice.client_name, invoice.total_invoice_amount, invoice.currency, report.leaves
     ))
 }
 
-/// Who of the named witnesses cosigned a bundle's checkpoint.
-fn witnessed(path: &Path, args: &VerifyInvoices) -> Result<Vec<String>, Vec<String>> {
-    if args.witnesses.is_empty() && args.quorum == 0 {
+/// Whether a bundle is drawn as was asked for, and who of the named witnesses cosigned its checkpoint.
+fn asked_for(path: &Path, args: &VerifyInvoices) -> Result<Vec<String>, Vec<String>> {
+    if args.witnesses.is_empty() && args.quorum == 0 && args.challenge.is_none() {
         return Ok(Vec::new());
     }
     let bytes = std::fs::read(path).map_err(|e| vec![e.to_string()])?;
-    let checkpoint = billing::bundle::decode(&bytes).map_err(|e| vec![e])?.checkpoint;
-    audit::cosignatures(checkpoint.as_bytes(), path, &args.witnesses, args.quorum).map_err(|e| vec![e.to_string()])
+    let bundle = billing::bundle::decode(&bytes).map_err(|e| vec![e])?;
+    if let (Some(sample), Some(asked)) = (&bundle.sample, &args.challenge) {
+        asked.drew(sample).map_err(|e| vec![e])?;
+    }
+    if args.witnesses.is_empty() && args.quorum == 0 {
+        return Ok(Vec::new());
+    }
+    audit::cosignatures(bundle.checkpoint.as_bytes(), path, &args.witnesses, args.quorum).map_err(|e| vec![e.to_string()])
 }
 
 /// Runs `kiki audit`.

@@ -26,7 +26,9 @@ impl Billing {
         let event = Some(Event::Credited(leaf::InvoiceCredited { tax_minor, ..asked }));
         if row.number.is_some() && self.store.event_by_key(&client, &key).await?.is_none() {
             // What would stand in the way of the note's proof is found before it is decided.
-            self.provable(&row, &document).await?;
+            self.caught_up().await?;
+            self.evidenced(&row, &document).await?;
+            self.sheets_sha256(&client, &self.periods_of(&row).await?).await?;
         }
         let invoice = self.happen(row, leaf::InvoiceEvent { key: key.clone(), actor, event, ..Default::default() }).await?;
         let decided = self.store.event_by_key(&client, &key).await?.ok_or(Error::Answer("an event that is not in the log"))?;
@@ -76,7 +78,10 @@ impl Billing {
         let need = decided.leaf + 1;
         let (size, root) = self.store.signed(self.key.name()).await?.ok_or(Error::Behind { have: 0, need })?;
         let corrects_seq = decided.client_seq;
-        let note = credited(&of.invoice()?, decided, &draft_id, (size, hex::encode(root)), self.clock.now())?;
+        let mut note = credited(&of.invoice()?, decided, &draft_id, (size, hex::encode(root)), self.clock.now())?;
+        // The client's leaves may be many more than when the document was issued.
+        let periods = self.periods_of(of).await?;
+        note.completeness.sheets_sha256 = self.sheets_sha256(&of.client, &periods).await?;
         let draft =
             InvoiceRow { draft_id, number: None, document: note.to_json(), corrects_seq, issued_at: None, leaf: None, ..of.clone() };
         let (kept, fresh) = self.store.keep_draft(&draft).await?;

@@ -65,7 +65,9 @@ pub(super) fn read(sheets: pb::Sheets) -> Result<Sheets, String> {
 fn read_sheet(sheet: pb::Sheet) -> Result<Sheet, String> {
     let key = |bytes: &[u8]| CustomerKey::from_bytes(bytes).ok_or("a customer is not 16 bytes");
     let holds = match sheet.records.ok_or("holds neither spend nor customers")? {
-        pb::sheet::Records::Spend(spend) if spend.first_seq <= spend.last_seq => Holds::Spend { first: spend.first_seq, last: spend.last_seq },
+        pb::sheet::Records::Spend(spend) if spend.first_seq <= spend.last_seq => {
+            Holds::Spend { first: spend.first_seq, last: spend.last_seq }
+        }
         pb::sheet::Records::Customers(customers) if customers.first <= customers.last => {
             Holds::Customers { first: key(&customers.first)?, last: key(&customers.last)? }
         }

@@ -306,7 +306,7 @@ impl Books {
     }
 
     /// Of the records up to a sequence.
-    fn of<'r>(periods: &[Period], last_seq: u64, records: impl Iterator<Item = &'r Record> + Clone) -> Self {
+    pub(super) fn of<'r>(periods: &[Period], last_seq: u64, records: impl Iterator<Item = &'r Record> + Clone) -> Self {
         let mut books = Self::new(periods);
         let currency = periods.last().map_or("", |period| &period.closing.currency);
         let records = records.filter(|record| record.currency == currency && record.client_seq <= last_seq);
@@ -339,6 +339,23 @@ impl Books {
             }
         }
         books
+    }
+
+    /// All lines: period and part of it, both from 0, campaign and sums.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, usize, &str, &Sums)> {
+        let parts =
+            self.sums.iter().enumerate().flat_map(|(period, parts)| parts.iter().enumerate().map(move |(part, sums)| (period, part, sums)));
+        parts.flat_map(|(period, part, campaigns)| campaigns.iter().map(move |(campaign, sums)| (period, part, campaign.as_str(), sums)))
+    }
+
+    /// The campaigns of a part of a period; none where there is no such part.
+    pub(super) fn part(&self, period: usize, part: usize) -> Option<&Campaigns> {
+        self.sums.get(period)?.get(part)
+    }
+
+    /// The same, to change them.
+    pub(super) fn part_mut(&mut self, period: usize, part: usize) -> Option<&mut Campaigns> {
+        self.sums.get_mut(period)?.get_mut(part)
     }
 
     /// Changes the sums of a campaign at an instant; nothing where the instant is not closed yet.

@@ -6,6 +6,12 @@
 //! give, and then the whole invoice is drawn up again and compared with the document, figure by
 //! figure. The document's digest stands in the log, in the last of the leaves.
 //!
+//! Of a client with more leaves than a file holds, the bundle has the leaves of terms, closings, invoices and their events, its
+//! books in [`sheets`], and the leaves of a [`sample`] of these sheets. The sheets add up to every figure of the document and to
+//! the totals that the log's closings say, so that no money is left out; whether they are what the leaves say is seen on the
+//! sheets that were drawn. What a sample does not show: attribution and decisions, which need all leaves of a customer; and that
+//! no closing, invoice or event is left out, which the client knows from the invoices that it has.
+//!
 //! What it cannot show: that the log's owner never wrote another history for somebody else. That
 //! is what witnesses of the checkpoints are for.
 
@@ -13,8 +19,11 @@ mod compare;
 mod courses;
 mod history;
 pub mod limits;
+pub mod sample;
+pub mod sheets;
 mod slots;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use kiki::leaf::{self, leaf::Body};
@@ -23,7 +32,9 @@ use kiki::tlog::{self, Checkpoint, Hash};
 use sha2::{Digest as _, Sha256};
 
 use super::invoice::Invoice;
+use super::record::{self, Record};
 use history::History;
+use sheets::Sheets;
 
 /// The bundle, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +49,19 @@ pub struct Bundle {
     pub leaves: Vec<BundleLeaf>,
     /// The multiproof of them all.
     pub proof: Vec<Hash>,
+    /// Where the records among the leaves are a sample.
+    pub sample: Option<Sample>,
+}
+
+/// What a sample is drawn from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// The client's books in the document's currency.
+    pub sheets: Sheets,
+    /// SHA-256 of their one encoding.
+    pub sha256: Hash,
+    /// What the sample is drawn with besides document and checkpoint.
+    pub challenge: Vec<u8>,
 }
 
 /// A leaf of a bundle.
@@ -63,6 +87,19 @@ pub struct Report {
     /// Impressions that were settled without a decision among the leaves: reservations, and bids whose
     /// decision a crash lost before it was acknowledged. What they say is not checked against a decision.
     pub settlements_without_decision: u64,
+    /// Where only a sample of the records was checked.
+    pub sampled: Option<Sampled>,
+}
+
+/// How much was seen of books of which a bundle has a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampled {
+    /// Sheets that were opened, and how many there are.
+    pub sheets: (u64, u64),
+    /// Records on them, and how many there are.
+    pub records: (u64, u64),
+    /// How often was drawn by records, and as often by money.
+    pub draws: u64,
 }
 
 /// Where something is off.
@@ -76,6 +113,10 @@ pub enum Place {
     Proof,
     /// The leaf of this index.
     Leaf(u64),
+    /// The books' sheets together.
+    Sheets,
+    /// The sheet of this number, from 0.
+    Sheet(usize),
     /// The invoice's line of this campaign.
     Line(String),
     /// A field of the invoice.
@@ -114,6 +155,8 @@ impl fmt::Display for Finding {
             Place::Checkpoint => write!(f, "checkpoint: {problem}"),
             Place::Proof => write!(f, "proof: {problem}"),
             Place::Leaf(index) => write!(f, "leaf {index}: {problem}"),
+            Place::Sheets => write!(f, "sheets: {problem}"),
+            Place::Sheet(number) => write!(f, "sheet {number}: {problem}"),
             Place::Line(campaign) => write!(f, "line {campaign}: {problem}"),
             Place::Field(field) => write!(f, "invoice {field}: {problem}"),
         }
@@ -138,8 +181,13 @@ fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option
     let document = Invoice::from_json(&bundle.invoice_json);
     let document = document.map_err(|e| findings.add(Place::Field("json".into()), e)).ok()?;
     let checkpoint = checkpoint?;
-    let (own, others) = decode(bundle, &checkpoint.origin, &document.client, findings);
-    let history = History::replay(&own, findings);
+    let (mut own, others) = decode(bundle, &checkpoint.origin, &document.client, findings);
+    let records = bundle.sample.as_ref().map(|_| take_records(&mut own, findings));
+    let history = History::replay(&own, bundle.sample.as_ref(), findings);
+    let sampled = match (&bundle.sample, records) {
+        (Some(sample), Some(records)) => Some(open_sample(bundle, sample, &records, &history, findings)?),
+        _ => None,
+    };
     let recomputed = recompute(&history, &document, &checkpoint, findings)?;
     check_evidence(&recomputed, &history, &own, &others, findings);
     compare::documents(&document, &recomputed, findings);
@@ -152,6 +200,49 @@ fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option
         leaves: bundle.leaves.len() as u64,
         checkpoint_size: checkpoint.size,
         settlements_without_decision: history.undecided,
+        sampled,
+    })
+}
+
+/// Takes the records out from among a client's leaves.
+fn take_records(own: &mut Vec<Decoded>, findings: &mut Findings) -> Vec<Record> {
+    let mut records = Vec::new();
+    own.retain(|(header, body)| match record::of(header, body) {
+        Ok(None) => true,
+        Ok(Some(record)) => {
+            records.push(record);
+            false
+        }
+        Err(e) => {
+            findings.add(Place::Leaf(header.index), e);
+            false
+        }
+    });
+    records
+}
+
+/// The sheets add up, and those that were drawn say what their leaves say.
+fn open_sample(bundle: &Bundle, sample: &Sample, records: &[Record], history: &History, findings: &mut Findings) -> Option<Sampled> {
+    let sheets = &sample.sheets;
+    let closed = history.closed().map_err(|problem| findings.add(Place::Sheets, problem)).ok()?;
+    sheets.check((&closed.totals.0, &closed.totals.1), findings);
+    let drawn = sample::drawn(sheets, &bundle.invoice_json, &bundle.checkpoint, &sample.challenge);
+    let mut opened: BTreeMap<usize, Vec<Record>> = drawn.iter().map(|at| (*at, Vec::new())).collect();
+    for record in records {
+        let of = (record.currency == closed.currency).then(|| sheets.of(record)).flatten();
+        match of.and_then(|at| opened.get_mut(&at)) {
+            Some(sheet) => sheet.push(record.clone()),
+            None => findings.add(Place::Leaf(record.leaf), "is of no sheet that was drawn"),
+        }
+    }
+    for (at, records) in &opened {
+        sheets.open(*at, &closed.periods, records, findings);
+    }
+    let all = sheets.records();
+    Some(Sampled {
+        sheets: (opened.len() as u64, sheets.sheets.len() as u64),
+        records: (records.len() as u64, all),
+        draws: sample::draws(all),
     })
 }
 

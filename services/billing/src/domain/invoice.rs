@@ -74,6 +74,10 @@ pub struct Completeness {
     pub checkpoint_root: String,
     /// Index of the leaf that closed the period; of a note, the period that it is drawn up with.
     pub period_closed_leaf: u64,
+    /// Where the client has more leaves than a bundle holds: SHA-256 of its books by sheet, 64 hex digits, of which the bundle
+    /// shows a sample down to the leaves. Lines then list no leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sheets_sha256: Option<String>,
 }
 
 /// Everything that a document is a function of.

@@ -66,6 +66,7 @@ pub(crate) fn facts_under(terms: Terms, lines: &[(&str, i128, i128)]) -> Facts {
             checkpoint_size: 100,
             checkpoint_root: "00".repeat(32),
             period_closed_leaf: 41,
+            sheets_sha256: None,
         },
     }
 }

@@ -72,7 +72,8 @@ impl Process {
     }
 
     pub(crate) async fn bundle(&mut self, id: &str) -> Result<Vec<u8>, tonic::Status> {
-        let mut stream = self.client.get_proof_bundle(GetProofBundleRequest { invoice_id: id.into() }).await?.into_inner();
+        let mut stream =
+            self.client.get_proof_bundle(GetProofBundleRequest { invoice_id: id.into(), ..Default::default() }).await?.into_inner();
         let mut bytes = Vec::new();
         while let Some(message) = stream.message().await? {
             bytes.extend_from_slice(&message.chunk);

@@ -33,9 +33,12 @@ pub(super) struct Args {
     /// Campaigns of the largest size, ten a client; the smaller ones have a tenth and a hundredth.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000))]
     campaigns: u64,
-    /// Leaves of one client more, whose bundle is verified; likewise. A bundle has at most 1,048,576, some of which are kept free.
-    #[arg(long, default_value_t = 900_000, value_parser = clap::value_parser!(u64).range(1_000..=980_000))]
+    /// Leaves of one client more, whose bundle is verified; likewise. A bundle with more than some 900,000 has a sample of them.
+    #[arg(long, default_value_t = 900_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     leaves: u64,
+    /// Of a client with more leaves than so many the bundle has a sample. Default: where they do not fit into one.
+    #[arg(long, default_value_t = u64::MAX)]
+    whole_bundle_max: u64,
     /// Where the data folder is made, and removed afterwards: the disk that is measured.
     #[arg(long, default_value = ".")]
     scratch: PathBuf,
@@ -51,7 +54,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let progress = out::bar("bench billing", 12);
     let mut report = Report::default();
     for part in [100, 10, 1] {
-        let month = Month { clients: args.campaigns / part / CAMPAIGNS_EACH, large: (args.leaves / part).div_ceil(LEAVES_EACH) };
+        let month = Month {
+            clients: args.campaigns / part / CAMPAIGNS_EACH,
+            large: (args.leaves / part).div_ceil(LEAVES_EACH),
+            whole_bundle_max: args.whole_bundle_max,
+        };
         let data = folder.0.join(part.to_string());
         one_size(&month, &data, &mut report, &progress).await?;
         std::fs::remove_dir_all(&data).doing(format_args!("removing {}", data.display()))?;
@@ -139,6 +146,7 @@ async fn close(
     let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").await.doing("listening")?;
     let address = format!("http://{}", listeners.grpc.local_addr().doing("listening")?);
     let config = billing::Config::new(ledger, shield.to_owned(), log_key.display().to_string());
+    let config = billing::Config { whole_bundle_max: month.whole_bundle_max, ..config };
     let key = config.key().doing("reading the log's key")?;
     let serving = tokio::spawn(billing::serve(listeners, config, Clock::Virtual(clock.clone()), shutdown.clone()));
     let mut biller = Biller::new(channel(&address).doing("connecting to Billing")?);
@@ -152,7 +160,7 @@ async fn close(
     // Numbers go by the clients' names, of which the largest is the last.
     let number = closed.numbers.last().map(String::as_str).unwrap_or_default();
     let start = monotonic();
-    let bundle = biller.bundle(number).await?;
+    let bundle = biller.bundle(number, Vec::new()).await?;
     report.bundle_seconds.push(start.elapsed().as_secs_f64());
     report.bundle_bytes.push(bundle.len());
     let start = monotonic();

@@ -8,10 +8,11 @@ use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
 
 use super::courses::Courses;
+use super::sheets::{Sheets, Totals};
 use super::slots::Slots;
-use super::{Decoded, Findings, Place};
-use crate::domain::accounting::Closing;
-use crate::domain::books;
+use super::{Decoded, Findings, Place, Sample};
+use crate::domain::accounting::{Closing, Period, calendar};
+use crate::domain::books::{self, Statement};
 use crate::domain::invoice::{self, Completeness, Correction, Facts, Invoice, Preceding};
 use crate::domain::record::{self, Record};
 use crate::domain::terms::Terms;
@@ -25,7 +26,11 @@ pub(super) struct History {
     pub(super) undecided: u64,
     client: String,
     records: Vec<Record>,
+    /// What stands in the records' place, where those are a sample; with its digest.
+    sheets: Option<(Sheets, String)>,
     closings: Vec<Closing>,
+    /// What each of them says, by its `client_seq`.
+    said: BTreeMap<u64, Totals>,
     /// By currency and version.
     terms: BTreeMap<(String, u64), Terms>,
     /// The document of each closing and its leaf's index, by its `client_seq` and that of what it corrects.
@@ -44,14 +49,15 @@ pub(super) struct Issued {
     pub(super) invoice: leaf::Invoice,
 }
 
-/// Running totals in one currency.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Totals {
-    settled_nanos: i128,
-    settlements: u64,
-    conversions: u64,
-    outcome_micros: i128,
-    outcomes: u64,
+/// What is closed by the closing that an invoice is of.
+#[derive(Debug)]
+pub(super) struct Closed {
+    /// ISO 4217 code.
+    pub(super) currency: String,
+    /// All periods of the client in that currency up to this one.
+    pub(super) periods: Vec<Period>,
+    /// What the closing before says, and this one.
+    pub(super) totals: (Totals, Totals),
 }
 
 /// The replay as it goes.
@@ -76,9 +82,10 @@ impl History {
         self.terms.get(&(currency.to_owned(), version))
     }
 
-    /// Replays a client's leaves in the log's order.
-    pub(super) fn replay(leaves: &[Decoded], findings: &mut Findings) -> Self {
+    /// Replays a client's leaves in the log's order; where its records are a sample, the others.
+    pub(super) fn replay(leaves: &[Decoded], sample: Option<&Sample>, findings: &mut Findings) -> Self {
         let mut replay = Replay::default();
+        replay.history.sheets = sample.map(|sample| (sample.sheets.clone(), hex::encode(sample.sha256)));
         for (i, (header, body)) in leaves.iter().enumerate() {
             replay.sequence(header, findings);
             replay.due_conversion(header, body, findings);
@@ -108,14 +115,42 @@ impl History {
         document.credited(decision, issued.number.clone(), issued_at, signed).map_err(|e| e.to_string())
     }
 
+    /// The closing at a `client_seq` and those in its currency before it, and that currency's terms.
+    fn closings(&self, closed_seq: u64) -> Result<(Vec<Closing>, Vec<Terms>), String> {
+        let at = self.closings.iter().position(|closing| closing.client_seq == closed_seq).ok_or("no closing")?;
+        let currency = &self.closings[at].currency;
+        let closings = self.closings[..=at].iter().filter(|earlier| earlier.currency == *currency).cloned().collect();
+        Ok((closings, self.terms.values().filter(|terms| terms.currency == *currency).cloned().collect()))
+    }
+
+    /// What is closed by the closing that the issued document is of.
+    pub(super) fn closed(&self) -> Result<Closed, String> {
+        let issued = self.issued.as_ref().ok_or("no leaf issues the invoice")?;
+        let (closings, terms) = self.closings(issued.invoice.period_closed_seq)?;
+        let said = |back: usize| {
+            let closing = closings.len().checked_sub(back).and_then(|at| closings.get(at));
+            closing.and_then(|closing| self.said.get(&closing.client_seq)).copied().unwrap_or_default()
+        };
+        let totals = (said(2), said(1));
+        let periods = calendar(&closings, &terms).map_err(|e| e.to_string())?;
+        Ok(Closed { currency: issued.invoice.currency.clone(), periods, totals })
+    }
+
+    /// What the last of `closings` gives.
+    fn statement(&self, closings: &[Closing], terms: &[Terms]) -> Result<Statement, String> {
+        let Some((sheets, _)) = &self.sheets else {
+            return books::statement(self.records.iter(), closings, terms).map_err(|e| e.to_string());
+        };
+        let periods = calendar(closings, terms).map_err(|e| e.to_string())?;
+        let (now, before) = sheets.books(&periods)?;
+        books::state(periods, &now, &before).map_err(|e| e.to_string())
+    }
+
     /// The document of a closing: its invoice, or a note on an earlier period.
     fn drawn_up(&self, issued: &leaf::Invoice, log_id: &str, stated: &Completeness) -> Result<Invoice, String> {
-        let of_closing = |closing: &Closing| closing.client_seq == issued.period_closed_seq;
-        let at = self.closings.iter().position(of_closing).ok_or("no closing")?;
-        let closing = &self.closings[at];
-        let closings: Vec<Closing> = self.closings[..=at].iter().filter(|earlier| earlier.currency == closing.currency).cloned().collect();
-        let terms: Vec<Terms> = self.terms.values().filter(|terms| terms.currency == closing.currency).cloned().collect();
-        let statement = books::statement(self.records.iter(), &closings, &terms).map_err(|e| e.to_string())?;
+        let (closings, terms) = self.closings(issued.period_closed_seq)?;
+        let closing = closings.last().ok_or("no closing")?;
+        let statement = self.statement(&closings, &terms)?;
         let (closed, account, correction) = match issued.corrects_seq {
             0 => (statement.period.closing, statement.account, None),
             seq => {
@@ -134,6 +169,7 @@ impl History {
             checkpoint_size: stated.checkpoint_size,
             checkpoint_root: stated.checkpoint_root.clone(),
             period_closed_leaf: closing.leaf,
+            sheets_sha256: self.sheets.as_ref().map(|(_, sha256)| sha256.clone()),
         };
         invoice::build(Facts {
             invoice_id: issued.number.clone(),
@@ -158,10 +194,11 @@ impl History {
 }
 
 impl Replay {
-    /// No leaf of the client is left out, and time does not run back.
+    /// No leaf of the client is left out, but for a sample's records; and time does not run back.
     fn sequence(&mut self, header: &leaf::Leaf, findings: &mut Findings) {
         let place = Place::Leaf(header.index);
-        if header.client_seq != self.seq + 1 {
+        let follows = if self.history.sheets.is_some() { header.client_seq > self.seq } else { header.client_seq == self.seq + 1 };
+        if !follows {
             let (due, found) = (self.seq + 1, header.client_seq);
             findings.add(place.clone(), format!("client_seq {due} was due but this is {found}: leaves are missing"));
         }
@@ -264,8 +301,9 @@ impl Replay {
             outcome_micros: closed.outcome_micros.as_ref().map_or(0, i128::from),
             outcomes: closed.outcomes,
         };
+        self.history.said.insert(header.client_seq, totals);
         let counted = self.totals.entry(closed.currency.clone()).or_default();
-        if totals != *counted {
+        if self.history.sheets.is_none() && totals != *counted {
             findings.add(place(), format!("says {totals:?} but its client's leaves give {counted:?}"));
         }
         let newest = self.newest_terms.get(&closed.currency).map_or(0, |(version, _)| *version);

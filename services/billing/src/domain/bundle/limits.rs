@@ -1,5 +1,8 @@
 //! What fits into a bundle: known before an invoice takes its number, not found out behind it.
 
+use super::sample::draws;
+use super::sheets::Sheets;
+
 /// Most leaves of a bundle: as many as SyncShield proves at once.
 pub const LEAVES_MAX: u64 = 1 << 20;
 
@@ -45,6 +48,27 @@ pub fn check(leaves: u64, bytes: u64, log_size: u64, document: u64) -> Result<()
     at_most("bytes of leaves and proof", file, BYTES_MAX - SPARE.1)
 }
 
+/// Most leaves of a client whose bundle has them all, unless told otherwise: of 300 bytes, they are 150 MB.
+pub const WHOLE_MAX: u64 = LEAVES_MAX / 2;
+
+/// A document's size where it is not drawn up yet: 10,000 lines of 800 bytes.
+const DOCUMENT: u64 = 8_000_000;
+
+/// Whether the bundle of an invoice that is drawn up now has every leaf of the client: of at most `whole_max`, and where a sixteenth
+/// more fits, which may come until it becomes final.
+pub fn is_whole(leaves: u64, bytes: u64, log_size: u64, whole_max: u64) -> bool {
+    leaves <= whole_max && check(leaves + leaves / 16, bytes + bytes / 16, log_size, DOCUMENT).is_ok()
+}
+
+/// Whether a sample of `sheets`, which are `encoded` bytes long, of a client with leaves and bytes of `extent` fits into a bundle.
+pub fn check_sample(sheets: &Sheets, encoded: u64, extent: (u64, u64), log_size: u64) -> Result<(), TooLarge> {
+    let largest = sheets.sheets.iter().map(|sheet| sheet.before.records + sheet.added.records).max().unwrap_or_default();
+    let opened = (2 * draws(sheets.records()) * largest).min(sheets.records());
+    // Leaves of records may be twice as long as the others.
+    let bytes = opened * 2 * extent.1.div_ceil(extent.0.max(1));
+    check(opened, bytes, log_size, DOCUMENT + encoded)
+}
+
 #[cfg(test)]
 mod tests {
     use kiki::tlog::{Tree, leaf_hash};
@@ -59,6 +83,13 @@ mod tests {
         assert_eq!(what(900_000, 400 << 20, 1 << 30), Err("scattered leaves' proof hashes"));
         assert_eq!(what(10, BYTES_MAX - SPARE.1, 10), Err("bytes of leaves and proof"));
         assert_eq!(what(0, 0, 0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_drafted_whole_still_fits_when_more_came() {
+        let most = (LEAVES_MAX - SPARE.0) * 16 / 17;
+        assert!(is_whole(most, 200 << 20, LEAVES_MAX, u64::MAX) && !is_whole(most, 200 << 20, LEAVES_MAX, most - 1));
+        assert!(!is_whole(most + 16, 200 << 20, LEAVES_MAX, u64::MAX) && check(most + 16, 200 << 20, LEAVES_MAX, DOCUMENT).is_ok());
     }
 
     #[test]

@@ -15,13 +15,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::sheets::Sheets;
 
-/// Sheets of a client, about: of 16,384 lines of figures each the file is some hundreds of MiB.
-const SHEETS_MAX: u64 = 1 << 14;
+/// Sheets of a client, about: with 100 campaigns in 12 periods, which are 1,200 lines of some 20 bytes, half of them fill 400 MB.
+const SHEETS_MAX: u64 = 1 << 15;
 
 /// Fewest records of a sheet.
 const SHEET_MIN: u64 = 256;
 
-/// Records that are opened, at most, where no sheet is much above its size: some 50 MiB of leaves and as much of proof.
+/// Records that are opened, at most, where no sheet is much above its size: they and their proof fit into a bundle also where the
+/// log is 10,000 times as long.
 const OPENED_MAX: u64 = 1 << 17;
 
 /// Draws by records, and again by money: of a share of 2 % nothing is found in one of 20 samples (0.98^149 = 0.049).

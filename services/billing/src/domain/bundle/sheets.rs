@@ -250,7 +250,7 @@ impl Sheets {
         Ok(())
     }
 
-    /// The sheets follow each other, and their totals are those that the last closing says and the one before.
+    /// The sheets follow each other, and their totals are those that the closing before the last says, and the last.
     pub(super) fn check(&self, said: (&Totals, &Totals), findings: &mut Findings) {
         for (i, pair) in self.sheets.windows(2).enumerate() {
             if !pair[1].holds.is_behind(&pair[0].holds) {
@@ -258,15 +258,15 @@ impl Sheets {
             }
         }
         let mut sum = Totals::default();
-        self.sheets.iter().for_each(|sheet| sum.merge(&sheet.before.totals));
-        for (said, add) in [(said.1, true), (said.0, false)] {
-            if sum != *said {
+        let mut compare = |sum: &Totals, said: &Totals| {
+            if sum != said {
                 findings.add(Place::Sheets, format!("give {sum:?} but the closing says {said:?}"));
             }
-            if add {
-                self.sheets.iter().for_each(|sheet| sum.merge(&sheet.added.totals));
-            }
-        }
+        };
+        self.sheets.iter().for_each(|sheet| sum.merge(&sheet.before.totals));
+        compare(&sum, said.0);
+        self.sheets.iter().for_each(|sheet| sum.merge(&sheet.added.totals));
+        compare(&sum, said.1);
     }
 
     /// A sheet says what its records say: all that are of it, in the log's order.
@@ -276,7 +276,10 @@ impl Sheets {
         let (before, added) = figures(periods, records, |name| numbers.get(name).copied().unwrap_or(u32::MAX));
         for (when, said, given) in [("before", &sheet.before, &before), ("added", &sheet.added, &added)] {
             if (said.records, &said.totals) != (given.records, &given.totals) {
-                let problem = format!("{when}: says {} records, {:?}, but its leaves give {}, {:?}", said.records, said.totals, given.records, given.totals);
+                let problem = format!(
+                    "{when}: says {} records, {:?}, but its leaves give {}, {:?}",
+                    said.records, said.totals, given.records, given.totals
+                );
                 findings.add(Place::Sheet(at), problem);
             } else if said.lines != given.lines {
                 let differs = said.lines.iter().zip(&given.lines).find(|(said, given)| said != given);
@@ -306,7 +309,10 @@ fn figures(periods: &[Period], records: &[Record], mut number: impl FnMut(&str) 
         (period, part, campaign, less(sums, before.unwrap_or(&none)))
     });
     let added = added.filter_map(&mut line).collect();
-    let (before, added) = (Figures { records: was.0, totals: was.1, lines: before }, Figures { records: is.0 - was.0, totals: is.1.less(&was.1), lines: added });
+    let (before, added) = (
+        Figures { records: was.0, totals: was.1, lines: before },
+        Figures { records: is.0 - was.0, totals: is.1.less(&was.1), lines: added },
+    );
     (before, added)
 }
 

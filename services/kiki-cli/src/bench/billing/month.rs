@@ -40,6 +40,8 @@ pub(super) struct Month {
     pub(super) clients: u64,
     /// Customers of the one client more.
     pub(super) large: u64,
+    /// Of a client with more leaves than so many the bundle has a sample.
+    pub(super) whole_bundle_max: u64,
 }
 
 impl Month {
