@@ -165,7 +165,9 @@ async fn witness(data: &Path, folder: &Path, clock: &VirtualClock) -> (WitnessAt
 /// A bundle that is fetched once the witness has seen the invoice bears its cosignature, and a quorum is checked.
 async fn check_witnessed(at: &Endpoints, data: &Path, witness: String) {
     let path = data.join("K2026-000001.bundle");
-    let verify = |witnesses, quorum| verify_invoices(&VerifyInvoices { log_key: None, witnesses, quorum, bundles: vec![path.clone()] });
+    let verify = |witnesses, quorum| {
+        verify_invoices(&VerifyInvoices { log_key: None, witnesses, quorum, challenge: None, bundles: vec![path.clone()] })
+    };
     let cosigned = async {
         loop {
             std::fs::write(&path, fetch(at, "K2026-000001").await).unwrap();

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use billing::domain::summary::Summary;
 use kiki::tlog::note::VerifyingKey;
 
+pub use bundle::Challenge;
+
 use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
 use crate::{audit, out, witness};
@@ -62,7 +64,7 @@ pub struct VerifyInvoices {
     pub quorum: usize,
     /// What a bundle's sample must have been drawn with, in hex, where it has one.
     #[arg(long, value_parser = bundle::challenge)]
-    challenge: Option<bundle::Challenge>,
+    pub challenge: Option<Challenge>,
     /// The bundles.
     #[arg(required = true)]
     pub bundles: Vec<PathBuf>,

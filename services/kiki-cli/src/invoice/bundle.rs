@@ -27,7 +27,7 @@ pub(super) struct Args {
 
 /// Bytes that a sample is drawn with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Challenge(Vec<u8>);
+pub struct Challenge(Vec<u8>);
 
 impl Challenge {
     /// Whether it is what a sample was drawn with.
