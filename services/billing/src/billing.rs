@@ -121,8 +121,8 @@ impl Billing {
         self.caught_up().await?;
         let page = self.store.newest_terms(client, after, limit).await?;
         let mut drafted = Drafted::default();
-        if let Some((last, terms)) = page.last().filter(|_| client.is_empty() && page.len() == limit as usize) {
-            let behind = self.store.clients_behind((last, &terms.currency)).await?;
+        if let Some((last, terms)) = page.last().filter(|_| page.len() == limit as usize) {
+            let behind = self.store.clients_behind(client, (last, &terms.currency)).await?;
             drafted.rest = (behind > 0).then(|| (last.clone(), terms.currency.clone(), behind));
         }
         // All are closed, and then the log is signed and folded once for the page.
