@@ -478,6 +478,22 @@ async fn a_month_is_drafted_page_by_page_and_a_page_that_is_asked_for_again_give
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_currencies_of_one_client_that_a_page_has_no_room_for_come_on_the_next() {
+    let mut log = january();
+    log.terms("acme", |terms| (terms.currency, terms.basis) = ("EUR".into(), kiki::leaf::Basis::Realised.into()));
+    let (_data, _shield, _clock, mut billing) = started(log, FEBRUARY + 17 * DAY).await;
+    let mut request = DraftInvoicesRequest { month: "2026-01".into(), client: "acme".into(), page_size: 1, ..Default::default() };
+    let euros = billing.client.draft_invoices(request.clone()).await.unwrap().into_inner();
+    assert_eq!(euros.postponed.iter().map(|wait| (wait.client.as_str(), wait.currency.as_str())).collect::<Vec<_>>(), [("acme", "EUR")]);
+    assert_eq!(euros.remaining, 1, "beta and gamma are not asked for");
+    request.page_token = euros.next_page_token;
+    let dollars = billing.client.draft_invoices(request).await.unwrap().into_inner();
+    assert_eq!(dollars.invoices.iter().map(|draft| draft.invoice_id.as_str()).collect::<Vec<_>>(), ["draft-acme-USD-2026-01"]);
+    assert_eq!((dollars.remaining, dollars.next_page_token.as_str()), (0, ""));
+    billing.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refuses_what_is_malformed_unknown_or_another_clients() {
     let (_data, _shield, _clock, mut billing) = started(january(), FEBRUARY + DAY).await;
     let month = DraftInvoicesRequest { month: "2026-1".into(), ..Default::default() };

@@ -133,11 +133,11 @@ impl Store {
         rows.iter().map(|row| Ok((row.get("client")?, terms_of(row)?))).collect()
     }
 
-    /// How many clients by currency have terms behind a client and currency.
-    pub async fn clients_behind(&self, after: (&str, &str)) -> Result<u64, StoreError> {
-        let query =
-            sql("SELECT COUNT(*) AS clients FROM (SELECT DISTINCT client, currency FROM terms WHERE (client, currency) > ($1, $2)) AS t");
-        let row = query.bind(after.0).bind(after.1).row(&self.pool).await?;
+    /// How many clients by currency, or currencies of one client, have terms behind a client and currency.
+    pub async fn clients_behind(&self, client: &str, after: (&str, &str)) -> Result<u64, StoreError> {
+        let query = sql("SELECT COUNT(*) AS clients FROM
+             (SELECT DISTINCT client, currency FROM terms WHERE (client = $1 OR $1 = '') AND (client, currency) > ($2, $3)) AS t");
+        let row = query.bind(client).bind(after.0).bind(after.1).row(&self.pool).await?;
         row.map_or(Ok(0), |row| to_u64("clients", row.get("clients")?))
     }
 

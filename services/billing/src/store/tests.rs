@@ -180,8 +180,9 @@ async fn fold_and_cursor_come_back_after_a_restart(place: Place) {
     let newest = store.newest_terms("", ("", ""), 9).await.unwrap();
     assert_eq!(newest.iter().map(|(c, t)| (c.as_str(), t.version, t.leaf)).collect::<Vec<_>>(), [("acme", 2, 2)]);
     assert_eq!(store.newest_terms("", ("acme", "USD"), 9).await.unwrap(), []);
-    let behind = (store.clients_behind(("", "")).await.unwrap(), store.clients_behind(("acme", "USD")).await.unwrap());
-    assert_eq!(behind, (1, 0));
+    for (client, after, behind) in [("", ("", ""), 1), ("", ("acme", "USD"), 0), ("acme", ("acme", "EUR"), 1), ("beta", ("", ""), 0)] {
+        assert_eq!(store.clients_behind(client, after).await.unwrap(), behind, "{client:?} behind {after:?}");
+    }
     assert_eq!(store.terms("acme", "USD").await.unwrap().iter().map(|terms| terms.leaf).collect::<Vec<_>>(), [0, 2]);
 }
 
