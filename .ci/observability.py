@@ -80,10 +80,9 @@ def grouped_by(expression):
     return set(re.findall(r"\w+", " ".join(re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", expression))))
 
 
-def own_labels(rule):
-    """Labels that a recorded series can have."""
-    made = re.findall(r'(?:label_replace|label_join|count_values)[^"]*"|,\s*"(\w+)"', rule["expr"])
-    return grouped_by(rule["expr"]) | set(rule.get("labels", {})) | set(filter(None, made))
+def made_labels(expression):
+    """Those of label_replace, label_join and count_values, and, as they stand in the same places, of what they are made from."""
+    return set(re.findall(r'[,(]\s*"(\w+)"', expression))
 
 
 class Faults:
@@ -311,7 +310,7 @@ def check_names(faults, scrapes):
     for name in sorted(excused & families):
         faults(False, f"{name} is exported now: take it out of prometheus/wanted")
     for name, rule in rules("record"):
-        have.setdefault(name, set()).update(own_labels(rule))
+        have.setdefault(name, set()).update(grouped_by(rule["expr"]), rule.get("labels", {}), made_labels(rule["expr"]))
     used = set()
     for where, expression in expressions():
         found = metrics_of(expression)
@@ -323,7 +322,7 @@ def check_names(faults, scrapes):
             faults(name in have, f"{where}: {name} is not exported")
             for label in labels - have.get(name, labels) - TARGET_LABELS:
                 faults(False, f"{where}: {name} has no label {label}")
-        known = set().union(*(have.get(name, set()) for name in found)) | TARGET_LABELS | own_labels({"expr": expression})
+        known = set().union(*(have.get(name, set()) for name in found)) | TARGET_LABELS | made_labels(expression)
         faults(grouped_by(expression) <= known, f"{where}: groups by {grouped_by(expression) - known}")
     for name in sorted(excused - used):
         faults(False, f"{name} in prometheus/wanted is used nowhere")
