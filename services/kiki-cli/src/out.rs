@@ -4,6 +4,9 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::error::{Doing as _, Failure};
 
 /// Prints a line. A reader that has gone away (`| head`) is no fault of ours.
 pub fn say(line: impl std::fmt::Display) {
@@ -48,6 +51,19 @@ pub fn table(heading: &str, rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let body: Vec<String> = rows.iter().map(|(name, value)| format!("  {name:<width$}  {value}")).collect();
     format!("{heading}\n{}", body.join("\n"))
+}
+
+/// Prints the figures of a run: a table under a heading or, with `json`, one JSON object of them.
+///
+/// # Errors
+/// Figures that have no form in JSON.
+pub fn figures(json: bool, heading: &str, object: &impl Serialize, rows: &[(&str, String)]) -> Result<(), Failure> {
+    if json {
+        say(serde_json::to_string(object).doing("writing the figures")?);
+    } else {
+        say(table(heading, rows));
+    }
+    Ok(())
 }
 
 /// A progress bar on standard error; nothing is drawn where that is no terminal.

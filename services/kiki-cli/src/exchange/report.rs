@@ -13,12 +13,7 @@ const THROTTLED_BELOW: f64 = 0.85;
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 
 pub(super) fn print(args: &Args, tally: &Tally) -> Result<(), Failure> {
-    if args.json {
-        out::say(serde_json::to_string(&object(args, tally)?).doing("writing the figures")?);
-    } else {
-        out::say(table(args, tally));
-    }
-    Ok(())
+    out::figures(args.json, &format!("exchange at {}", args.url), &object(args, tally)?, &rows(args, tally))
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -80,7 +75,7 @@ fn counts<'a, K: AsRef<str> + 'a>(of: impl IntoIterator<Item = (&'a K, &'a u64)>
     if each.is_empty() { "none".to_owned() } else { each.join(", ") }
 }
 
-fn table(args: &Args, tally: &Tally) -> String {
+fn rows(args: &Args, tally: &Tally) -> Vec<(&'static str, String)> {
     let latency: Vec<String> = QUANTILES.map(|q| format!("{:.2} ms", tally.latency.value_at_quantile(q) as f64 / 1e3)).into();
     let throttled = if tally.sent > 0 && share(tally.good, tally.sent) < THROTTLED_BELOW {
         "; Google would throttle: 85 % have to be valid and in time"
@@ -120,7 +115,7 @@ fn table(args: &Args, tally: &Tally) -> String {
     for (currency, money) in &tally.money {
         rows.extend(books(currency, money));
     }
-    out::table(&format!("exchange at {}", args.url), &rows)
+    rows
 }
 
 fn books(currency: &str, money: &Money) -> Vec<(&'static str, String)> {

@@ -9,7 +9,7 @@ use super::Args;
 use crate::bench::drive::Measured;
 use crate::bench::machine;
 use crate::bench::turns::{percentiles, rounded};
-use crate::error::{Doing as _, Failure};
+use crate::error::Failure;
 use crate::out;
 
 #[derive(Debug, Serialize)]
@@ -104,14 +104,12 @@ impl Report {
     }
 
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
-        if json {
-            out::say(serde_json::to_string(self).doing("writing the figures")?);
-            return Ok(());
-        }
         let us = |p: [u64; 3]| p.map(|us| format!("{:>9} us", out::grouped(us))).join("");
         let rate = |items: f64| format!("{}/s", out::grouped(items as u64));
-        out::say(out::table(
+        out::figures(
+            json,
             "kiki bench bids",
+            self,
             &[
                 ("bids, durable", format!("{}  ({} in {:.1} s)", rate(self.items_per_second), out::grouped(self.bids), self.elapsed_s)),
                 ("no-bids", reasons(&self.no_bids_by_reason)),
@@ -131,8 +129,7 @@ impl Report {
                 ),
                 ("machine", format!("{}, {} cores", self.machine, self.cores)),
             ],
-        ));
-        Ok(())
+        )
     }
 }
 

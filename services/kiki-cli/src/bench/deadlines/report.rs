@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Args, Books, SERVICE_TIME};
 use crate::bench::machine;
 use crate::bench::turns::{median, rounded};
-use crate::error::{Doing as _, Failure};
+use crate::error::Failure;
 use crate::out;
 
 /// One run.
@@ -106,10 +106,6 @@ impl Report {
     }
 
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
-        if json {
-            out::say(serde_json::to_string(self).doing("writing the figures")?);
-            return Ok(());
-        }
         let percent = |share: f64| format!("{:.3} %", share * 100.0);
         let ms = |us: f64| format!("{:.2} ms", us / 1e3);
         let inside = self.half_service_time_us_p999.map_or(format!("SyncFlow has no {SERVICE_TIME}"), |us| format!("p99.9 {us:.0} us"));
@@ -126,8 +122,10 @@ impl Report {
         let saturation = |per_second: f64, servers: &str, exchange: &str| {
             format!("{} bids/s, servers on core {servers}, exchange on {exchange}", out::grouped(per_second as u64))
         };
-        out::say(out::table(
+        out::figures(
+            json,
             "kiki bench deadlines",
+            self,
             &[
                 ("saturation", saturation(self.half_saturation_per_second, &self.half_server_cores, &self.half_exchange_cores)),
                 (
@@ -150,7 +148,6 @@ impl Report {
                 ("medians of", format!("{} runs", self.runs)),
                 ("machine", self.machine.clone()),
             ],
-        ));
-        Ok(())
+        )
     }
 }

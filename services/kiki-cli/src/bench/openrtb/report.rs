@@ -9,7 +9,7 @@ use crate::bench::bids::NoBids;
 use crate::bench::bids::report::reasons;
 use crate::bench::machine;
 use crate::bench::turns::{Turns, percentiles, rounded};
-use crate::error::{Doing as _, Failure};
+use crate::error::Failure;
 use crate::exchange::Format;
 use crate::out;
 
@@ -108,11 +108,7 @@ impl Report {
     }
 
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
-        if json {
-            out::say(serde_json::to_string(self).doing("writing the figures")?);
-        } else {
-            out::say(out::table("kiki bench openrtb", &self.rows()));
-        }
+        out::figures(json, "kiki bench openrtb", self, &self.rows())?;
         if self.bids == 0 { Err(Failure::new("no bid was made")) } else { Ok(()) }
     }
 

@@ -10,7 +10,7 @@ use crate::bench::drive::Measured;
 use crate::bench::machine;
 use crate::bench::service_time::ServiceTime;
 use crate::bench::turns::{Turns, percentiles, rounded};
-use crate::error::{Doing as _, Failure};
+use crate::error::Failure;
 use crate::out;
 
 /// What SyncValue and the echo did in turn.
@@ -156,12 +156,7 @@ impl Report {
     }
 
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
-        if json {
-            out::say(serde_json::to_string(self).doing("writing the figures")?);
-        } else {
-            out::say(out::table("kiki bench predict", &self.rows()));
-        }
-        Ok(())
+        out::figures(json, "kiki bench predict", self, &self.rows())
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::bench::machine;
-use crate::error::{Doing as _, Failure};
+use crate::error::Failure;
 use crate::out;
 
 #[derive(Debug, Default, Serialize)]
@@ -35,12 +35,7 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn print(mut self, json: bool) -> Result<(), Failure> {
         (self.machine, self.cores) = machine::describe();
-        if json {
-            out::say(serde_json::to_string(&self).doing("printing the figures")?);
-        } else {
-            out::say(out::table("kiki bench shield", &self.rows()));
-        }
-        Ok(())
+        out::figures(json, "kiki bench shield", &self, &self.rows())
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {
