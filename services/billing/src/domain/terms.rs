@@ -247,37 +247,22 @@ impl Seller {
 
 impl Party {
     fn of(body: &leaf::Party) -> Self {
-        let leaf::Party {
-            name,
-            registration_id,
-            registration_scheme,
-            vat_id,
-            address_lines,
-            city,
-            postal_code,
-            subdivision,
-            country,
-            contact_name,
-            contact_phone,
-            contact_email,
-            endpoint_id,
-            endpoint_scheme,
-        } = body.clone();
+        let body = body.clone();
         Self {
-            name,
-            registration_id,
-            registration_scheme,
-            vat_id,
-            address_lines,
-            city,
-            postal_code,
-            subdivision,
-            country,
-            contact_name,
-            contact_phone,
-            contact_email,
-            endpoint_id,
-            endpoint_scheme,
+            name: body.name,
+            registration_id: body.registration_id,
+            registration_scheme: body.registration_scheme,
+            vat_id: body.vat_id,
+            address_lines: body.address_lines,
+            city: body.city,
+            postal_code: body.postal_code,
+            subdivision: body.subdivision,
+            country: body.country,
+            contact_name: body.contact_name,
+            contact_phone: body.contact_phone,
+            contact_email: body.contact_email,
+            endpoint_id: body.endpoint_id,
+            endpoint_scheme: body.endpoint_scheme,
         }
     }
 }
