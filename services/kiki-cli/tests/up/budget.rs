@@ -3,11 +3,10 @@
 use std::process::{Command, Output};
 
 use kiki::clock::{Clock, UnixMicros};
-use kiki::leaf;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
-use kiki::pb::syncshield::v1::*;
 use serde_json::{Value, json};
 
+use crate::spend::{leased_on_meta, settle};
 use crate::{Up, up};
 
 impl Up {
@@ -39,39 +38,11 @@ impl Up {
     }
 }
 
-fn campaign(id: &str, currency: &str) -> PutCampaignRequest {
-    let campaign = leaf::Campaign {
-        campaign: id.into(),
-        currency: currency.into(),
-        zone: "UTC".into(),
-        limit_total_micros: 1_000_000_000,
-        target_roas_ppm: 3_000_000,
-        ..Default::default()
-    };
-    PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }
-}
-
-/// A lease of 100 dollars on meta with three slots of ten below its mark, of which the first was charged eight.
+/// A lease with three slots of ten below its mark, of which the first was charged eight.
 async fn spend(shield: &str) -> u64 {
     let mut client = SyncShieldServiceClient::new(kiki::runtime::channel(shield).unwrap());
-    client.put_campaign(campaign("spring", "USD")).await.unwrap();
-    let lease = LeaseRequest {
-        key: "k".into(),
-        client: "acme".into(),
-        campaign: "spring".into(),
-        holder: "h".into(),
-        amount_micros: 100_000_000,
-        least_micros: 1,
-        mark_sequence: 3,
-        mark_nanos: 30_000_000_000,
-        platform: "meta".into(),
-    };
-    let lease_id = client.lease(lease).await.unwrap().into_inner().grant.unwrap().lease_id;
-    let time = Some(Clock::System.now().into());
-    let settlement =
-        leaf::Settlement { max_nanos: 10_000_000_000, price_nanos: 8_000_000_000, bid_at: time, noticed_at: time, ..Default::default() };
-    let items = vec![SettleItem { client: "acme".into(), campaign: "spring".into(), lease_id, settlement: Some(settlement) }];
-    client.settle(SettleRequest { items }).await.unwrap();
+    let lease_id = leased_on_meta(&mut client).await;
+    settle(&mut client, lease_id, 0, 8_000_000_000, Clock::System.now()).await;
     lease_id
 }
 

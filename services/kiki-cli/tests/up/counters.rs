@@ -15,7 +15,7 @@ use kiki::runtime::channel;
 use serde_json::{Value, json};
 
 use crate::prometheus::Server;
-use crate::{Up, up, up_in};
+use crate::{Up, acme, up, up_in};
 
 /// How long something may take to be heard of: Prometheus takes up what it is to scrape within ten seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,17 +37,6 @@ async fn set_up(up: &Up) {
     let bid_caps = vec![leaf::BidCap { currency: "USD".into(), cap_nanos: 20_000_000 }];
     let policy = leaf::Policy { bid_caps, ..Default::default() };
     shield.put_policy(PutPolicyRequest { policy: Some(policy), ..Default::default() }).await.unwrap();
-    let creative = leaf::Creative {
-        creative: "b1".into(),
-        crid: "b1".into(),
-        adomain: vec!["acme.example".into()],
-        format: leaf::CreativeFormat::Banner.into(),
-        width: 300,
-        height: 250,
-        markup: "<a href=\"${KIKI_CLICK}\">Acme</a>".into(),
-        click_url: "https://acme.example/".into(),
-        ..Default::default()
-    };
     let campaign = leaf::Campaign {
         campaign: "spring".into(),
         currency: "USD".into(),
@@ -56,26 +45,12 @@ async fn set_up(up: &Up) {
         prior_p_conversion_ppb: 10_000_000,
         prior_ltv_micros: 90_000_000,
         bid_cap_nanos: 20_000_000,
-        creatives: vec![creative],
+        creatives: vec![acme::banner("b1", "<a href=\"${KIKI_CLICK}\">Acme</a>")],
         zone: "UTC".into(),
         ..Default::default()
     };
     shield.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();
-    let terms = leaf::Terms {
-        currency: "USD".into(),
-        client_name: "Acme".into(),
-        baseline_ppm: 3_000_000,
-        share_ppm: 100_000,
-        basis: leaf::Basis::Predicted.into(),
-        netting: leaf::Netting::Client.into(),
-        zone: "UTC".into(),
-        payment_days: 30,
-        horizon_days: 90,
-        attribution: leaf::AttributionRule::LastBilledV1.into(),
-        lookback_seconds: 7 * 86_400,
-        ..Default::default()
-    };
-    shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(terms) }).await.unwrap();
+    shield.put_terms(PutTermsRequest { client: "acme".into(), terms: Some(acme::terms()) }).await.unwrap();
 }
 
 /// Bids for an impression until the campaign is known, and has it charged.

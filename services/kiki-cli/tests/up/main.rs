@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+#[path = "../../../../tests/support/acme.rs"]
+mod acme;
 mod breakers;
 mod budget;
 mod counters;
@@ -10,6 +12,7 @@ mod prometheus;
 mod reconcile;
 #[path = "../../../../tests/support/redis.rs"]
 mod server;
+mod spend;
 mod states;
 mod venues;
 mod witness;

@@ -8,6 +8,7 @@ use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClien
 use kiki::pb::syncshield::v1::*;
 use serde_json::{Value, json};
 
+use crate::spend::{leased_on_meta, settle};
 use crate::{Up, up};
 
 impl Up {
@@ -24,35 +25,11 @@ impl Up {
 /// Two charges on meta, and a credit for invalid traffic; with the day that they are of and the leaves that they became.
 async fn spend(shield: &str) -> (String, Vec<u64>) {
     let mut client = SyncShieldServiceClient::new(kiki::runtime::channel(shield).unwrap());
-    let campaign = leaf::Campaign {
-        campaign: "spring".into(),
-        currency: "USD".into(),
-        zone: "UTC".into(),
-        limit_total_micros: 1_000_000_000,
-        target_roas_ppm: 3_000_000,
-        ..Default::default()
-    };
-    client.put_campaign(PutCampaignRequest { client: "acme".into(), campaign: Some(campaign) }).await.unwrap();
-    let lease = LeaseRequest {
-        key: "k".into(),
-        client: "acme".into(),
-        campaign: "spring".into(),
-        holder: "h".into(),
-        amount_micros: 100_000_000,
-        least_micros: 1,
-        mark_sequence: 3,
-        mark_nanos: 30_000_000_000,
-        platform: "meta".into(),
-    };
-    let lease_id = client.lease(lease).await.unwrap().into_inner().grant.unwrap().lease_id;
+    let lease_id = leased_on_meta(&mut client).await;
     let now = Clock::System.now();
     let mut leaves = Vec::new();
     for (sequence, price_nanos) in [(0, 8_123_456_789), (1, 2_000_000_000)] {
-        // Whose platform it is the log knows by the lease.
-        let (bid_at, noticed_at) = (Some(now.into()), Some(now.into()));
-        let settlement = leaf::Settlement { sequence, max_nanos: 10_000_000_000, price_nanos, bid_at, noticed_at, ..Default::default() };
-        let items = vec![SettleItem { client: "acme".into(), campaign: "spring".into(), lease_id, settlement: Some(settlement) }];
-        client.settle(SettleRequest { items }).await.unwrap();
+        settle(&mut client, lease_id, sequence, price_nanos, now).await;
     }
     let adjustment = leaf::SpendAdjustment {
         key: "credit".into(),
