@@ -84,7 +84,7 @@ struct Inner {
     tree: RwLock<Tree>,
     committed: watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
-    signed: ArcSwapOption<Signed>,
+    signed: watch::Sender<Option<Arc<Signed>>>,
     /// The newest with a witness's signature, which takes a while to come: `signed` may be newer.
     cosigned: ArcSwapOption<Signed>,
     /// The key that signs.
@@ -283,7 +283,7 @@ impl Log {
             catalog: watch::channel(Arc::new(Catalog::of(&state))).0,
             shadow: Shadow::new().map_err(|e| Error::Io(Arc::new(std::io::Error::other(e))))?,
             clock: clock.clone(),
-            signed: ArcSwapOption::new(signed),
+            signed: watch::channel(signed).0,
             cosigned: ArcSwapOption::empty(),
             public_key: ArcSwap::from_pointee(key.to_string()),
             rotations: ArcSwap::from_pointee(rotate::read_rotations(&*disk, paths)?),
@@ -321,7 +321,7 @@ impl Log {
     /// # Errors
     /// The log is shorter than `min_size`, or its writer failed.
     pub async fn checkpoint(&self, min_size: u64) -> Result<Signed, Error> {
-        if let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size >= min_size) {
+        if let Some(signed) = self.newest_checkpoint().filter(|signed| signed.size >= min_size) {
             return Ok((*signed).clone());
         }
         let (reply, answer) = oneshot::channel();
@@ -348,7 +348,13 @@ impl Log {
     /// The newest checkpoint that was signed.
     #[must_use]
     pub fn newest_checkpoint(&self) -> Option<Arc<Signed>> {
-        self.inner.signed.load_full()
+        self.inner.signed.borrow().clone()
+    }
+
+    /// The newest checkpoint that was signed, and every change of that: a witness's signature is one.
+    #[must_use]
+    pub fn checkpoints(&self) -> watch::Receiver<Option<Arc<Signed>>> {
+        self.inner.signed.subscribe()
     }
 
     /// Signs what there is, snapshots the fold and stops the writer.

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Catalog, CatalogEntry, Log};
+use crate::store::{Catalog, CatalogEntry, Log, Signed};
 
 /// Messages that wait for a reader: 4 of at most 1 MiB.
 const MAX_WAITING: usize = 4;
@@ -49,7 +49,7 @@ pub(super) fn tail(
     shutdown: CancellationToken,
 ) -> Pin<Box<dyn Stream<Item = Result<pb::TailResponse, Status>> + Send>> {
     stream(shutdown, move |sender| async move {
-        let mut committed = log.committed();
+        let (mut committed, mut checkpoints) = (log.committed(), log.checkpoints());
         let mut next = from;
         let mut sent_checkpoint = 0;
         loop {
@@ -69,30 +69,39 @@ pub(super) fn tail(
                 };
                 let entries =
                     leaves.into_iter().filter(|(_, bytes)| wanted(bytes)).map(|(index, leaf)| pb::TailEntry { index, leaf }).collect();
-                send(&sender, pb::TailResponse { entries, next_index: next, checkpoint: newer(&log, next, &mut sent_checkpoint) }).await?;
+                let checkpoint = newer(&checkpoints.borrow(), next, &mut sent_checkpoint);
+                send(&sender, pb::TailResponse { entries, next_index: next, checkpoint }).await?;
             }
             if !follow {
                 return Some(());
             }
+            // Who waits for a signature does not wait for a heartbeat.
+            let signed = async { checkpoints.wait_for(|newest| due(newest, next, sent_checkpoint).is_some()).await.map(drop) };
             tokio::select! {
-                changed = committed.changed() => changed.ok()?,
-                () = tokio::time::sleep(HEARTBEAT) => {
-                    send(&sender, pb::TailResponse { entries: Vec::new(), next_index: next, checkpoint: newer(&log, next, &mut sent_checkpoint) }).await?;
+                biased; // a checkpoint goes with its leaves where both are there
+                changed = committed.changed() => {
+                    changed.ok()?;
+                    continue;
                 }
+                signed = signed => signed.ok()?,
+                () = tokio::time::sleep(HEARTBEAT) => {}
             }
+            let checkpoint = newer(&checkpoints.borrow(), next, &mut sent_checkpoint);
+            send(&sender, pb::TailResponse { entries: Vec::new(), next_index: next, checkpoint }).await?;
         }
     })
 }
 
-/// The newest checkpoint, if this stream has not sent it and has sent all that it covers.
-fn newer(log: &Log, next: u64, sent: &mut u64) -> String {
-    match log.newest_checkpoint() {
-        Some(signed) if signed.size > *sent && signed.size <= next => {
-            *sent = signed.size;
-            signed.note.to_string()
-        }
-        _ => String::new(),
-    }
+/// The newest checkpoint, where a stream has not sent it and has sent all that it covers.
+fn due(newest: &Option<Arc<Signed>>, next: u64, sent: u64) -> Option<&Signed> {
+    newest.as_deref().filter(|newest| newest.size > sent && newest.size <= next)
+}
+
+/// The text of that, which is then sent; or nothing.
+fn newer(newest: &Option<Arc<Signed>>, next: u64, sent: &mut u64) -> String {
+    let Some(newest) = due(newest, next, *sent) else { return String::new() };
+    *sent = newest.size;
+    newest.note.to_string()
 }
 
 /// Waits for the next catalog, for at most a heartbeat; none when the log is gone.

@@ -168,7 +168,7 @@ impl Committer {
         }
         let checkpoint = Checkpoint { origin: self.inner.log_id.clone(), size, root };
         for _ in 0..MAX_SIGNATURES {
-            let newest = self.inner.signed.load_full();
+            let newest = self.inner.signed.borrow().clone();
             if let Some(signed) = newest.as_deref().filter(|signed| signed.size >= size) {
                 return Ok(signed.clone());
             }
@@ -177,7 +177,7 @@ impl Committer {
             let note = self.keys.sign(&checkpoint)?;
             if self.engine.put_checkpoint(size, &note, newest.as_ref().map(|signed| &*signed.note))? {
                 let signed = Signed { size, note: note.into() };
-                self.inner.signed.store(Some(Arc::new(signed.clone())));
+                self.inner.signed.send_replace(Some(Arc::new(signed.clone())));
                 return Ok(signed);
             }
             self.adopt()?;
@@ -193,7 +193,7 @@ impl Committer {
         if ours.is_some_and(|root| root != checkpoint.root) {
             return Err(self.inner.fail(&Error::Damaged(format!("another root was signed at {} leaves", checkpoint.size))));
         }
-        self.inner.signed.store(Some(Arc::new(Signed { size: checkpoint.size, note: kept.into() })));
+        self.inner.signed.send_replace(Some(Arc::new(Signed { size: checkpoint.size, note: kept.into() })));
         Ok(())
     }
 
@@ -206,10 +206,11 @@ impl Committer {
             self.inner.cosigned.store(Some(Arc::new(Signed { size: of.size, note: with(&so_far, signature)?.into() })));
         }
         for _ in 0..MAX_SIGNATURES {
-            let Some(signed) = self.inner.signed.load_full().filter(|signed| signed.size == of.size) else { return Ok(()) };
+            let newest = self.inner.signed.borrow().clone();
+            let Some(signed) = newest.filter(|signed| signed.size == of.size) else { return Ok(()) };
             let note = with(&signed.note, signature)?;
             if self.engine.put_checkpoint(of.size, &note, Some(&signed.note))? {
-                self.inner.signed.store(Some(Arc::new(Signed { size: of.size, note: note.into() })));
+                self.inner.signed.send_replace(Some(Arc::new(Signed { size: of.size, note: note.into() })));
                 return Ok(());
             }
             self.adopt()?;

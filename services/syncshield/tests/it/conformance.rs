@@ -174,8 +174,10 @@ async fn two_syncshields_on_one_database_keep_one_budget() {
     for log in &logs {
         log.committed().wait_for(|seen| *seen >= size).await.unwrap();
     }
+    let heard = logs[1].checkpoints();
     let (a, b) = (logs[0].checkpoint(size).await.unwrap(), logs[1].checkpoint(size).await.unwrap());
     assert_eq!(a.note, b.note);
+    assert!(heard.has_changed().unwrap(), "a checkpoint that another replica put is told as well");
     assert_eq!(logs[1].catalog().borrow().campaigns.len(), 1);
     for log in &logs {
         log.close().await;

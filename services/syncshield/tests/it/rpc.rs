@@ -3,6 +3,7 @@
 use std::io::BufRead as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf;
@@ -218,7 +219,7 @@ async fn until_metric(http: &str, line: &str) -> String {
         if text.contains(line) {
             return text;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // they are read anew every two seconds
+        tokio::time::sleep(Duration::from_millis(50)).await; // they are read anew every two seconds
     }
     panic!("{line} is not among {}", get(http, "/metrics"));
 }
@@ -375,6 +376,37 @@ async fn tail_is_gapless_follows_and_ends_with_a_checkpoint_that_covers_it() {
     served.await.unwrap().unwrap();
 }
 
+/// What a stream says next, where the clock stands still and so brings no heartbeat.
+async fn heard(tail: &mut tonic::Streaming<TailResponse>) -> (Vec<u64>, Option<u64>) {
+    let message = tail.message().await.unwrap().unwrap();
+    let signed = message.checkpoint.lines().nth(1).map(|size| size.parse().unwrap());
+    (message.entries.iter().map(|entry| entry.index).collect(), signed)
+}
+
+#[tokio::test]
+async fn a_tail_that_waits_hears_of_each_signature_once_and_without_a_heartbeat() {
+    let Shield { mut client, _dir, .. } = shield().await;
+    // A paused clock leaps to the next timer when all wait, but not while the runtime has a thread at work.
+    tokio::time::pause();
+    let (_at_work, ended) = std::sync::mpsc::channel::<()>();
+    let patience = tokio::task::spawn_blocking(move || ended.recv_timeout(Duration::from_secs(60)));
+    let told = async {
+        let sign = |size| GetCheckpointRequest { min_size: size, ..Default::default() };
+        let mut tail = client.tail(TailRequest { follow: true, ..Default::default() }).await.unwrap().into_inner();
+        client.lease(lease("a")).await.unwrap();
+        client.get_checkpoint(sign(4)).await.unwrap();
+        while heard(&mut tail).await.1 != Some(4) {}
+        client.lease(lease("b")).await.unwrap();
+        assert_eq!(heard(&mut tail).await, (vec![4, 5], None), "the checkpoint before it was sent");
+        client.get_checkpoint(sign(6)).await.unwrap();
+        assert_eq!(heard(&mut tail).await, (vec![], Some(6)));
+    };
+    tokio::select! {
+        () = told => {}
+        _ = patience => panic!("a signature was not heard of"),
+    }
+}
+
 #[tokio::test]
 async fn watchers_get_the_whole_and_then_each_change() {
     let Shield { mut client, _dir, .. } = shield().await;
@@ -443,7 +475,7 @@ async fn connected(address: &str) -> SyncShieldServiceClient<Channel> {
         if let Ok(channel) = endpoint.connect().await {
             return SyncShieldServiceClient::new(channel);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await; // until the process listens
+        tokio::time::sleep(Duration::from_millis(5)).await; // until the process listens
     }
     panic!("{address} does not answer");
 }
