@@ -10,8 +10,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
-use super::StoreError;
 use super::engine::Pool;
+use super::{Store, StoreError};
 
 /// File of the ledger, in its folder.
 const LEDGER: &str = "ledger.db";
@@ -35,6 +35,10 @@ const SCHEMA: &str = "kiki_billing";
 
 /// The schema is made by one process at a time: the lock ends with the statements.
 const MAKE_SCHEMA: &str = "SELECT pg_advisory_xact_lock(7020108); CREATE SCHEMA IF NOT EXISTS kiki_billing";
+
+/// Whether the records take twice the pages that they took when they were last looked at.
+const RECORDS_OUTGROWN: &str = "SELECT pg_relation_size(oid) > 2 * relpages::BIGINT * current_setting('block_size')::BIGINT
+    FROM pg_class WHERE oid = 'record'::regclass";
 
 /// Where the ledger is kept.
 #[derive(Clone)]
@@ -122,6 +126,19 @@ async fn open_postgres(to: &PgConnectOptions) -> Result<Pool, StoreError> {
 /// Text compares by its bytes on SQLite, and on PostgreSQL by the database's locale unless told otherwise.
 async fn migrate_postgres(pool: &PgPool) -> Result<(), StoreError> {
     Ok(migrations(|sql| sql.replace(" TEXT ", " TEXT COLLATE \"C\" ")).run(pool).await?)
+}
+
+impl Store {
+    /// Has PostgreSQL gather what it plans by, where the records have outgrown what it knows of them: by itself it does so a minute or
+    /// more after much was folded, and without it tries a client's customers each against each.
+    pub(super) async fn know_records(&self) -> Result<(), StoreError> {
+        let Pool::Postgres(pool) = &self.pool else { return Ok(()) };
+        if sqlx::query_scalar(RECORDS_OUTGROWN).fetch_one(pool).await? {
+            // Where somebody else is at it, that will do.
+            sqlx::raw_sql("ANALYZE (SKIP_LOCKED) record").execute(pool).await?;
+        }
+        Ok(())
+    }
 }
 
 /// The schema's versions, each as `dialect` has it.

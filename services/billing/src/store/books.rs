@@ -21,11 +21,12 @@ use crate::domain::terms::Basis;
 /// and one for each value before that of a customer who is acquired in them.
 const CUSTOMERS_STEP: u64 = 65_536;
 
-/// A customer that was acquired twice was acquired by the first.
+/// A customer that was acquired twice was acquired by the first. Not as `NOT EXISTS`: PostgreSQL makes an anti-join of that, and reads
+/// all of a client for it where a look at the index for each customer does.
 macro_rules! acquired_first {
     () => {
-        "NOT EXISTS (SELECT 1 FROM record e WHERE e.client = a.client AND e.currency = a.currency AND e.customer = a.customer
-         AND e.kind = 2 AND e.kind <> 1 AND e.client_seq < a.client_seq)"
+        "a.client_seq = (SELECT MIN(e.client_seq) FROM record e WHERE e.client = a.client AND e.currency = a.currency
+         AND e.customer = a.customer AND e.kind = 2 AND e.kind <> 1)"
     };
 }
 
@@ -77,6 +78,7 @@ impl Store {
         let seqs: Vec<u64> = std::iter::once(0).chain(periods.iter().map(|period| period.closing.client_seq)).collect();
         let between: Vec<Range<u64>> = seqs.windows(2).map(|pair| pair[0]..pair[1]).collect();
         let Some(since) = between.last() else { return Ok(()) };
+        self.know_records().await?;
         let slots = Slots::of(periods);
         let mut added = Added::new();
         let late = self.first_hour(book, since.start).await?.unwrap_or(i64::MAX);

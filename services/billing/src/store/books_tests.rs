@@ -192,3 +192,30 @@ async fn the_books_are_those_that_all_records_give(place: Place) {
     });
     store.close().await;
 }
+
+#[tokio::test]
+async fn postgres_knows_what_was_folded_before_a_clients_customers_are_looked_up() {
+    const SETTLED: u64 = 300;
+    let place = Place::postgres().await;
+    let store = open(&place).await;
+    let closed = leaf::PeriodClosed {
+        currency: "USD".into(),
+        month: "1970-01".into(),
+        first_seq: 1,
+        last_seq: SETTLED + 1,
+        period_start: Some(UnixMicros(0).into()),
+        period_end: Some(UnixMicros(9).into()),
+        settled_nanos: Some((i128::from(SETTLED) * 14).into()),
+        settlements: SETTLED * 2,
+        terms_version: 1,
+        ..Default::default()
+    };
+    let mut bodies = vec![super::terms(1)];
+    bodies.extend((0..SETTLED).map(|_| super::settled(7)));
+    bodies.push(Body::PeriodClosed(closed));
+    fold_all(&store, "acme", &bodies, bodies.len()).await;
+    let (closings, terms) = (store.closings("acme", "USD").await.unwrap(), store.terms("acme", "USD").await.unwrap());
+    store.books("acme", &calendar(&closings, &terms).unwrap()).await.unwrap();
+    let known = sql("SELECT CAST(reltuples AS BIGINT) AS records FROM pg_class WHERE oid = 'record'::regclass");
+    assert_eq!(known.row(&store.pool).await.unwrap().unwrap().get::<i64>("records").unwrap(), SETTLED as i64);
+}
