@@ -92,7 +92,7 @@ pub struct Report {
 }
 
 /// How much was seen of books of which a bundle has a sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sampled {
     /// Sheets that were opened, and how many there are.
     pub sheets: (u64, u64),
@@ -100,6 +100,8 @@ pub struct Sampled {
     pub records: (u64, u64),
     /// How often was drawn by records, by spend and by customers' money each.
     pub draws: u64,
+    /// What was drawn with.
+    pub challenge: Vec<u8>,
 }
 
 /// Where something is off.
@@ -244,6 +246,7 @@ fn open_sample(bundle: &Bundle, sample: &Sample, records: &[Record], history: &H
         sheets: (opened.len() as u64, sheets.sheets.len() as u64),
         records: (records.len() as u64, all),
         draws: sample::draws(all),
+        challenge: sample.challenge.clone(),
     })
 }
 

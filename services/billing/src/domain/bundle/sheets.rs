@@ -399,7 +399,11 @@ impl Sheet {
                     (conversions, outcome_micros, outcomes) != (0, 0, 0) || figures.lines.iter().any(of_customers)
                 };
                 let many = records > (last - first).saturating_add(1) || counted > records;
-                [before, added].iter().any(alien).then_some("of spend says something of customers").or(many.then_some("has more records than there are"))
+                [before, added]
+                    .iter()
+                    .any(alien)
+                    .then_some("of spend says something of customers")
+                    .or(many.then_some("has more records than there are"))
             }
             Holds::Customers { .. } => {
                 let alien = |figures: &&Figures| {
@@ -411,7 +415,11 @@ impl Sheet {
                 let (conversions, outcomes) =
                     (before.totals.conversions + added.totals.conversions, before.totals.outcomes + added.totals.outcomes);
                 let many = counted > conversions || valued > outcomes;
-                [before, added].iter().any(alien).then_some("of customers says something of spend").or(many.then_some("counts more leaves than there are"))
+                [before, added]
+                    .iter()
+                    .any(alien)
+                    .then_some("of customers says something of spend")
+                    .or(many.then_some("counts more leaves than there are"))
             }
         }
     }
