@@ -11,8 +11,8 @@ KEY is the log's public key (the text of log.pub, or a file that holds it); get 
 * that the conversions are those that attribution gives, and the closings' totals those of the leaves,
 * every figure of the invoice or note: its terms, parts, lines, fees, tax and totals are worked out again from the leaves,
 * of a credit note by agreement, that the agreement is in the log, and counts where it stands among payments, voids and other notes,
-* of a bundle with a sample, that the books' sheets add up to all that and to the closings' totals, and that those that the document, the
-  checkpoint and the challenge draw say what their leaves say. Attribution is not seen in a sample.
+* of a bundle with a sample, that the books' sheets add up to all that and to the closings' totals, and that those that the document and
+  the challenge draw say what their leaves say. Attribution is not seen in a sample, which proves something only to who chose the challenge.
 
 Prints what holds of each bundle, or every difference with its line or field and both figures. Exits 1 where anything differs.
 """
@@ -137,7 +137,7 @@ SHEET |= {3: ("before", FIGURES), 4: ("added", FIGURES)}
 SHEETS = {1: ("campaigns", [text]), 2: ("sheets", [SHEET])}
 TOTALS = ("settled", "settlements", "conversions", "outcome_value", "outcomes")
 # Samples: see services/billing/src/domain/bundle/sample.rs.
-SHEETS_MAX, SHEET_MIN, OPENED_MAX, DRAWS_MAX, CHALLENGE_MAX = 1 << 15, 256, 1 << 17, 149, 64
+SHEETS_MAX, SHEET_MIN, OPENED_MAX, DRAWS_MAX, CHALLENGE_MAX = 1 << 14, 256, 240_000, 149, 64
 
 
 class Findings(list):
@@ -851,13 +851,14 @@ def money(figures):
 
 def drawn_sheets(sheets, bundle):
     both = lambda of: [of(sheet["before"]) + of(sheet["added"]) for sheet in sheets]
-    by_records, by_money = both(lambda figures: figures["records"]), both(money)
+    by_records = both(lambda figures: figures["records"])
+    by_spend, by_value = ([weight if (sheet["spend"] is not None) == spend else 0 for sheet, weight in zip(sheets, both(money))] for spend in (True, False))
     size = max(SHEET_MIN, -(-sum(by_records) // SHEETS_MAX))
-    draws = min(max(OPENED_MAX // (2 * size), 1), DRAWS_MAX)
+    draws = min(max(OPENED_MAX // (3 * size), 1), DRAWS_MAX)
     digest = lambda content: hashlib.sha256(content).digest()
-    seed = digest(b"kiki.sample/1\n" + digest(bundle["json"]) + digest(bundle["checkpoint"].encode()) + bundle["challenge"])
+    seed = digest(b"kiki.sample/1\n" + digest(bundle["json"]) + bundle["challenge"])
     drawn = set()
-    for series, weights in enumerate((by_records, by_money)):
+    for series, weights in enumerate((by_records, by_spend, by_value)):
         sums = list(itertools.accumulate(weights))
         for number in range(draws if sums and sums[-1] else 0):
             point = int.from_bytes(digest(seed + bytes([series]) + number.to_bytes(8, "big"))[:16], "big") % sums[-1]
@@ -891,11 +892,31 @@ def figures_of(history, opened, periods, currency, seq):
     return count, totals, lines
 
 
+def contradiction(sheet):
+    """What a sheet's records cannot come to, whatever they are."""
+    both = (sheet["before"], sheet["added"])
+    sum_ = lambda key: sum(figures[key] for figures in both)
+    counted, valued = (sum(line[key] for figures in both for line in figures["lines"]) for key in ("counted", "valued"))
+    if sum_("records") == 0 or any(figures["records"] == 0 and (figures["lines"] or any(figures[key] for key in TOTALS)) for figures in both):
+        return "says something of no records"
+    lines = [line for figures in both for line in figures["lines"]]
+    if sheet["spend"] is not None:
+        alien = any(figures[key] for figures in both for key in ("conversions", "outcome_value", "outcomes"))
+        alien |= any(line[key] for line in lines for key in ("predicted", "realised", "valued"))
+        many = sum_("records") > sheet["spend"]["last"] - sheet["spend"]["first"] + 1 or counted > sum_("records")
+    else:
+        alien = any(figures[key] for figures in both for key in ("settled", "settlements")) or any(line["spend"] for line in lines)
+        alien |= any(figures["conversions"] + figures["outcomes"] != figures["records"] for figures in both)
+        many = counted > sum_("conversions") or valued > sum_("outcomes")
+    return "says something of others than it holds" if alien else "counts more leaves than there are" if many else None
+
+
 def check_sample(history, bundle, findings):
     """The sheets follow each other and add up to the closings' totals; those that are drawn say what their leaves say."""
     sheets, campaigns = history.sheets["sheets"], history.sheets["campaigns"]
     check(history.issued is not None, "the client's last leaf issues no invoice")
-    closing = next(c for c in history.closings if c["seq"] == history.issued["closed_seq"])
+    closing = next((c for c in history.closings if c["seq"] == history.issued["closed_seq"]), None)
+    check(closing is not None, "the invoice names a closing that is not there")
     closings = history.closings_to(closing)
     periods, last_seq = history.periods(closings), closing["last_seq"]
     before_seq = closings[-2]["last_seq"] if len(closings) > 1 else 0
@@ -904,6 +925,14 @@ def check_sample(history, bundle, findings):
     check(all(one <= other for one, other in zip(ends[::2], ends[1::2])), "a sheet ends before it begins")
     for number, (last, first) in enumerate(zip(ends[1::2], ends[2::2]), start=1):
         findings.add(last < first, f"sheet {number}", "does not follow on the one before it")
+    check(len(set(campaigns)) == len(campaigns), "the sheets name a campaign twice")
+    order = lambda line: (line["period"], line["part"], campaigns[line["campaign"]].encode())
+    for number, sheet in enumerate(sheets):
+        problem = contradiction(sheet)
+        findings.add(problem is None, f"sheet {number}", problem)
+        for lines in (sheet["before"]["lines"], sheet["added"]["lines"]):
+            check(all(line["period"] < len(periods) and line["part"] < len(periods[line["period"]]["parts"]) for line in lines), "a line of no part")
+            check(all(order(a) < order(b) for a, b in zip(lines, lines[1:])), "lines are not in order of period, part and campaign")
     for whens, said in ((("before",), closings[-2] if len(closings) > 1 else {}), (("before", "added"), closing)):
         gives = {key: sum(sheet[when][key] or 0 for sheet in sheets for when in whens) for key in TOTALS}
         says = {key: said.get(key) or 0 for key in TOTALS}
@@ -934,14 +963,15 @@ def check_sample(history, bundle, findings):
             findings.add(says == gives and len(lines) == len(said["lines"]), f"sheet {number}", f"{when}: says {says} but its leaves give {gives}")
 
 
-def verify(content, key):
-    """What was found off, the document and how many leaves were checked."""
+def verify(content, key, challenge=None):
+    """What was found off, the document and how many leaves were checked, of a log of what size, and whether they are a sample."""
     findings = Findings()
     bundle = read(content, BUNDLE)
     check(bundle["format"] in (1, 2) and not bundle["software"], "is not a bundle of format 1 or 2")
     sheets = None
     if bundle["format"] == 2:
         check(len(bundle["challenge"]) <= CHALLENGE_MAX, "the challenge is too long")
+        check(challenge in (None, bundle["challenge"]), f"the sample was drawn with the challenge {bundle['challenge'].hex()!r}")
         sheets = {**read(bundle["sheets"], SHEETS), "sha256": hashlib.sha256(bundle["sheets"]).hexdigest()}
     else:
         check(not bundle["sheets"] and not bundle["challenge"], "is of format 1 and has sheets or a challenge")
@@ -977,18 +1007,19 @@ def verify(content, key):
     findings.add(said == gives, f"leaf {issued['leaf']}", f"issues {said} but the log gives {gives}")
     digest = hashlib.sha256(bundle["json"]).digest()
     findings.add(digest == issued["sha256"], "json", f"has SHA-256 {digest.hex()} but leaf {issued['leaf']} of the log says {issued['sha256'].hex()}")
-    return findings, own, len(bundle["leaves"]), size
+    return findings, own, len(bundle["leaves"]), size, sheets is not None
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--key", required=True, help="the log's public key, or a file that holds it; from elsewhere than the bundle")
+    parser.add_argument("--challenge", type=bytes.fromhex, help="what samples must have been drawn with, in hex: that which you sent")
     parser.add_argument("bundles", metavar="BUNDLE", nargs="+")
     args = parser.parse_args()
     key, bad = Key(args.key if "+" in args.key else verify_log.read(args.key)), False
     for name in args.bundles:
         try:
-            findings, own, leaves, size = verify(pathlib.Path(name).read_bytes(), key)
+            findings, own, leaves, size, sampled = verify(pathlib.Path(name).read_bytes(), key, args.challenge)
         except (Wrong, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, RecursionError) as error:
             findings = [("bundle", error)]
         bad |= bool(findings)
@@ -996,7 +1027,8 @@ def main():
             print(f"{name}: {place}: {problem}")
         if not findings:
             due = f"{own['amount_due']} {own['currency']}"
-            print(f"{name}: good: {own['invoice_id']} for {own['client_name']}, {due}, from {leaves} leaves of {size}")
+            seen = "" if not sampled else ", a sample that you drew" if args.challenge is not None else ", a sample that was not drawn by you"
+            print(f"{name}: good: {own['invoice_id']} for {own['client_name']}, {due}, from {leaves} leaves of {size}{seen}")
     sys.exit(1 if bad else 0)
 
 

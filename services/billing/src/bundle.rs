@@ -5,12 +5,13 @@ mod sheets;
 use kiki::pb::billing::v1 as pb;
 use kiki::tlog::Hash;
 use kiki::tlog::note::VerifyingKey;
+use kiki::wire::{BYTES, Reader};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::bundle::sample::CHALLENGE_MAX;
 use crate::domain::bundle::sheets::Sheets;
-use crate::domain::bundle::{self, Bundle, BundleLeaf, Finding, Place, Report, Sample};
+use crate::domain::bundle::{self, Bundle, BundleLeaf, Finding, Place, Report, Sample, limits};
 
 /// The format of a bundle with every leaf, and of one with a sample.
 const WHOLE: u32 = 1;
@@ -64,6 +65,12 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, String> {
     if bytes.len() > BUNDLE_BYTES_MAX {
         return Err(format!("is {} bytes long, above the limit of {BUNDLE_BYTES_MAX}", bytes.len()));
     }
+    for (what, number, max) in [("leaves", 4, limits::LEAVES_MAX), ("hashes", 5, limits::PROOF_MAX)] {
+        let found = count(bytes, &[&[number]]).ok_or("is not a bundle")?;
+        if found > max {
+            return Err(format!("has {found} {what}, above the limit of {max}"));
+        }
+    }
     let read = pb::ProofBundle::decode(bytes).map_err(|e| format!("is not a bundle: {e}"))?;
     if !read.software.is_empty() {
         return Err("software is set, which nothing vouches for".to_owned());
@@ -96,9 +103,21 @@ fn decode_sample(encoded: &[u8], challenge: Vec<u8>) -> Result<Sample, String> {
     if challenge.len() > CHALLENGE_MAX {
         return Err(format!("challenge is {} bytes long, above the limit of {CHALLENGE_MAX}", challenge.len()));
     }
-    let read = pb::Sheets::decode(encoded).map_err(|e| format!("sheets are not sheets: {e}"))?;
-    if read.encode_to_vec() != encoded {
-        return Err("sheets are not in their one encoding".to_owned());
+    let sheets = sheets::read(encoded).map_err(|problem| format!("sheets {problem}"))?;
+    Ok(Sample { sheets, sha256: sheets_sha256(encoded), challenge })
+}
+
+/// How many messages there are in fields of the first numbers of `path`, in them in fields of the second, and so on: known before
+/// they are read, since one of two bytes takes a hundred in memory. None of what is no message.
+fn count(message: &[u8], path: &[&[u32]]) -> Option<u64> {
+    let Some((numbers, rest)) = path.split_first() else { return Some(1) };
+    let (mut reader, mut found) = (Reader(message), 0);
+    while let Some((number, kind)) = reader.key()? {
+        if kind == BYTES && numbers.contains(&number) {
+            found += count(reader.bytes()?, rest)?;
+        } else {
+            reader.skip(kind)?;
+        }
     }
-    Ok(Sample { sheets: sheets::read(read)?, sha256: sheets_sha256(encoded), challenge })
+    Some(found)
 }

@@ -680,6 +680,13 @@ fn a_baseline_that_its_evidence_does_not_bear_is_named() {
 }
 
 #[test]
+fn a_file_of_more_leaves_than_may_be_is_refused_before_they_are_read() {
+    let bytes = b"\x22\x00".repeat((1 << 20) + 1);
+    let findings = verify_bundle(&bytes, &Log::new().public()).unwrap_err();
+    assert!(findings[0].problem.contains("1048577 leaves, above the limit of 1048576"), "{findings:?}");
+}
+
+#[test]
 fn a_file_that_is_no_bundle_is_refused_with_a_reason() {
     let (log, _) = honest();
     for bytes in [&b""[..], b"\xff\xff", b"{}", b"\x08\x03", b"\x08\x01\x4a\x01x"] {

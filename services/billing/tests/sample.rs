@@ -115,6 +115,13 @@ impl World {
         documents
     }
 
+    /// The ledger in its folder.
+    async fn ledger(&self) -> sqlx::SqlitePool {
+        let folder = self.place.store.strip_prefix("file:").unwrap();
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(std::path::Path::new(folder).join("ledger.db"));
+        sqlx::SqlitePool::connect_with(options).await.unwrap()
+    }
+
     async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
@@ -191,18 +198,28 @@ async fn on_postgres_documents_by_sample_are_those_by_all_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_draft_whose_client_grew_out_of_a_bundle_becomes_final_by_sample() {
+    let mut world = World::start(Place::sqlite(), u64::MAX).await;
+    let request = DraftInvoicesRequest { month: "2026-01".into(), client: "acme".into(), ..Default::default() };
+    let draft = world.client.draft_invoices(request).await.unwrap().into_inner().invoices.remove(0);
+    let set = "UPDATE client_head SET client_seq = 2000000, bytes = 2000000 WHERE client = 'acme'";
+    sqlx::query(set).execute(&world.ledger().await).await.unwrap();
+    let request = FinalizeInvoiceRequest { invoice_id: draft.invoice_id };
+    let invoice = world.client.finalize_invoice(request).await.unwrap().into_inner().invoice.unwrap();
+    assert_eq!((invoice.number.as_str(), invoice.total_minor), ("K2026-000001", draft.total_minor));
+    let key = world.shield.log.lock().unwrap().public();
+    let report = billing::verify_bundle(&world.bundle("K2026-000001", b"").await.unwrap(), &key).unwrap();
+    assert!(report.sampled.is_some() && report.invoice.line_items.iter().all(|line| line.leaves.is_empty()));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_that_are_no_longer_those_of_the_document_give_no_bundle() {
     let mut world = World::start(Place::sqlite(), 0).await;
     let number = world.close("2026-01").await.remove(0);
-    let folder = world.place.store.strip_prefix("file:").unwrap();
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(std::path::Path::new(folder).join("ledger.db"));
-    let ledger = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    sqlx::query(
-        "UPDATE record SET amount = amount + 1 WHERE kind = 1 AND client_seq = (SELECT MIN(client_seq) FROM record WHERE kind = 1)",
-    )
-    .execute(&ledger)
-    .await
-    .unwrap();
+    let first = "(SELECT MIN(client_seq) FROM record WHERE kind = 1)";
+    let change = format!("UPDATE record SET amount = amount + 1 WHERE kind = 1 AND client_seq = {first}");
+    sqlx::query(sqlx::AssertSqlSafe(change)).execute(&world.ledger().await).await.unwrap();
     let refused = world.bundle(&number, b"").await.unwrap_err();
     assert!(Reason::LogInconsistent.is(&refused) && refused.message().contains("other sheets than K2026-000001"), "{refused:?}");
     world.stop().await;

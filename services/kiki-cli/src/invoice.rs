@@ -62,7 +62,7 @@ pub struct VerifyInvoices {
     /// How many of these witnesses must have cosigned.
     #[arg(long, default_value_t = 0)]
     pub quorum: usize,
-    /// What a bundle's sample must have been drawn with, in hex, where it has one.
+    /// What a bundle's sample must have been drawn with, in hex, where it has one: it proves something to who chose that.
     #[arg(long, value_parser = bundle::challenge)]
     pub challenge: Option<Challenge>,
     /// The bundles.
@@ -166,7 +166,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 pub fn verify_invoices(args: &VerifyInvoices) -> Result<(), Failure> {
     let mut wrong = 0;
     for path in &args.bundles {
-        match verify_bundle(path, args.log_key.as_deref()).and_then(|line| Ok((line, asked_for(path, args)?))) {
+        let verified = verify_bundle(path, args.log_key.as_deref(), args.challenge.as_ref());
+        match verified.and_then(|line| Ok((line, witnessed(path, args)?))) {
             Ok((line, cosigned)) => {
                 out::say(format_args!("{}: {line}", path.display()));
                 cosigned.iter().for_each(|line| out::say(format_args!("{}: cosigned by {line}", path.display())));
@@ -181,34 +182,28 @@ pub fn verify_invoices(args: &VerifyInvoices) -> Result<(), Failure> {
 }
 
 /// What is right about a bundle, or what is off.
-pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>) -> Result<String, Vec<String>> {
+pub(crate) fn verify_bundle(path: &Path, log_key: Option<&str>, challenge: Option<&Challenge>) -> Result<String, Vec<String>> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let above = folder.join("..");
     let key = key(log_key, &[folder, &above]).map_err(|e| vec![e.to_string()])?;
     let bytes = std::fs::read(path).map_err(|e| vec![e.to_string()])?;
     let report = billing::verify_bundle(&bytes, &key).map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let invoice = &report.invoice;
-    let (place, sampled) = (report.checkpoint_size, report.sampled.as_ref().map(bundle::seen).unwrap_or_default());
+    let (place, sampled) = (report.checkpoint_size, bundle::seen(report.sampled.as_ref(), challenge).map_err(|e| vec![e])?);
     Ok(format!(
         "good: {} for {}, {} {}, from {} leaves of {place}{sampled}",
         invoice.invoice_id, invoice.client_name, invoice.total_invoice_amount, invoice.currency, report.leaves
     ))
 }
 
-/// Whether a bundle is drawn as was asked for, and who of the named witnesses cosigned its checkpoint.
-fn asked_for(path: &Path, args: &VerifyInvoices) -> Result<Vec<String>, Vec<String>> {
-    if args.witnesses.is_empty() && args.quorum == 0 && args.challenge.is_none() {
-        return Ok(Vec::new());
-    }
-    let bytes = std::fs::read(path).map_err(|e| vec![e.to_string()])?;
-    let bundle = billing::bundle::decode(&bytes).map_err(|e| vec![e])?;
-    if let (Some(sample), Some(asked)) = (&bundle.sample, &args.challenge) {
-        asked.drew(sample).map_err(|e| vec![e])?;
-    }
+/// Who of the named witnesses cosigned a bundle's checkpoint.
+fn witnessed(path: &Path, args: &VerifyInvoices) -> Result<Vec<String>, Vec<String>> {
     if args.witnesses.is_empty() && args.quorum == 0 {
         return Ok(Vec::new());
     }
-    audit::cosignatures(bundle.checkpoint.as_bytes(), path, &args.witnesses, args.quorum).map_err(|e| vec![e.to_string()])
+    let bytes = std::fs::read(path).map_err(|e| vec![e.to_string()])?;
+    let checkpoint = billing::bundle::decode(&bytes).map_err(|e| vec![e])?.checkpoint;
+    audit::cosignatures(checkpoint.as_bytes(), path, &args.witnesses, args.quorum).map_err(|e| vec![e.to_string()])
 }
 
 /// Runs `kiki audit`.

@@ -107,7 +107,7 @@ impl Billing {
     async fn draw_up(&self, client: &str, closings: &[Closing]) -> Result<Result<Vec<InvoiceRow>, Postponed>, Error> {
         let closing = closings.last().ok_or(Error::Answer("a closing that is not in the log"))?;
         let periods = calendar(closings, &self.store.terms(client, &closing.currency).await?)?;
-        let sheets_sha256 = match self.sheets_sha256(client, &periods).await {
+        let sheets_sha256 = match self.drawn_up_by(client, closing, &periods).await {
             Err(Error::TooLarge(e)) => {
                 let currency = closing.currency.clone();
                 return Ok(Err(Postponed { client: client.to_owned(), currency, reason: e.to_string(), until: None }));
@@ -143,6 +143,14 @@ impl Billing {
             rows.push(self.keep_draft(client, &period.closing, (of, account, correction), sheets_sha256.clone()).await?);
         }
         Ok(Ok(rows))
+    }
+
+    /// The digest of the sheets by which the documents of a closing are proven: as its invoice says, where there is one already.
+    async fn drawn_up_by(&self, client: &str, closing: &Closing, periods: &[Period]) -> Result<Option<String>, Error> {
+        match self.store.invoice_of(client, closing.client_seq).await? {
+            Some(kept) => Ok(kept.invoice()?.completeness.sheets_sha256),
+            None => self.sheets_sha256(client, periods).await,
+        }
     }
 
     /// Keeps the draft of a document of `of`, drawn up with `closing`.

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::Billing;
 use crate::bundle::{self, BUNDLE_BYTES_MAX, encode_sheets, sheets_sha256};
 use crate::domain::accounting::{Period, calendar};
+use crate::domain::bundle::limits::TooLarge;
 use crate::domain::bundle::sheets::Sheets;
 use crate::domain::bundle::{Bundle, Sample, limits, sample, verify};
 use crate::domain::invoice::Invoice;
@@ -35,6 +36,7 @@ impl Billing {
         if limits::is_whole(leaves, bytes, size, self.whole_bundle_max) {
             return Ok(None);
         }
+        let _one_of_few = self.bundles.acquire().await.map_err(|_| Error::Stopped)?;
         let (sheets, sha256, encoded) = self.sheets(client, periods).await?;
         limits::check_sample(&sheets, encoded as u64, (leaves, bytes), size)?;
         Ok(Some(hex::encode(sha256)))
@@ -56,7 +58,11 @@ impl Billing {
         let signed = self.caught_up().await?;
         if draft.completeness.sheets_sha256.is_none() {
             let (leaves, bytes) = self.store.extent(&row.client).await?;
-            limits::check(leaves, bytes, signed, row.document.len() as u64)?;
+            if let Err(too_large) = limits::check(leaves, bytes, signed, row.document.len() as u64) {
+                // It was drawn up when the client had fewer. No figure changes.
+                let sheets_sha256 = self.sheets_sha256(&row.client, &self.periods_of(row).await?).await?;
+                self.store.redraft(&row.draft_id, &by_sample(draft.clone(), sheets_sha256.ok_or(too_large)?)).await?;
+            }
         }
         self.evidenced(row, draft).await
     }
@@ -81,7 +87,7 @@ impl Billing {
         let last = row.leaf.ok_or(Error::Answer("an invoice without a leaf"))?;
         let GetCheckpointResponse { checkpoint, size, rotations } = self.shield.witnessed(last + 1).await?;
         let document = row.invoice()?;
-        let drawn = self.drawn(&row, &document, &checkpoint, challenge).await?;
+        let drawn = self.drawn(&row, &document, challenge).await?;
         let keep = |entry: &TailEntry| drawn.as_ref().is_none_or(|drawn| drawn.shows(entry));
         let mut leaves = self.shield.client_leaves(&row.client, last, BUNDLE_BYTES_MAX, drawn.is_some(), keep).await?;
         for evidence in document.parts.iter().filter_map(|part| part.terms.evidence_leaf) {
@@ -94,7 +100,7 @@ impl Billing {
         let bundle = Bundle { invoice_json: row.document, checkpoint, rotations, leaves, proof, sample };
         let key = self.key.clone();
         let made = spawn_blocking(move || match verify(&bundle, &key) {
-            Ok(_) => Ok(bundle::encode(bundle)),
+            Ok(_) => within(bundle::encode(bundle)),
             Err(findings) => Err(Error::Fault(findings.first().map(ToString::to_string).unwrap_or_default())),
         });
         made.await.map_err(|_| Error::Stopped)?
@@ -108,7 +114,7 @@ impl Billing {
     }
 
     /// The sample of an invoice that is proven by one.
-    async fn drawn(&self, row: &InvoiceRow, document: &Invoice, checkpoint: &str, challenge: Vec<u8>) -> Result<Option<Drawn>, Error> {
+    async fn drawn(&self, row: &InvoiceRow, document: &Invoice, challenge: Vec<u8>) -> Result<Option<Drawn>, Error> {
         let Some(stated) = &document.completeness.sheets_sha256 else { return Ok(None) };
         let periods = self.periods_of(row).await?;
         let (sheets, sha256, _) = self.sheets(&row.client, &periods).await?;
@@ -116,9 +122,22 @@ impl Billing {
             return Err(Error::Fault(format!("the records give other sheets than {} was drawn up from", document.invoice_id)));
         }
         let last_seq = periods.last().map_or(0, |period| period.closing.last_seq);
-        let drawn = sample::drawn(&sheets, &row.document, checkpoint, &challenge);
+        let drawn = sample::drawn(&sheets, &row.document, &challenge);
         Ok(Some(Drawn { sample: Sample { sheets, sha256, challenge }, currency: row.currency.clone(), last_seq, sheets: drawn }))
     }
+}
+
+/// A document of which the lines' leaves are no longer listed, because its bundle does not have them all.
+fn by_sample(mut document: Invoice, sheets_sha256: String) -> Invoice {
+    document.line_items.iter_mut().for_each(|line| line.leaves.clear());
+    document.completeness.sheets_sha256 = Some(sheets_sha256);
+    document
+}
+
+/// A file that can be read again.
+fn within(bundle: Vec<u8>) -> Result<Vec<u8>, Error> {
+    let (found, max) = (bundle.len() as u64, BUNDLE_BYTES_MAX as u64);
+    if found > max { Err(TooLarge { what: "bytes of the bundle", found, max }.into()) } else { Ok(bundle) }
 }
 
 impl Drawn {

@@ -8,9 +8,9 @@
 //!
 //! Of a client with more leaves than a file holds, the bundle has the leaves of terms, closings, invoices and their events, its
 //! books in [`sheets`], and the leaves of a [`sample`] of these sheets. The sheets add up to every figure of the document and to
-//! the totals that the log's closings say, so that no money is left out; whether they are what the leaves say is seen on the
-//! sheets that were drawn. What a sample does not show: attribution and decisions, which need all leaves of a customer; and that
-//! no closing, invoice or event is left out, which the client knows from the invoices that it has.
+//! the totals that the log's closings say; whether they are what the leaves say is seen on the sheets that were drawn. What a
+//! sample does not show: attribution and decisions, which need all leaves of a customer; single records that cancel each other
+//! out, left out together; and that no closing, invoice or event is left out, which the client knows from its invoices.
 //!
 //! What it cannot show: that the log's owner never wrote another history for somebody else. That
 //! is what witnesses of the checkpoints are for.
@@ -60,7 +60,7 @@ pub struct Sample {
     pub sheets: Sheets,
     /// SHA-256 of their one encoding.
     pub sha256: Hash,
-    /// What the sample is drawn with besides document and checkpoint.
+    /// What the sample is drawn with besides the document: a client's own.
     pub challenge: Vec<u8>,
 }
 
@@ -92,14 +92,16 @@ pub struct Report {
 }
 
 /// How much was seen of books of which a bundle has a sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sampled {
     /// Sheets that were opened, and how many there are.
     pub sheets: (u64, u64),
     /// Records on them, and how many there are.
     pub records: (u64, u64),
-    /// How often was drawn by records, and as often by money.
+    /// How often was drawn by records, by spend and by customers' money each.
     pub draws: u64,
+    /// What was drawn with.
+    pub challenge: Vec<u8>,
 }
 
 /// Where something is off.
@@ -182,7 +184,10 @@ fn check(bundle: &Bundle, key: &VerifyingKey, findings: &mut Findings) -> Option
     let document = document.map_err(|e| findings.add(Place::Field("json".into()), e)).ok()?;
     let checkpoint = checkpoint?;
     let (mut own, others) = decode(bundle, &checkpoint.origin, &document.client, findings);
-    let records = bundle.sample.as_ref().map(|_| take_records(&mut own, findings));
+    let records = bundle.sample.as_ref().map(|_| {
+        history::follow(&own, findings);
+        take_records(&mut own, findings)
+    });
     let history = History::replay(&own, bundle.sample.as_ref(), findings);
     let sampled = match (&bundle.sample, records) {
         (Some(sample), Some(records)) => Some(open_sample(bundle, sample, &records, &history, findings)?),
@@ -226,7 +231,7 @@ fn open_sample(bundle: &Bundle, sample: &Sample, records: &[Record], history: &H
     let sheets = &sample.sheets;
     let closed = history.closed().map_err(|problem| findings.add(Place::Sheets, problem)).ok()?;
     sheets.check((&closed.totals.0, &closed.totals.1), findings);
-    let drawn = sample::drawn(sheets, &bundle.invoice_json, &bundle.checkpoint, &sample.challenge);
+    let drawn = sample::drawn(sheets, &bundle.invoice_json, &sample.challenge);
     let mut opened: BTreeMap<usize, Vec<Record>> = drawn.iter().map(|at| (*at, Vec::new())).collect();
     for record in records {
         let of = (record.currency == closed.currency).then(|| sheets.of(record)).flatten();
@@ -235,14 +240,13 @@ fn open_sample(bundle: &Bundle, sample: &Sample, records: &[Record], history: &H
             None => findings.add(Place::Leaf(record.leaf), "is of no sheet that was drawn"),
         }
     }
-    for (at, records) in &opened {
-        sheets.open(*at, &closed.periods, records, findings);
-    }
+    sheets.open(&opened, &closed.periods, findings);
     let all = sheets.records();
     Some(Sampled {
         sheets: (opened.len() as u64, sheets.sheets.len() as u64),
         records: (records.len() as u64, all),
         draws: sample::draws(all),
+        challenge: sample.challenge.clone(),
     })
 }
 

@@ -151,6 +151,7 @@ fn migrations(dialect: impl Fn(&str) -> String) -> Migrator {
         ("credits", include_str!("../../migrations/0005_credits.sql")),
         ("books", include_str!("../../migrations/0006_books.sql")),
         ("agreed", include_str!("../../migrations/0007_agreed.sql")),
+        ("spend", include_str!("../../migrations/0008_spend.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &str))| {
         Migration::new(version, name.into(), MigrationType::Simple, AssertSqlSafe(dialect(sql)).into_sql_str(), false)

@@ -72,6 +72,14 @@ impl Store {
         Ok((kept, inserted > 0))
     }
 
+    /// Puts another document in a draft's place, as long as it is one.
+    pub async fn redraft(&self, id: &str, document: &Invoice) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let update = sql("UPDATE invoice SET document = $1 WHERE draft_id = $2 AND number IS NULL");
+        update.bind(&document.to_json()).bind(id).execute(&mut tx).await?;
+        tx.commit().await
+    }
+
     /// Gives a draft the next number behind `stem` and the bytes that `finish` makes of it, at once: a
     /// number is taken only with the invoice that uses it. One that is final already stays as it is.
     /// Also says whether it is new.

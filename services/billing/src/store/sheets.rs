@@ -1,5 +1,5 @@
-//! A client's books in sheets, from all of its records: read once for each closing of a client with too many leaves for a whole
-//! bundle, and again for each of its bundles.
+//! A client's books in sheets, from all of its records: read for each drafting of a client with too many leaves for a whole bundle,
+//! and again for each of its bundles.
 
 use kiki::clock::UnixMicros;
 use kiki::ids::CustomerKey;
@@ -12,10 +12,7 @@ use crate::domain::bundle::sample::sheet_size;
 use crate::domain::bundle::sheets::{Sheets, Writer};
 use crate::domain::record::{Entry, Record};
 
-/// Leaves of the log whose spend is read in one statement.
-const LEAVES_STEP: u64 = 65_536;
-
-/// Records of customers that are read in one statement.
+/// Records that are read in one statement.
 const RECORDS_STEP: i64 = 16_384;
 
 impl Store {
@@ -28,40 +25,47 @@ impl Store {
         let mut writer = Writer::new(periods);
         let Some(last) = periods.last() else { return Ok(writer.finish()) };
         let book = Book { client, currency: &last.closing.currency };
-        let (end, last_seq) = (last.closing.leaf, to_i64("last_seq", last.closing.last_seq)?);
+        let last_seq = to_i64("last_seq", last.closing.last_seq)?;
         let size = sheet_size(self.records(book, last_seq).await?) as usize;
-        self.spend_sheets(book, end, size, &mut writer).await?;
+        self.spend_sheets(book, last_seq, size, &mut writer).await?;
         self.customer_sheets(book, last_seq, size, &mut writer).await?;
         Ok(writer.finish())
     }
 
     async fn records(&self, book: Book<'_>, last_seq: i64) -> Result<u64, StoreError> {
-        let query = sql("SELECT COUNT(*) AS records FROM record WHERE client = $1 AND currency = $2 AND client_seq <= $3");
+        // Each condition is that of an index.
+        let query = sql("SELECT (SELECT COUNT(*) FROM record WHERE client = $1 AND currency = $2 AND kind = 1 AND client_seq <= $3)
+             + (SELECT COUNT(*) FROM record WHERE client = $1 AND currency = $2 AND kind <> 1 AND client_seq <= $3) AS records");
         let row = query.bind(book.client).bind(book.currency).bind(last_seq).row(&self.pool).await?;
         row.map_or(Ok(0), |row| to_u64("records", row.get("records")?))
     }
 
-    /// Spend ahead of a closing's leaf.
-    async fn spend_sheets(&self, book: Book<'_>, end: u64, size: usize, writer: &mut Writer<'_>) -> Result<(), StoreError> {
-        let mut sheet = Vec::with_capacity(size);
-        for from in (0..end).step_by(LEAVES_STEP as usize) {
+    /// Spend up to a sequence.
+    async fn spend_sheets(&self, book: Book<'_>, last_seq: i64, size: usize, writer: &mut Writer<'_>) -> Result<(), StoreError> {
+        let (mut sheet, mut after) = (Vec::with_capacity(size), 0_i64);
+        loop {
             let rows = sql("SELECT leaf, client_seq, at_micros, kind, campaign, customer, amount, count FROM record
-                 WHERE leaf >= $3 AND leaf < $4 AND client = $1 AND currency = $2 AND kind = 1 ORDER BY leaf")
+                 WHERE client = $1 AND currency = $2 AND kind = 1 AND client_seq > $4 AND client_seq <= $3
+                 ORDER BY client_seq LIMIT $5")
             .bind(book.client)
             .bind(book.currency)
-            .bind(to_i64("leaf", from)?)
-            .bind(to_i64("leaf", end.min(from + LEAVES_STEP))?)
+            .bind(last_seq)
+            .bind(after)
+            .bind(RECORDS_STEP)
             .rows(&self.pool)
             .await?;
             for row in &rows {
+                after = row.get("client_seq")?;
                 sheet.push(record(book, row)?);
                 if sheet.len() == size {
                     writer.add(&std::mem::take(&mut sheet));
                 }
             }
+            if (rows.len() as i64) < RECORDS_STEP {
+                writer.add(&sheet);
+                return Ok(());
+            }
         }
-        writer.add(&sheet);
-        Ok(())
     }
 
     /// What concerns customers up to a sequence.

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use billing::domain::bundle::Sampled;
 use billing::domain::bundle::sample::CHALLENGE_MAX;
-use billing::domain::bundle::{Sample, Sampled};
 
 use crate::close::Biller;
 use crate::error::{Doing as _, Failure};
@@ -15,7 +15,7 @@ pub(super) struct Args {
     /// Billing's address.
     #[arg(long, env = "KIKI_BILLING", default_value = "http://127.0.0.1:50054")]
     addr: String,
-    /// What the sample is drawn with besides document and checkpoint, in hex: at most 64 bytes of one's own, which nobody could foresee.
+    /// What the sample is drawn with besides the document, in hex: at most 64 bytes of one's own, which nobody could foresee.
     #[arg(long, default_value = "", value_parser = challenge)]
     challenge: Challenge,
     /// The file. Default: `NUMBER.bundle`.
@@ -28,14 +28,6 @@ pub(super) struct Args {
 /// Bytes that a sample is drawn with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge(Vec<u8>);
-
-impl Challenge {
-    /// Whether it is what a sample was drawn with.
-    pub(super) fn drew(&self, sample: &Sample) -> Result<(), String> {
-        let with = hex::encode(&sample.challenge);
-        if self.0 == sample.challenge { Ok(()) } else { Err(format!("its sample was drawn with the challenge {with:?}")) }
-    }
-}
 
 /// From hex.
 pub(super) fn challenge(hex: &str) -> Result<Challenge, String> {
@@ -54,11 +46,18 @@ pub(super) async fn fetch(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How much of the books a sample shows, and what share of wrong records or money it finds in 19 of 20 cases.
-pub(super) fn seen(sampled: &Sampled) -> String {
-    let Sampled { sheets, records, draws } = sampled;
+/// How much of the books a sample shows, and what that proves to who drew it.
+pub(super) fn seen(sampled: Option<&Sampled>, challenge: Option<&Challenge>) -> Result<String, String> {
+    let Some(Sampled { sheets, records, draws, challenge: with }) = sampled else { return Ok(String::new()) };
     let [drawn, sheets, opened, records] = [sheets.0, sheets.1, records.0, records.1].map(out::grouped);
-    // What is missed by n draws with a probability of 1 in 20: 1 - 0.05^(1/n).
-    let share = (1.0 - 0.05_f64.powf(1.0 / *draws as f64)) * 100.0;
-    format!("; a sample: {drawn} of {sheets} sheets, {opened} of {records} records; finds {share:.1} % wrong in 19 of 20 cases")
+    let shown = format!("; a sample: {drawn} of {sheets} sheets, {opened} of {records} records");
+    match challenge {
+        None => Ok(format!("{shown}; who draws it with a challenge of its own is sure of more")),
+        // What is missed by n draws with a probability of 1 in 20: 1 - 0.05^(1/n).
+        Some(own) if own.0 == *with => {
+            let share = (1.0 - 0.05_f64.powf(1.0 / *draws as f64)) * 100.0;
+            Ok(format!("{shown}; {share:.1} % that is wrong is found in 19 of 20 cases"))
+        }
+        Some(_) => Err(format!("the sample was drawn with the challenge {:?}", hex::encode(with))),
+    }
 }

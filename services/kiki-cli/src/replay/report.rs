@@ -45,7 +45,7 @@ pub(super) fn verify(plan: &Plan, played: &Played) -> Checks {
     }
     for invoice in &played.invoices {
         let path = plan.dir.join("invoices").join(format!("{}.bundle", invoice.invoice_id));
-        match verify_bundle(&path, None) {
+        match verify_bundle(&path, None, None) {
             Ok(_) => checks.bundles += 1,
             Err(findings) => checks.wrong.extend(findings.iter().map(|finding| format!("{}: {finding}", invoice.invoice_id))),
         }

@@ -474,7 +474,11 @@ async fn attributed_value_counts_by_conversion() {
     let (_, address, stop) = Shield::start(acquired()).await;
     let mut service = Service::start(data.path(), Some(address)).await;
     service.model(40).await.unwrap();
-    let text = service.metrics().await;
+    // What is followed is kept first, and counted then.
+    let mut text = service.metrics().await;
+    while !text.contains("syncvalue_followed_index 40") {
+        text = service.metrics().await;
+    }
     assert!(text.contains("syncvalue_predicted_ltv_total{campaign=\"spring\",client=\"acme\",currency=\"USD\"} 125"), "{text}");
     service.stop().await;
     stop.cancel();

@@ -8,7 +8,7 @@ use kiki::clock::UnixMicros;
 use kiki::leaf::{self, leaf::Body};
 
 use super::courses::Courses;
-use super::sheets::{Sheets, Totals};
+use super::sheets::Totals;
 use super::slots::Slots;
 use super::{Decoded, Findings, Place, Sample};
 use crate::domain::accounting::{Closing, Period, calendar};
@@ -19,15 +19,15 @@ use crate::domain::terms::Terms;
 
 /// What the replay found.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(super) struct History<'b> {
     /// The leaf that issued the invoice: the client's last.
     pub(super) issued: Option<Issued>,
     /// Settlements whose decision is not among the leaves.
     pub(super) undecided: u64,
     client: String,
     records: Vec<Record>,
-    /// What stands in the records' place, where those are a sample; with its digest.
-    sheets: Option<(Sheets, String)>,
+    /// What stands in the records' place, where those are a sample.
+    sample: Option<&'b Sample>,
     closings: Vec<Closing>,
     /// What each of them says, by its `client_seq`.
     said: BTreeMap<u64, Totals>,
@@ -60,10 +60,25 @@ pub(super) struct Closed {
     pub(super) totals: (Totals, Totals),
 }
 
+/// Of a sample: the client's leaves follow each other in the log, records and others, and the last issues an invoice.
+pub(super) fn follow(leaves: &[Decoded], findings: &mut Findings) {
+    let (mut seq, mut recorded_at) = (0, UnixMicros::default());
+    for (header, _) in leaves {
+        let at = UnixMicros::from_pb(header.recorded_at.as_ref()).filter(|at| *at >= recorded_at);
+        if header.client_seq <= seq || at.is_none() {
+            findings.add(Place::Leaf(header.index), "client_seq or recorded_at runs back");
+        }
+        (seq, recorded_at) = (header.client_seq, at.unwrap_or(recorded_at));
+    }
+    if !matches!(leaves.last(), Some((_, Body::Invoice(_)))) {
+        findings.add(Place::File, "the client's last leaf issues no invoice");
+    }
+}
+
 /// The replay as it goes.
 #[derive(Default)]
-struct Replay {
-    history: History,
+struct Replay<'b> {
+    history: History<'b>,
     seq: u64,
     recorded_at: UnixMicros,
     attribution: Attribution,
@@ -76,16 +91,16 @@ struct Replay {
     due: Option<(u64, leaf::Conversion)>,
 }
 
-impl History {
+impl<'b> History<'b> {
     /// A version of the client's terms.
     pub(super) fn terms(&self, currency: &str, version: u64) -> Option<&Terms> {
         self.terms.get(&(currency.to_owned(), version))
     }
 
     /// Replays a client's leaves in the log's order; where its records are a sample, the others.
-    pub(super) fn replay(leaves: &[Decoded], sample: Option<&Sample>, findings: &mut Findings) -> Self {
+    pub(super) fn replay(leaves: &[Decoded], sample: Option<&'b Sample>, findings: &mut Findings) -> Self {
         let mut replay = Replay::default();
-        replay.history.sheets = sample.map(|sample| (sample.sheets.clone(), hex::encode(sample.sha256)));
+        replay.history.sample = sample;
         for (i, (header, body)) in leaves.iter().enumerate() {
             replay.sequence(header, findings);
             replay.due_conversion(header, body, findings);
@@ -138,11 +153,11 @@ impl History {
 
     /// What the last of `closings` gives.
     fn statement(&self, closings: &[Closing], terms: &[Terms]) -> Result<Statement, String> {
-        let Some((sheets, _)) = &self.sheets else {
+        let Some(sample) = self.sample else {
             return books::statement(self.records.iter(), closings, terms).map_err(|e| e.to_string());
         };
         let periods = calendar(closings, terms).map_err(|e| e.to_string())?;
-        let (now, before) = sheets.books(&periods)?;
+        let (now, before) = sample.sheets.books(&periods)?;
         books::state(periods, &now, &before).map_err(|e| e.to_string())
     }
 
@@ -169,7 +184,7 @@ impl History {
             checkpoint_size: stated.checkpoint_size,
             checkpoint_root: stated.checkpoint_root.clone(),
             period_closed_leaf: closing.leaf,
-            sheets_sha256: self.sheets.as_ref().map(|(_, sha256)| sha256.clone()),
+            sheets_sha256: self.sample.map(|sample| hex::encode(sample.sha256)),
         };
         invoice::build(Facts {
             invoice_id: issued.number.clone(),
@@ -193,11 +208,11 @@ impl History {
     }
 }
 
-impl Replay {
+impl Replay<'_> {
     /// No leaf of the client is left out, but for a sample's records; and time does not run back.
     fn sequence(&mut self, header: &leaf::Leaf, findings: &mut Findings) {
         let place = Place::Leaf(header.index);
-        let follows = if self.history.sheets.is_some() { header.client_seq > self.seq } else { header.client_seq == self.seq + 1 };
+        let follows = if self.history.sample.is_some() { header.client_seq > self.seq } else { header.client_seq == self.seq + 1 };
         if !follows {
             let (due, found) = (self.seq + 1, header.client_seq);
             findings.add(place.clone(), format!("client_seq {due} was due but this is {found}: leaves are missing"));
@@ -303,7 +318,7 @@ impl Replay {
         };
         self.history.said.insert(header.client_seq, totals);
         let counted = self.totals.entry(closed.currency.clone()).or_default();
-        if self.history.sheets.is_none() && totals != *counted {
+        if self.history.sample.is_none() && totals != *counted {
             findings.add(place(), format!("says {totals:?} but its client's leaves give {counted:?}"));
         }
         let newest = self.newest_terms.get(&closed.currency).map_or(0, |(version, _)| *version);

@@ -1,7 +1,7 @@
 //! What fits into a bundle: known before an invoice takes its number, not found out behind it.
 
-use super::sample::draws;
-use super::sheets::Sheets;
+use super::sample::{SERIES, draws};
+use super::sheets::{Sheet, Sheets};
 
 /// Most leaves of a bundle: as many as SyncShield proves at once.
 pub const LEAVES_MAX: u64 = 1 << 20;
@@ -60,11 +60,23 @@ pub fn is_whole(leaves: u64, bytes: u64, log_size: u64, whole_max: u64) -> bool 
     leaves <= whole_max && check(leaves + leaves / 16, bytes + bytes / 16, log_size, DOCUMENT).is_ok()
 }
 
-/// Whether a sample of `sheets`, which are `encoded` bytes long, of a client with leaves and bytes of `extent` fits into a bundle.
+/// Most lines of sheets: of 96 bytes in memory they are 800 MB.
+pub const LINES_MAX: u64 = 1 << 23;
+
+/// Largest sheets as they are encoded: half of a bundle.
+pub const SHEETS_BYTES_MAX: u64 = BYTES_MAX / 2;
+
+/// Whether a sample of `sheets`, which are `encoded` bytes long, of a client with leaves and bytes of `extent` fits into a bundle,
+/// whatever is drawn.
 pub fn check_sample(sheets: &Sheets, encoded: u64, extent: (u64, u64), log_size: u64) -> Result<(), TooLarge> {
-    let largest = sheets.sheets.iter().map(|sheet| sheet.before.records + sheet.added.records).max().unwrap_or_default();
-    let opened = (2 * draws(sheets.records()) * largest).min(sheets.records());
-    // Leaves of records may be twice as long as the others.
+    let at_most = |what, found, max| if found > max { Err(TooLarge { what, found, max }) } else { Ok(()) };
+    at_most("lines of sheets", sheets.lines(), LINES_MAX)?;
+    at_most("bytes of sheets", encoded, SHEETS_BYTES_MAX)?;
+    let mut records: Vec<u64> = sheets.sheets.iter().map(Sheet::records).collect();
+    records.sort_unstable_by(|a, b| b.cmp(a));
+    let most = usize::try_from(SERIES * draws(sheets.records())).unwrap_or(usize::MAX);
+    let opened = records.iter().take(most).sum::<u64>();
+    // Records may be twice as long as the average leaf; where they are longer, the bundle's own length says so.
     let bytes = opened * 2 * extent.1.div_ceil(extent.0.max(1));
     check(opened, bytes, log_size, DOCUMENT + encoded)
 }
