@@ -211,7 +211,7 @@ def as_typescript():
 
 class Platform:
     def __init__(self, kiki, folder):
-        self.kiki, self.folder, self.served, self.environment = kiki, folder, None, dict(os.environ)
+        self.kiki, self.folder, self.served, self.environment = kiki, folder, [], dict(os.environ)
 
     def run(self, *arguments, may_fail=False):
         done = subprocess.run([self.kiki, *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300)
@@ -229,18 +229,25 @@ class Platform:
             '"site":{{"domain":"news.example"}},"device":{{"geo":{{"country":"USA"}}}},"user":{{"id":"u{0}"}}}}\n'
         self.write("requests.jsonl", "".join(request.format(number) for number in range(requests)))
         self.run("replay", "--data", "data", "--requests", "requests.jsonl", "--month", self.month)
-        log = open(os.path.join(self.folder, "log"), "w+")
-        arguments = [self.kiki, "up", "--data", "data", "--ports", "auto", "--platforms", "exchange=tradedesk"]
-        self.served = subprocess.Popen(arguments, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
-        until = time.monotonic() + 60
-        while "\nready" not in (text := open(log.name).read()):
-            if self.served.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"kiki up does not start: {text}")
-            time.sleep(0.1)
+        witness = self.serve("audit", "witness", "--log", "data/log.pub", "--listen", "127.0.0.1:0")
+        key, address = re.search(r"^witness +(\S+)$", witness, re.M)[1], re.search(r"^listen +(\S+)$", witness, re.M)[1]
+        text = self.serve("up", "--data", "data", "--ports", "auto", "--platforms", "exchange=tradedesk", "--witness", f"{address}+{key}")
         rows = re.findall(r"^(\w+) +(\S+) +http://(\S+)$", text, re.M)
         self.http = {name: http for name, _, http in rows}
         grpc = {name: f"http://{address}" for name, address, _ in rows}
         self.environment.update(KIKI_SHIELD=grpc["syncshield"], KIKI_FLOW=grpc["syncflow"], KIKI_BILLING=grpc["billing"])
+
+    def serve(self, *arguments):
+        """Starts a command that goes on, and gives what it says until it is ready."""
+        log = open(os.path.join(self.folder, f"log-{len(self.served)}"), "w+")
+        served = subprocess.Popen([self.kiki, *arguments], cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        self.served.append(served)
+        until = time.monotonic() + 60
+        while "\nready" not in (text := open(log.name).read()):
+            if served.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"kiki {arguments[0]} does not start: {text}")
+            time.sleep(0.1)
+        return text
 
     def scrape(self, service):
         with urllib.request.urlopen(f"http://{self.http[service]}/metrics", timeout=10) as answer:
@@ -256,6 +263,7 @@ class Platform:
             self.run("put", "terms", "--client", client, f"{example}/terms.yaml")
             self.run("put", "campaign", "--client", client, document)
         self.write("report.csv", f"date,campaign,currency,spend\n{self.month}-03,acme-display,USD,1.00\n")
+        self.run("invoice", "--month", self.month)
         arguments = ["--client", "acme", "--platform", "tradedesk", "--report", "report.csv", "--month", self.month]
         self.run("invoice", "reconcile", "platform", *arguments, may_fail=True)
         until = time.monotonic() + 30
@@ -277,9 +285,10 @@ class Platform:
         self.run("put", "purchases", "--client", "initech", "purchases.csv")
 
     def stop(self):
-        if self.served and self.served.poll() is None:
-            self.served.send_signal(signal.SIGTERM)
-            self.served.wait(20)
+        for served in reversed(self.served):
+            if served.poll() is None:
+                served.send_signal(signal.SIGTERM)
+                served.wait(20)
 
 
 def exported(text):
