@@ -1,14 +1,17 @@
-//! Who calls. One interceptor makes the [`Caller`]; every domain call that touches a client takes it.
+//! Who calls. What serves makes the [`Caller`] from a call's credentials ([`crate::runtime::Trust`]); every domain call that touches a
+//! client takes it. What each role may call at all is [`crate::roles`].
 //!
-//! Credentials come with a later version; until then the metadata `kiki-role` and `kiki-client` are taken at their
-//! word, which is why the listeners are on loopback unless told otherwise. Without metadata the caller is the operator.
+//! Where a service is given neither identities nor API keys, the metadata `kiki-role` and `kiki-client` are taken at their word, and
+//! without them the caller is the operator: for one machine, whose listeners are on loopback.
 
+use axum::http::HeaderMap;
 use tonic::{Request, Status};
 
 use crate::ids::ClientId;
+use crate::leaf::AccessRole;
 use crate::status::{self, Reason};
 
-/// Metadata key of the role: `operator`, `service` or `tenant`.
+/// Metadata key of the role: `operator`, `finance`, `bidder`, `service` or `tenant`.
 pub const ROLE: &str = "kiki-role";
 /// Metadata key of a tenant's client.
 pub const CLIENT: &str = "kiki-client";
@@ -20,6 +23,10 @@ pub const WATCH: &str = "kiki-watch";
 pub enum Caller {
     /// Runs the platform: may act for every client.
     Operator,
+    /// Sends its invoices and books what is paid.
+    Finance,
+    /// Bids for all clients.
+    Bidder,
     /// Another of the platform's services.
     Service,
     /// An advertiser: may act for itself alone.
@@ -27,10 +34,10 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// The caller that the interceptor found.
+    /// The caller that was found.
     #[must_use]
     pub fn of<T>(request: &Request<T>) -> Self {
-        // A call that passed no interceptor came from inside the process.
+        // A call that came over no listener came from inside the process.
         request.extensions().get::<Self>().cloned().unwrap_or(Self::Service)
     }
 
@@ -63,30 +70,45 @@ impl Caller {
     /// # Errors
     /// `NOT_YOURS` for everybody else.
     pub fn operate(&self) -> Result<(), Status> {
+        let not = |whom: &str| Err(Reason::NotYours.status(format!("this is for the operator alone, not for {whom}")));
         match self {
             Self::Operator => Ok(()),
-            Self::Service => Err(Reason::NotYours.status("this is for the operator alone, not for a service")),
-            Self::Tenant(own) => Err(Reason::NotYours.status(format!("client: {own} is not the operator"))),
+            Self::Finance => not("finance"),
+            Self::Bidder => not("a bidder"),
+            Self::Service => not("a service"),
+            Self::Tenant(own) => not(own.as_str()),
+        }
+    }
+
+    /// How the log names the caller: its role, and a tenant's client.
+    #[must_use]
+    pub fn on_record(&self) -> (AccessRole, String) {
+        match self {
+            Self::Operator => (AccessRole::Operator, String::new()),
+            Self::Finance => (AccessRole::Finance, String::new()),
+            Self::Bidder => (AccessRole::Bidder, String::new()),
+            Self::Service => (AccessRole::Service, String::new()),
+            Self::Tenant(own) => (AccessRole::Tenant, own.as_str().to_owned()),
         }
     }
 }
 
-/// The interceptor: finds the caller and hands it on in the request's extensions.
+/// The caller that a call's metadata says it is.
 ///
 /// # Errors
 /// A role that does not exist, or a tenant without a client.
-pub fn intercept(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let text = |key| request.metadata().get(key).map(|value| value.to_str().unwrap_or("?"));
-    let caller = match text(ROLE) {
+pub(crate) fn at_its_word(headers: &HeaderMap) -> Result<Caller, Status> {
+    let text = |key| headers.get(key).map(|value| value.to_str().unwrap_or("?"));
+    Ok(match text(ROLE) {
         None | Some("operator") => Caller::Operator,
+        Some("finance") => Caller::Finance,
+        Some("bidder") => Caller::Bidder,
         Some("service") => Caller::Service,
         Some("tenant") => {
             Caller::Tenant(ClientId::parse(text(CLIENT).unwrap_or_default()).map_err(|e| status::field(&format!("metadata {CLIENT}"), e))?)
         }
         Some(other) => return Err(status::field(&format!("metadata {ROLE}"), format!("{other:?} is no role"))),
-    };
-    request.extensions_mut().insert(caller);
-    Ok(request)
+    })
 }
 
 #[cfg(test)]
@@ -94,10 +116,8 @@ mod tests {
     use super::*;
 
     fn call(role: &'static str, client: &'static str) -> Result<Caller, Status> {
-        let mut request = Request::new(());
-        request.metadata_mut().insert(ROLE, role.parse().expect("ascii"));
-        request.metadata_mut().insert(CLIENT, client.parse().expect("ascii"));
-        intercept(request).map(|request| Caller::of(&request))
+        let value = |text: &'static str| text.parse().expect("ascii");
+        at_its_word(&HeaderMap::from_iter([(ROLE.parse().expect("ascii"), value(role)), (CLIENT.parse().expect("ascii"), value(client))]))
     }
 
     #[test]
@@ -107,7 +127,9 @@ mod tests {
         assert!(Reason::NotYours.is(&tenant.act_for("globex").expect_err("not its own")));
         assert!(tenant.act_for_all().is_err());
         assert!(call("operator", "").expect("an operator").act_for_all().is_ok());
-        assert!(tenant.operate().is_err() && call("service", "").expect("a service").operate().is_err());
+        for other in ["tenant", "service", "finance", "bidder"] {
+            assert!(call(other, "acme").expect("a role").operate().is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // the one place that may read the system's clocks
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -63,6 +64,35 @@ impl Clock {
             Self::Virtual(clock) => clock.now(),
         }
     }
+
+    /// Warns where it is not the system's: nothing is then true of this hour.
+    pub fn announce(&self) {
+        if let Self::Virtual(clock) = self {
+            tracing::warn!(
+                "on a clock that a replay moves by PUT /clock, from {} microseconds since 1970: for no real money",
+                clock.now().0
+            );
+        }
+    }
+}
+
+/// A text that names no clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a clock is \"system\", or \"replay:\" with the instant that it stands at, as in replay:2026-01-01T00:00:00Z")]
+pub struct ClockError;
+
+impl FromStr for Clock {
+    type Err = ClockError;
+
+    /// `system`, or `replay:` with an RFC 3339 instant from 1970 on.
+    fn from_str(text: &str) -> Result<Self, ClockError> {
+        let Some(instant) = text.strip_prefix("replay:") else {
+            return if text == "system" { Ok(Self::System) } else { Err(ClockError) };
+        };
+        let at: jiff::Timestamp = instant.parse().map_err(|_| ClockError)?;
+        let at = UnixMicros(at.as_microsecond());
+        if at.0 < 0 { Err(ClockError) } else { Ok(Self::Virtual(VirtualClock::at(at))) }
+    }
 }
 
 /// A clock that stands still until it is moved.
@@ -82,9 +112,9 @@ impl VirtualClock {
         UnixMicros(self.0.load(Ordering::Acquire))
     }
 
-    /// Moves it on; it never goes back.
-    pub fn advance_to(&self, time: UnixMicros) {
-        self.0.fetch_max(time.0, Ordering::AcqRel);
+    /// Moves it on; it never goes back. Where it stands then: later than `time` where it already was.
+    pub fn advance_to(&self, time: UnixMicros) -> UnixMicros {
+        UnixMicros(self.0.fetch_max(time.0, Ordering::AcqRel).max(time.0))
     }
 }
 
@@ -92,4 +122,30 @@ impl VirtualClock {
 #[must_use]
 pub fn monotonic() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_setting_names_the_systems_clock_or_where_another_stands() {
+        assert!(matches!("system".parse(), Ok(Clock::System)));
+        assert_eq!("replay:2026-01-01T01:00:00+01:00".parse::<Clock>().unwrap().now(), UnixMicros(1_767_225_600_000_000));
+        assert_eq!("replay:1970-01-01T00:00:00Z".parse::<Clock>().unwrap().now(), UnixMicros(0));
+        for wrong in
+            ["", "System", "replay", "replay:", "replay:0", "replay:2026-01-01", "replay:1969-12-31T23:59:59Z", "2026-01-01T00:00:00Z"]
+        {
+            assert_eq!(wrong.parse::<Clock>().unwrap_err(), ClockError, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_virtual_clock_never_goes_back() {
+        let clock = VirtualClock::at(UnixMicros(5));
+        assert_eq!((clock.advance_to(UnixMicros(7)), clock.now()), (UnixMicros(7), UnixMicros(7)));
+        assert_eq!((clock.advance_to(UnixMicros(6)), clock.now()), (UnixMicros(7), UnixMicros(7)));
+    }
 }

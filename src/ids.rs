@@ -119,6 +119,14 @@ impl Key {
         getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
+
+    /// The key that a setting gives: its 64 hexadecimal digits, or the path of a file that holds them, as a container has its secrets.
+    ///
+    /// # Errors
+    /// Neither. What was given is not repeated: it may be a secret with a slip in it.
+    pub fn given(text: &str) -> Result<Self, KeyError> {
+        text.parse().or_else(|KeyError| std::fs::read_to_string(text).map_err(|_| KeyError)?.parse())
+    }
 }
 
 impl std::str::FromStr for Key {
@@ -139,7 +147,7 @@ impl fmt::Debug for Key {
 
 /// Text that is no [`Key`]; it may be a secret and is not repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a key is 64 hexadecimal digits")]
+#[error("a key is 64 hexadecimal digits, or the path of a file that holds them")]
 pub struct KeyError;
 
 /// Makes pseudonyms: the first 16 bytes of HMAC-SHA256(key, client 0x00 customer).

@@ -4,6 +4,7 @@
 //! Who may use whom: `kiki-cli -> services -> kiki`. A service's `domain` uses of this crate only what is free of
 //! I/O, protobuf services and clocks; `tests/it/tidy.rs` keeps that.
 
+pub mod access;
 pub mod attribution;
 pub mod caller;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod leaf;
 pub mod lock;
 pub mod money;
 pub mod pb;
+pub mod roles;
 pub mod rotation;
 pub mod runtime;
 pub mod sealed;

@@ -41,3 +41,23 @@ pub mod billing {
         tonic::include_proto!("kiki.billing.v1");
     }
 }
+
+/// The paths of all RPCs of ours, `/service/name`, and whether the client sends a stream.
+#[must_use]
+pub fn rpcs() -> Vec<(String, bool)> {
+    use prost::Message as _;
+    let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default();
+    let of_file = |file: prost_types::FileDescriptorProto| {
+        let package = file.package().to_owned();
+        let of_service = move |service: prost_types::ServiceDescriptorProto| {
+            let name = format!("/{package}.{}", service.name());
+            service
+                .method
+                .into_iter()
+                .map(move |method| (format!("{name}/{}", method.name()), method.client_streaming()))
+                .collect::<Vec<_>>()
+        };
+        file.service.into_iter().flat_map(of_service).collect::<Vec<_>>()
+    };
+    set.file.into_iter().flat_map(of_file).collect()
+}

@@ -3,39 +3,73 @@
 //!
 //! Nothing here is generic over the service, so that each binary compiles it once.
 
-#![allow(clippy::disallowed_methods)] // times real work
-
+mod accept;
 mod arrival;
+mod bodies;
+mod calls;
+mod channels;
+mod clock;
 mod cores;
+mod health;
+mod identified;
+mod program;
 mod raw;
 pub mod series;
+mod settings;
+mod shares;
+mod traces;
+mod trust;
+mod web;
 
-use std::convert::Infallible;
 use std::future::Future;
+use std::io::Write as _;
 use std::pin::Pin;
+use std::time::Duration;
 
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-
-use axum::http;
 use axum::routing::get;
-use prometheus::{Encoder as _, HistogramOpts, HistogramVec, Registry, TextEncoder};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Encoder as _, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tower::{Layer, Service};
 
-pub use arrival::Arrivals;
+use calls::Calls;
+
+use crate::access;
+use crate::clock::Clock;
+
+pub use accept::{MAX_CONNECTIONS, Peer};
+pub use channels::{Calling, Channel, bearer, call_with, channel};
+pub use clock::movable;
+pub use health::{health, health_at};
+pub use identified::caller_of;
+pub use program::{Common, program};
 pub use raw::Raw;
+pub use settings::{reading, settings};
+pub use shares::{Reader, Readers};
+pub use traces::{TraceArgs, trace};
+pub use trust::{ApiKey, Credentials, KeyLine, Plaintext, Trust, TrustArgs, TrustError};
 
 /// The longest message that a service reads or writes: a batch of 4,096 decisions of a few hundred bytes, with room.
 pub const MAX_MESSAGE: usize = 8 << 20;
 /// Streams of one connection; 4 x the batch of notices that the reference client keeps in flight.
 pub const MAX_STREAMS: u32 = 1_024;
-/// Bytes of one HTTP/2 frame: a batch of records is some hundred kilobytes, and each frame of it a write and a read.
-const MAX_FRAME: u32 = 1 << 20;
+/// Bytes of one HTTP/2 frame: a batch of records is some hundred kilobytes, and each frame of it a write. A frame is gathered until it is
+/// whole before anything else bounds it, so it is not longer: see [`MAX_CONNECTIONS`].
+const MAX_FRAME: u32 = 64 << 10;
+/// Bytes of requests that a connection may send ahead of what reads them: with one for each call that may be under way 2 GB, and a thousandth
+/// of a second there and back leaves 256 MB a second.
+const WINDOW: u32 = 256 << 10;
+/// Bytes of a request's headers: four times what a proxy with its traces and a token adds.
+const MAX_HEADERS: u32 = 16 << 10;
+/// How often a connection is asked whether it is there; where it does not answer in 20 s it is not.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a connection lives: then clients look up addresses and show certificates anew, and calls on it may end.
+const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+/// How long a call may take until its answer begins; the longest is that of a month that is closed.
+const CALL: Duration = Duration::from_secs(300);
+/// Streams that a client may reset before they are taken up, on one connection; then it is closed (CVE-2023-44487).
+const RESET_STREAMS: usize = 64;
 /// How long open calls and streams may go on after a shutdown was asked for.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
@@ -46,19 +80,44 @@ pub struct Listeners {
     pub grpc: TcpListener,
     /// The service's own HTTP face together with `GET /metrics`.
     pub http: TcpListener,
+    /// Whom it believes to be whom.
+    pub trust: Trust,
 }
 
 impl Listeners {
+    /// Binds both addresses, for callers that are taken at their word.
+    ///
+    /// # Errors
+    /// The address that could not be bound, or that is beyond loopback.
+    pub async fn bind(grpc: &str, http: &str) -> std::io::Result<Self> {
+        Self::bind_with(grpc, http, Trust::default()).await
+    }
+
     /// Binds both addresses.
     ///
     /// # Errors
-    /// The address that could not be bound.
-    pub async fn bind(grpc: &str, http: &str) -> std::io::Result<Self> {
+    /// The address that could not be bound, or that is beyond loopback without TLS and nobody said that it may.
+    pub async fn bind_with(grpc: &str, http: &str, trust: Trust) -> std::io::Result<Self> {
         let bind = async |address: &str| {
             TcpListener::bind(address).await.map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
         };
-        Ok(Self { grpc: bind(grpc).await?, http: bind(http).await? })
+        let (grpc, http) = (bind(grpc).await?, bind(http).await?);
+        trust.listen(grpc.local_addr()?, http.local_addr()?)?;
+        Ok(Self { grpc, http, trust })
     }
+}
+
+/// Binds a service's addresses as it was told; from now on the process calls with what it was given, too.
+///
+/// # Errors
+/// The setting that cannot be, or an address that could not be bound.
+pub async fn listen(grpc: &str, http: &str, trust: &TrustArgs) -> std::io::Result<Listeners> {
+    let believed = trust.open()?;
+    call_with(&trust.credentials)?;
+    if believed.takes_all_at_their_word() {
+        tracing::warn!("callers are taken at their word: neither KIKI_IDENTITIES nor KIKI_API_KEYS is given");
+    }
+    Listeners::bind_with(grpc, http, believed).await
 }
 
 /// A service's metrics: one registry each, so that four services in one process stay apart.
@@ -66,26 +125,41 @@ impl Listeners {
 pub struct Metrics {
     /// Where the service registers its own.
     pub registry: Registry,
-    latency: HistogramVec,
+    calls: Calls,
+    connections: accept::Counted,
 }
 
-/// Buckets from 25 us to 5 s: bids are in the first ten, closing a month in the last.
-const BUCKETS: [f64; 17] =
-    [25e-6, 50e-6, 100e-6, 200e-6, 300e-6, 500e-6, 750e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.5, 1.0, 5.0];
-
 impl Metrics {
-    /// A registry with the latency histogram of every RPC.
+    /// A registry with what is counted of every RPC, and of the process.
     ///
     /// # Panics
     /// Never: the names are constant and the registry is new.
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
-        let options =
-            HistogramOpts::new("kiki_rpc_duration_seconds", "time from the call's head to its answer's, by RPC").buckets(BUCKETS.to_vec());
-        let latency = HistogramVec::new(options, &["rpc"]).unwrap_or_else(|e| unreachable!("constant metric: {e}"));
-        registry.register(Box::new(latency.clone())).unwrap_or_else(|e| unreachable!("new registry: {e}"));
-        Self { registry, latency }
+        let calls = Calls::new(&registry).unwrap_or_else(|e| unreachable!("constant metrics in a new registry: {e}"));
+        let connections = accept::Counted::new(&registry).unwrap_or_else(|e| unreachable!("constant metrics in a new registry: {e}"));
+        let process = ProcessCollector::for_self();
+        registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("new registry: {e}"));
+        Self { registry, calls, connections }
+    }
+
+    /// Records calls that are refused or leave no other record, by `send`, until the recording is finished.
+    ///
+    /// # Errors
+    /// The operating system has no randomness.
+    pub fn record_calls<F>(
+        &self,
+        service: &str,
+        clock: Clock,
+        send: impl Fn(crate::pb::syncshield::v1::RecordRequest) -> F + Send + Sync + 'static,
+    ) -> std::io::Result<Recording>
+    where
+        F: Future<Output = Result<(), tonic::Status>> + Send + 'static,
+    {
+        let (accesses, recorder) = access::queue(service, REFUSALS, self.calls.unrecorded())?;
+        self.calls.note_to(accesses, clock);
+        Ok(Recording::start(recorder, send))
     }
 
     /// Registers a metric and gives it back.
@@ -96,6 +170,13 @@ impl Metrics {
         let metric = metric.unwrap_or_else(|e| panic!("metric: {e}"));
         self.registry.register(Box::new(metric.clone())).unwrap_or_else(|e| panic!("metric: {e}"));
         metric
+    }
+
+    /// Says which version of a service this is, by its full name.
+    fn built(&self, service_name: &str) {
+        let service = service_name.split('.').nth(1).unwrap_or(service_name);
+        let built = IntGaugeVec::new(Opts::new("kiki_build_info", "1, with the service and its version"), &["service", "version"]);
+        self.add(built).with_label_values(&[service, env!("CARGO_PKG_VERSION")]).set(1);
     }
 
     /// The text that Prometheus scrapes.
@@ -112,6 +193,41 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// How far apart records of refusals are, so that a flood of them is none of records.
+const REFUSALS: Duration = Duration::from_secs(1);
+/// How long the end waits for the log to take what is not recorded yet.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
+
+/// Accesses that are being recorded.
+#[derive(Debug)]
+pub struct Recording {
+    last: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Recording {
+    /// Starts to record by `send`.
+    pub fn start<F>(
+        recorder: access::Recorder,
+        send: impl Fn(crate::pb::syncshield::v1::RecordRequest) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), tonic::Status>> + Send + 'static,
+    {
+        let last = CancellationToken::new();
+        let task = tokio::spawn(recorder.run(last.clone(), send));
+        Self { last, task }
+    }
+
+    /// Records what is left, for a few seconds at the most.
+    pub async fn finish(self) {
+        self.last.cancel();
+        if tokio::time::timeout(LAST_RECORDS, self.task).await.is_err() {
+            tracing::error!("the log did not take the last accesses in time: they are lost");
+        }
     }
 }
 
@@ -166,45 +282,74 @@ async fn serve_on(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
+    metrics.built(service_name);
+    allow_connections();
+    let Listeners { grpc: grpc_listener, http: http_listener, trust } = listeners;
+    if let Some(tls) = trust.grpc_tls() {
+        metrics.add(Ok(tls.expiry()));
+    }
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(service_name, tonic_health::ServingStatus::Serving).await;
     let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS);
     let v1 = reflection().build_v1().map_err(std::io::Error::other)?;
     // Python's grpcio-reflection and k6 speak only this one.
     let v1alpha = reflection().build_v1alpha().map_err(std::io::Error::other)?;
-    let grpc = tonic::transport::Server::builder()
-        .layer(Timed(metrics.latency.clone()))
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_frame_size(MAX_FRAME)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_max_header_list_size(16 << 10)
-        .add_routes(routes.add_service(health_service).add_service(v1).add_service(v1alpha));
-    let (listener, stop) = (listeners.grpc, shutdown.clone());
+    let grpc = server(metrics.calls.clone().trusting(trust.clone()));
+    let grpc = { grpc }.add_routes(routes.add_service(health_service).add_service(v1).add_service(v1alpha));
+    let (tls, places, stop) = (trust.grpc_tls(), metrics.connections.places("grpc"), shutdown.clone());
     let grpc = async move {
         match threads {
-            Threads::EachCore => cores::serve(listener, grpc, stop).await,
+            Threads::EachCore => cores::serve(grpc_listener, tls, places, grpc, stop).await,
             Threads::Callers => {
-                let incoming = TcpIncoming::from(listener).map(|accepted| accepted.map(arrival::Connection::new));
-                grpc.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.map_err(std::io::Error::other)
+                let connections = accept::accept(grpc_listener, tls, places, stop.clone());
+                grpc.serve_with_incoming_shutdown(connections, stop.cancelled_owned()).await.map_err(std::io::Error::other)
             }
         }
     };
     let text = metrics.clone();
     let app = http.route("/metrics", get(move || std::future::ready(text.text())));
-    let web = axum::serve(arrival::Listener(listeners.http), app.into_make_service_with_connect_info::<Arrivals>())
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let connections = accept::accept(http_listener, trust.http_tls(), metrics.connections.places("http"), shutdown.clone());
+    let web = web::serve(connections, app, shutdown.clone());
     let both = async {
-        let (grpc, web) = tokio::join!(grpc, async move { web.await });
-        grpc.and(web)
+        let (grpc, ()) = tokio::join!(grpc, web);
+        grpc
     };
     let drained = async {
         shutdown.cancelled().await;
         health.set_service_status(service_name, tonic_health::ServingStatus::NotServing).await;
         tokio::time::sleep(DRAIN).await; // the bound on open streams, not a wait for anything
     };
-    tokio::select! {
+    let served = tokio::select! {
         result = both => result,
         () = drained => Ok(()),
+    };
+    drop(tokio::task::spawn_blocking(traces::flush).await); // it waits for the collector
+    served
+}
+
+/// gRPC with its limits.
+fn server(calls: Calls) -> tonic::transport::Server<tower::layer::util::Stack<Calls, tower::layer::util::Identity>> {
+    tonic::transport::Server::builder()
+        .layer(calls)
+        .timeout(CALL)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(MAX_FRAME)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_connection_age(CONNECTION_AGE)
+        .max_connection_age_grace(CONNECTION_AGE)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
+        .http2_max_header_list_size(MAX_HEADERS)
+}
+
+/// As many file descriptors as the system lets the process have: shells give 1,024.
+fn allow_connections() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard); // what there is does for fewer
     }
 }
 
@@ -222,68 +367,20 @@ pub fn shutdown_on_signal(token: CancellationToken) {
     });
 }
 
+/// How a program ends: with an error it says it, as text.
+pub fn exit_code<E: std::fmt::Display>(ended: Result<(), E>) -> std::process::ExitCode {
+    match ended {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: {error}")); // whoever reads it may be gone
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
 /// Sets up tracing from `RUST_LOG`, warnings by default, on standard error.
 pub fn init_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     // A second call (tests) keeps the first's.
     drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init());
-}
-
-#[derive(Clone)]
-struct Timed(HistogramVec);
-
-impl<S> Layer<S> for Timed {
-    type Service = TimedService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        TimedService { inner, latency: self.0.clone() }
-    }
-}
-
-#[derive(Clone)]
-struct TimedService<S> {
-    inner: S,
-    latency: HistogramVec,
-}
-
-impl<S, B> Service<http::Request<B>> for TimedService<S>
-where
-    S: Service<http::Request<B>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        // Paths of services that exist: reflection's own list bounds the label's values only if unknown paths share one.
-        let rpc = request.uri().path();
-        let histogram = rpc.starts_with("/kiki.").then(|| self.latency.with_label_values(&[rpc]));
-        let start = Instant::now();
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answer.await;
-            if let Some(histogram) = histogram {
-                histogram.observe(start.elapsed().as_secs_f64());
-            }
-            answer
-        })
-    }
-}
-
-/// A channel to another service: connects when first used, and again after a failure.
-///
-/// # Errors
-/// `address` is no URI.
-pub fn channel(address: &str) -> Result<tonic::transport::Channel, tonic::transport::Error> {
-    Ok(tonic::transport::Endpoint::from_shared(address.to_owned())?
-        .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .connect_lazy())
 }

@@ -16,6 +16,10 @@ pub enum Reason {
     NotFound,
     /// The caller may not act for that client.
     NotYours,
+    /// No credential, or one that is not known, or has expired.
+    Unauthenticated,
+    /// The caller's role may not call that RPC.
+    RoleMayNot,
     /// A grant would take the campaign above its limit.
     BudgetExhausted,
     /// The campaign is paused, or has no terms.
@@ -71,6 +75,8 @@ impl Reason {
             Self::TooMany => ("TOO_MANY", Code::InvalidArgument),
             Self::NotFound => ("NOT_FOUND", Code::NotFound),
             Self::NotYours => ("NOT_YOURS", Code::PermissionDenied),
+            Self::Unauthenticated => ("UNAUTHENTICATED", Code::Unauthenticated),
+            Self::RoleMayNot => ("ROLE_MAY_NOT", Code::PermissionDenied),
             Self::BudgetExhausted => ("BUDGET_EXHAUSTED", Code::ResourceExhausted),
             Self::CampaignInactive => ("CAMPAIGN_INACTIVE", Code::FailedPrecondition),
             Self::StaleEpoch => ("STALE_EPOCH", Code::Aborted),
@@ -123,6 +129,15 @@ impl Reason {
     pub fn is(self, status: &Status) -> bool {
         status.get_details_error_info().is_some_and(|info| info.domain == "kiki" && info.reason == self.as_str())
     }
+}
+
+/// Whether a service did not answer, rather than refuse: another attempt may do. That it does not know us is a matter between it and us,
+/// until our credentials are put right, and not what whoever called us is told.
+#[must_use]
+pub fn out_of_reach(status: &Status) -> bool {
+    let passes = [Reason::Overloaded, Reason::Unauthenticated, Reason::RoleMayNot];
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+        || passes.iter().any(|reason| reason.is(status))
 }
 
 /// A fact that a status carries for programs.

@@ -14,12 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, cmsg_space, recvmsg, setsockopt, sockopt};
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::clock::{Clock, UnixMicros, monotonic};
 
@@ -28,11 +26,10 @@ const MOST: usize = 32 << 10;
 /// Nothing waits longer; where it seems so, the system's clock was set.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// When the bytes that were last read from a connection had come. Each request over HTTP and each call over gRPC has it among its
-/// extensions (over HTTP in axum's `ConnectInfo`). Where several share a connection it is that of the last to be read, and says
-/// too little of the others.
+/// When the bytes that were last read from a connection had come. Where several requests share a connection it is that of the last to
+/// be read, and says too little of the others.
 #[derive(Debug, Clone)]
-pub struct Arrivals(Arc<Last>);
+pub(super) struct Arrivals(Arc<Last>);
 
 #[derive(Debug)]
 struct Last {
@@ -47,8 +44,7 @@ impl Arrivals {
     }
 
     /// How long ago the bytes came that were read last.
-    #[must_use]
-    pub fn waited(&self) -> Duration {
+    pub(super) fn waited(&self) -> Duration {
         self.0.opened.elapsed().saturating_sub(Duration::from_nanos(self.0.came.load(Ordering::Relaxed)))
     }
 
@@ -56,30 +52,6 @@ impl Arrivals {
     fn read(&self, ago: Duration) {
         let came = self.0.opened.elapsed().saturating_sub(ago);
         self.0.came.store(u64::try_from(came.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-}
-
-impl Connected<IncomingStream<'_, Listener>> for Arrivals {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().arrivals.clone()
-    }
-}
-
-/// A listener whose connections know when their bytes came.
-#[derive(Debug)]
-pub(super) struct Listener(pub(super) TcpListener);
-
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = std::net::SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (tcp, address) = axum::serve::Listener::accept(&mut self.0).await; // tries again where that helps
-        (Connection::new(tcp), address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
     }
 }
 
@@ -96,19 +68,15 @@ impl Connection {
         let _ = setsockopt(&tcp, sockopt::ReceiveTimestampns, &true);
         Self { tcp, arrivals: Arrivals::new() }
     }
+
+    pub(super) fn arrivals(&self) -> Arrivals {
+        self.arrivals.clone()
+    }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tcp.fmt(f)
-    }
-}
-
-impl tonic::transport::server::Connected for Connection {
-    type ConnectInfo = Arrivals;
-
-    fn connect_info(&self) -> Arrivals {
-        self.arrivals.clone()
     }
 }
 
@@ -189,10 +157,10 @@ mod tests {
     use super::*;
 
     async fn pair() -> (TcpStream, Connection) {
-        let mut listener = Listener(TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let address = axum::serve::Listener::local_addr(&listener).unwrap();
-        let (client, (server, _)) = tokio::join!(TcpStream::connect(address), axum::serve::Listener::accept(&mut listener));
-        (client.unwrap(), server)
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), Connection::new(accepted.unwrap().0))
     }
 
     #[tokio::test]

@@ -29,35 +29,34 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 
-use super::Timed;
+use super::accept::{self, Places};
+use super::calls::Calls;
+use super::trust::Tls;
 
 /// Connections that wait for a thread to take them.
 const HANDED: usize = 64;
 
-type Grpc = Router<Stack<Timed, Identity>>;
-type Accepted = std::io::Result<TcpStream>;
+type Grpc = Router<Stack<Calls, Identity>>;
 type Ended = std::io::Result<()>;
 
 /// Serves until `shutdown`, and until the connections have drained.
 ///
 /// # Errors
 /// The listener or a thread failed.
-pub(super) async fn serve(listener: TcpListener, grpc: Grpc, shutdown: CancellationToken) -> Ended {
+pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, places: Places, grpc: Grpc, shutdown: CancellationToken) -> Ended {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (ended, mut ends) = mpsc::channel(cores);
-    let threads: Result<Vec<_>, _> = (0..cores).map(|core| start(core, grpc.clone(), shutdown.clone(), ended.clone())).collect();
+    let dressed = || (tls.clone(), places.clone());
+    let threads: Result<Vec<_>, _> = (0..cores).map(|core| start(core, dressed(), grpc.clone(), shutdown.clone(), ended.clone())).collect();
     let threads = threads?;
     drop(ended);
     let mut round = 0;
     while !shutdown.is_cancelled() {
         tokio::select! {
-            accepted = listener.accept() => {
-                let handed = accepted.and_then(|(socket, _)| {
-                    drop(socket.set_nodelay(true)); // one that is gone already says so when it is read
-                    socket.into_std()
-                });
-                // An error is handed round too: gRPC knows those that pass from those that last.
-                if threads[round].send(handed).await.is_err() {
+            socket = accept::next(&listener) => {
+                // One that cannot change runtimes is gone.
+                let Ok(socket) = socket.into_std() else { continue };
+                if threads[round].send(socket).await.is_err() {
                     break;
                 }
                 round = (round + 1) % threads.len();
@@ -78,12 +77,21 @@ pub(super) async fn serve(listener: TcpListener, grpc: Grpc, shutdown: Cancellat
 }
 
 /// Starts a thread; it takes what it is sent.
-fn start(core: usize, grpc: Grpc, shutdown: CancellationToken, ended: mpsc::Sender<Ended>) -> std::io::Result<mpsc::Sender<Accepted>> {
+fn start(
+    core: usize,
+    (tls, places): (Option<Tls>, Places),
+    grpc: Grpc,
+    shutdown: CancellationToken,
+    ended: mpsc::Sender<Ended>,
+) -> std::io::Result<mpsc::Sender<TcpStream>> {
     let (hand, handed) = mpsc::channel(HANDED);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move || {
-        let sockets = ReceiverStream::new(handed).map(|socket: Accepted| tokio::net::TcpStream::from_std(socket?));
-        let served = runtime.block_on(grpc.serve_with_incoming_shutdown(sockets, shutdown.cancelled_owned()));
+        let served = runtime.block_on(async {
+            let sockets = ReceiverStream::new(handed).filter_map(|socket| tokio::net::TcpStream::from_std(socket).ok());
+            let connections = accept::dress(sockets, tls, places);
+            grpc.serve_with_incoming_shutdown(connections, shutdown.cancelled_owned()).await
+        });
         drop(ended.blocking_send(served.map_err(std::io::Error::other)));
     };
     std::thread::Builder::new().name(format!("grpc-{core}")).spawn(serve)?;
@@ -106,10 +114,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let thread = get(|| async { std::thread::current().name().unwrap_or_default().to_owned() });
         let routes = tonic::service::Routes::from(axum::Router::new().route("/thread", thread));
-        let timed = Timed(crate::runtime::Metrics::new().latency);
-        let grpc = tonic::transport::Server::builder().accept_http1(true).layer(timed).add_routes(routes);
+        let metrics = crate::runtime::Metrics::new();
+        let grpc = tonic::transport::Server::builder().accept_http1(true).layer(metrics.calls).add_routes(routes);
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, grpc, shutdown.clone()));
+        let serving = tokio::spawn(serve(listener, None, metrics.connections.places("grpc"), grpc, shutdown.clone()));
         let mut threads: BTreeMap<String, u32> = BTreeMap::new();
         let cores = std::thread::available_parallelism().unwrap().get();
         for _ in 0..2 * cores {

@@ -6,17 +6,19 @@ mod draft;
 mod proof;
 mod reconcile;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiki::access::Accesses;
+use kiki::caller::Caller;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::leaf::{self, leaf::Body};
-use kiki::status::Reason;
+use kiki::status::{Reason, out_of_reach};
 use kiki::tlog::note::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
 
-use crate::access::Accesses;
 use crate::clients::{self, Issued, Shield};
 use crate::domain::bundle::limits;
 use crate::domain::document::export::Format;
@@ -24,7 +26,7 @@ use crate::domain::document::imports::Books;
 use crate::domain::invoice::{Invoice, InvoiceError, Preceding, TermsPrinted, number_stem};
 use crate::domain::period::{Month, due_date, issue_date};
 use crate::domain::terms::Terms;
-use crate::error::{Error, out_of_reach};
+use crate::error::Error;
 use crate::follower::Progress;
 use crate::metrics::Metrics;
 use crate::store::{InvoiceRow, Page, Store, StoreError};
@@ -94,6 +96,14 @@ impl Billing {
             bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)),
             exports: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
             reconciliations: Arc::new(Semaphore::new(RECONCILIATIONS_AT_ONCE)),
+        }
+    }
+
+    /// What a caller may see of it: a tenant's calls read under that client alone.
+    pub(crate) fn seen_by(&self, caller: &Caller) -> Cow<'_, Self> {
+        match caller {
+            Caller::Tenant(own) => Cow::Owned(Self { store: self.store.seen_by(own.as_str()), ..self.clone() }),
+            _ => Cow::Borrowed(self),
         }
     }
 

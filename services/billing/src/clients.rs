@@ -9,11 +9,11 @@ use kiki::pb::log::v1::Position;
 use kiki::pb::syncshield::v1 as pb;
 use kiki::pb::syncshield::v1::record_item::Body;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::runtime::Channel;
 use kiki::status::Reason;
 use kiki::tlog::Hash;
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::domain::bundle::BundleLeaf;
@@ -113,12 +113,8 @@ impl Shield {
     }
 
     /// Records accesses of a client's documents as one batch of a sender; a batch that came before has no second effect.
-    pub async fn record_accesses(&self, client: &str, accesses: &[leaf::Access], source: (&str, u64)) -> Result<(), Error> {
-        let item = |access: &leaf::Access| pb::RecordItem { client: client.to_owned(), body: Some(Body::Access(access.clone())) };
-        let (source, source_seq) = (source.0.to_owned(), source.1);
-        let request = timed(pb::RecordRequest { items: accesses.iter().map(item).collect(), source, source_seq });
-        self.client.clone().record(request).await?;
-        Ok(())
+    pub async fn record_accesses(&self, accesses: pb::RecordRequest) -> Result<(), Status> {
+        self.client.clone().record(timed(accesses)).await.map(drop)
     }
 
     async fn record(&self, client: &str, body: Body) -> Result<u64, Error> {

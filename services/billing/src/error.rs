@@ -1,8 +1,8 @@
 //! Why Billing refused or failed, and the only place where that becomes a gRPC status.
 
 use kiki::clock::UnixMicros;
-use kiki::status::Reason;
-use tonic::{Code, Status};
+use kiki::status::{Reason, out_of_reach};
+use tonic::Status;
 
 use crate::domain::accounting::{ClosingError, NoTerms};
 use crate::domain::books::BooksError;
@@ -88,7 +88,7 @@ pub enum Error {
     },
     /// An access that cannot be recorded.
     #[error("the log takes no record of who sees invoices; try again")]
-    Unrecorded,
+    Unrecorded(#[from] kiki::access::Unrecorded),
     /// A key that had its effect with another content.
     #[error("key: {key:?} is that of leaf {leaf}, which says otherwise")]
     KeyReused {
@@ -168,7 +168,12 @@ pub struct Postponed {
     pub reason: String,
     /// Until when; none where no time mends it.
     pub until: Option<UnixMicros>,
+    /// What somebody has to mend; nothing where it is merely not due.
+    pub fault: Option<&'static str>,
 }
+
+/// What postpones a client until somebody mends it, as the metric has it.
+pub const POSTPONED_FOR: [&str; 4] = ["evidence", "client_moved", "too_large", "invoiced"];
 
 impl From<NoTerms> for Error {
     fn from(error: NoTerms) -> Self {
@@ -182,11 +187,6 @@ impl From<Status> for Error {
     }
 }
 
-/// Whether SyncShield did not answer, rather than refuse: another attempt may do.
-pub fn out_of_reach(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
-}
-
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let text = error.to_string();
@@ -194,7 +194,7 @@ impl From<Error> for Status {
             Error::Shield(status) if out_of_reach(&status) => Reason::DependencyUnavailable.status(text),
             Error::Shield(status) => *status,
             Error::Fault(_) | Error::Unreadable(_) => Reason::LogInconsistent.status(text),
-            Error::Unrecorded => Reason::DependencyUnavailable.status(text),
+            Error::Unrecorded(_) => Reason::DependencyUnavailable.status(text),
             Error::Behind { .. } => Reason::NotReady.status(text),
             Error::NotFound { .. } => Reason::NotFound.status(text),
             Error::Field { .. } => Reason::FieldInvalid.status(text),

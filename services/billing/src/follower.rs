@@ -77,6 +77,7 @@ impl Following {
                     return self.stop(fault, &error);
                 }
                 tracing::warn!(%error, "tail broke off");
+                self.metrics.fold_error.set(1);
             }
             self.metrics.folding.set(0);
             wait = if self.progress.borrow().folded > before { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
@@ -188,6 +189,7 @@ impl Following {
         });
         if further {
             self.metrics.folded.set(i64::try_from(folded).unwrap_or(i64::MAX));
+            self.metrics.fold_error.set(0);
         }
     }
 

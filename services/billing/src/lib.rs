@@ -16,7 +16,7 @@
 //! - what could not be proven takes no number: a bundle holds at most 1,048,576 leaves and 1 GiB
 //!   ([`domain::bundle::limits`]), and the baseline's evidence is a leaf that the client may see.
 //!
-//! Who sees or makes a client's documents is on record among the client's leaves ([`access`]).
+//! Who sees or makes a client's documents is on record among the client's leaves ([`kiki::access`]).
 //!
 //! It stops, rather than guesses, at a leaf that it cannot read: calls then name that leaf and its
 //! client, and so does the metric `kiki_billing_unreadable_leaf`.
@@ -27,7 +27,6 @@
 //! Deliberately not here: taking money, and what the fee is computed *from*: attribution is
 //! [`kiki::attribution`], and the log is SyncShield's.
 
-pub mod access;
 pub mod billing;
 pub mod bundle;
 pub mod clients;
@@ -43,11 +42,10 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::pb::billing::v1::billing_service_server::BillingServiceServer;
-use kiki::runtime::{self, Listeners, Serving};
+use kiki::runtime::{self, Listeners, Recording, Serving};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
 
 pub use bundle::verify_bundle;
 pub use config::Config;
@@ -56,9 +54,6 @@ pub use error::Error;
 
 /// The service's full name, for health checks.
 pub const SERVICE: &str = "kiki.billing.v1.BillingService";
-
-/// How long the end waits for the log to take the accesses that are not recorded yet.
-const LAST_ACCESSES: Duration = Duration::from_secs(5);
 
 /// Opens the ledger, follows the log into it and serves until `shutdown`.
 ///
@@ -75,9 +70,17 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
     let registry = runtime::Metrics::new();
     let metrics = metrics::Metrics::new(&registry);
     let (progress, followed) = watch::channel(follower::Progress::default());
-    let (accesses, recorder) = access::queue(shield.clone(), metrics.clone())?;
-    let last = CancellationToken::new();
-    let recorder = tokio::spawn(recorder.run(last.clone()));
+    // Without a pause: what was given out is on record by the time that somebody asks.
+    let (accesses, recorder) = kiki::access::queue("billing", Duration::ZERO, metrics.refused_accesses.clone())?;
+    let recorder_of = shield.clone();
+    let send = move |accesses| {
+        let shield = recorder_of.clone();
+        async move { shield.record_accesses(accesses).await }
+    };
+    let documents = Recording::start(recorder, send.clone());
+    let calls = registry.record_calls("billing", clock.clone(), send)?;
+    // Webhooks of payment providers will be served here; until then metrics alone.
+    let http = runtime::movable(axum::Router::new(), &clock, &registry, &listeners.trust);
     let billing = billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed, metrics.clone(), accesses);
     let billing = billing.requiring_approval(config.approval_required).with_whole_bundles_up_to(config.whole_bundle_max);
     billing.count().await?;
@@ -87,15 +90,11 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
     let follower = tokio::spawn(following.run(shutdown.clone()));
     let service =
         BillingServiceServer::new(billing).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(runtime::MAX_MESSAGE);
-    let routes = Routes::new(InterceptedService::new(service, kiki::caller::intercept));
-    // Webhooks of payment providers will be served here; until then metrics alone.
-    let served = runtime::serve(listeners, SERVICE, routes, axum::Router::new(), registry, shutdown.clone()).await;
+    let routes = Routes::new(service);
+    let served = runtime::serve(listeners, SERVICE, routes, http, registry, shutdown.clone()).await;
     shutdown.cancel();
     let followed = follower.await;
-    last.cancel();
-    if tokio::time::timeout(LAST_ACCESSES, recorder).await.is_err() {
-        tracing::error!("the log did not take the last accesses in time: they are lost");
-    }
+    tokio::join!(documents.finish(), calls.finish());
     store.close().await;
     served?;
     followed.map_err(|_| Error::Stopped)

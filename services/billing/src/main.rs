@@ -1,30 +1,27 @@
 //! Billing as a process of its own.
 
-use clap::Parser;
-use kiki::clock::Clock;
-use kiki::runtime::{self, Listeners};
-use tokio_util::sync::CancellationToken;
+use std::process::ExitCode;
 
-/// What does the client owe, and how can they check it themselves?
-#[derive(Debug, Parser)]
-#[command(version)]
+use kiki::runtime::{Common, program, settings};
+
+#[derive(clap::Parser)]
+#[command(version, about = "Billing: what does the client owe, and how can they check it themselves?")]
 struct Args {
-    /// Where to answer gRPC.
+    /// Address of gRPC.
     #[arg(long, env = "KIKI_BILLING_GRPC", default_value = "127.0.0.1:50054")]
     grpc: String,
-    /// Where to answer HTTP and metrics.
+    /// Address of HTTP and metrics.
     #[arg(long, env = "KIKI_BILLING_HTTP", default_value = "127.0.0.1:8082")]
     http: String,
+    #[command(flatten)]
+    common: Common,
     #[command(flatten)]
     config: billing::Config,
 }
 
 #[tokio::main]
-async fn main() -> Result<(), billing::Error> {
-    runtime::init_tracing();
-    let args = Args::parse();
-    let listeners = Listeners::bind(&args.grpc, &args.http).await?;
-    let shutdown = CancellationToken::new();
-    runtime::shutdown_on_signal(shutdown.clone());
-    billing::serve(listeners, args.config, Clock::System, shutdown).await
+async fn main() -> ExitCode {
+    let Args { grpc, http, common, config } = settings();
+    let names = ("billing", billing::SERVICE);
+    program(names, (&grpc, &http), common, |listeners, clock, stop| billing::serve(listeners, config, clock, stop)).await
 }

@@ -1,12 +1,16 @@
 //! What Prometheus sees of Billing. Money is counted when an invoice becomes final, and counted
 //! again from the ledger at each start.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use kiki::runtime;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::domain::follow::Unreadable;
 use crate::domain::invoice::{Invoice, Kind};
 use crate::domain::reconcile::{Figure, compare::Comparison};
+use crate::error::POSTPONED_FOR;
 use crate::store::Balance;
 
 /// The metrics.
@@ -22,8 +26,13 @@ pub struct Metrics {
     pub unrecorded: IntGauge,
     /// Accesses that the log refused for good.
     pub refused_accesses: IntCounter,
+    /// 1 while the last try to follow the log failed.
+    pub fold_error: IntGauge,
     /// Events of invoices that the log holds and that changed nothing.
     pub refused_events: IntGauge,
+    postponed: IntGaugeVec,
+    /// Who is postponed and why, by client and currency: as many as there are of these.
+    waiting: Arc<Mutex<BTreeMap<(String, String), &'static str>>>,
     balances: IntGaugeVec,
     unreadable: IntGaugeVec,
     revenue: IntGaugeVec,
@@ -45,6 +54,15 @@ impl Metrics {
             unrecorded: registry.add(IntGauge::new("kiki_billing_unrecorded_invoices", "final invoices that the log does not hold")),
             refused_accesses: registry
                 .add(IntCounter::new("kiki_billing_refused_accesses_total", "accesses of documents that the log refused for good")),
+            fold_error: registry.add(IntGauge::new("kiki_billing_fold_error", "1 while the last try to follow the log failed")),
+            postponed: registry.add(IntGaugeVec::new(
+                opts(
+                    "kiki_billing_postponed",
+                    "clients by currency that are not invoiced until somebody mends it, as they were drafted last",
+                ),
+                &["reason"],
+            )),
+            waiting: Arc::default(),
             refused_events: registry
                 .add(IntGauge::new("kiki_billing_refused_invoice_events", "events of invoices in the log that changed nothing")),
             balances: registry.add(IntGaugeVec::new(
@@ -83,6 +101,20 @@ impl Metrics {
                 opts("kiki_billing_reconciliation_differences_total", "figures that differed from the log's, by whose and how"),
                 &["against", "kind"],
             )),
+        }
+    }
+
+    /// A client's month was drafted, or is postponed for a fault.
+    pub fn drafted_or_postponed(&self, client: &str, currency: &str, fault: Option<&'static str>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (client.to_owned(), currency.to_owned());
+        match fault {
+            Some(fault) => drop(waiting.insert(key, fault)),
+            None => drop(waiting.remove(&key)),
+        }
+        for reason in POSTPONED_FOR {
+            let count = waiting.values().filter(|why| **why == reason).count();
+            self.postponed.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

@@ -81,7 +81,7 @@ impl Billing {
     /// Notes that a document is given out; before it is.
     async fn note(&self, caller: &Caller, kind: AccessKind, row: &InvoiceRow) -> Result<(), Error> {
         let subject = row.number.as_ref().unwrap_or(&row.draft_id);
-        self.accesses.note(caller, kind, self.clock.now(), &row.client, subject).await
+        self.note_of(caller, kind, &row.client, subject).await
     }
 
     /// Notes a list, for each client that is on it.
@@ -89,9 +89,15 @@ impl Billing {
         let clients: BTreeSet<&str> = listed.iter().map(|shown| shown.row.client.as_str()).collect();
         for client in clients {
             let subject = if month.is_empty() { "all months" } else { month };
-            self.accesses.note(caller, AccessKind::List, self.clock.now(), client, subject).await?;
+            self.note_of(caller, AccessKind::List, client, subject).await?;
         }
         Ok(())
+    }
+
+    async fn note_of(&self, caller: &Caller, kind: AccessKind, client: &str, subject: &str) -> Result<(), Error> {
+        let ((role, tenant), at) = (caller.on_record(), Some(self.clock.now().into()));
+        let (role, kind, subject) = (role.into(), kind.into(), subject.to_owned());
+        Ok(self.accesses.note(client, leaf::Access { role, tenant, kind, subject, at, ..Default::default() }).await?)
     }
 
     /// What happened to an invoice, by whoever may act for all.
@@ -140,8 +146,9 @@ impl BillingService for Billing {
         let caller = Caller::of(&request);
         caller.act_for(&row.client)?;
         self.note(&caller, AccessKind::GetInvoice, &row).await?;
-        let shown = self.shown(row).await?;
-        let history = self.history(&shown).await?;
+        let seen = self.seen_by(&caller);
+        let shown = seen.shown(row).await?;
+        let history = seen.history(&shown).await?;
         Ok(Response::new(pb::GetInvoiceResponse {
             invoice: Some(summary(&shown)?),
             csv: shown.invoice.to_csv().into(),
@@ -162,7 +169,8 @@ impl BillingService for Billing {
             month_of(&month)?;
         }
         let limit = page_size(request.page_size)?;
-        let rows = self.list(&Page { client: request.client, month: month.clone(), after: request.page_token, limit }).await?;
+        let rows =
+            self.seen_by(&caller).list(&Page { client: request.client, month: month.clone(), after: request.page_token, limit }).await?;
         self.note_list(&caller, &month, &rows).await?;
         let last = rows.last().filter(|_| rows.len() == limit as usize);
         let next_page_token = last.map(|shown| shown.row.draft_id.clone()).unwrap_or_default();
@@ -176,7 +184,7 @@ impl BillingService for Billing {
         caller.act_for(&row.client)?;
         self.note(&caller, AccessKind::Bundle, &row).await?;
         let challenge = challenge_of(request.into_inner().challenge)?;
-        Ok(chunks(self.bundle(row, challenge).await?, |chunk| pb::GetProofBundleResponse { chunk }))
+        Ok(chunks(self.seen_by(&caller).bundle(row, challenge).await?, |chunk| pb::GetProofBundleResponse { chunk }))
     }
 
     async fn export_invoice(&self, request: Request<pb::ExportInvoiceRequest>) -> Answer<Self::ExportInvoiceStream> {
@@ -186,7 +194,7 @@ impl BillingService for Billing {
         caller.act_for(&row.client)?;
         let (format, books) = (convert::format(request.format())?, convert::books(request)?);
         self.note(&caller, AccessKind::Export, &row).await?;
-        Ok(chunks(self.export(row, format, books).await?, |chunk| pb::ExportInvoiceResponse { chunk }))
+        Ok(chunks(self.seen_by(&caller).export(row, format, books).await?, |chunk| pb::ExportInvoiceResponse { chunk }))
     }
 
     async fn approve_invoice(&self, request: Request<pb::ApproveInvoiceRequest>) -> Answer<pb::ApproveInvoiceResponse> {
@@ -265,8 +273,8 @@ impl BillingService for Billing {
         let question = reconcile::question(request.into_inner())?;
         caller.act_for(&question.client)?;
         let (client, subject) = (question.client.clone(), question.subject());
-        let reconciled = self.reconciled(question).await?;
-        self.accesses.note(&caller, AccessKind::Reconcile, self.clock.now(), &client, &subject).await?;
+        let reconciled = self.seen_by(&caller).reconciled(question).await?;
+        self.note_of(&caller, AccessKind::Reconcile, &client, &subject).await?;
         Ok(Response::new(tokio_stream::iter(reconcile::answer(self.key.name(), reconciled))))
     }
 

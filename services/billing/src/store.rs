@@ -28,6 +28,9 @@ pub use fold::Cursor;
 pub use invoices::{InvoiceRow, Page};
 pub use turn::{Changes, Turn};
 
+/// The role under which clients' calls read PostgreSQL.
+const TENANT: &str = "kiki_billing_tenant";
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -37,6 +40,12 @@ pub enum StoreError {
     /// Its folder could not be made.
     #[error("ledger's folder: {0}")]
     Folder(#[from] std::io::Error),
+    /// Clients' calls have no role to read under.
+    #[error(
+        "ledger: the database's user may not make the role {TENANT}, under which clients' calls read; who may has to: \
+             CREATE ROLE {TENANT} NOLOGIN; GRANT {TENANT} TO <the user>"
+    )]
+    NoTenantRole,
     /// The database may lose what it acknowledged.
     #[error("ledger: the database runs with fsync = off: what it acknowledges is not durable")]
     NotDurable,
@@ -90,11 +99,22 @@ impl Store {
         Ok(Self { pool: address.open().await? })
     }
 
+    /// The ledger as a client may see it. On PostgreSQL the database shows no row of another's, whatever is asked; SQLite knows no such
+    /// thing, and there what is asked is all that keeps them apart.
+    #[must_use]
+    pub fn seen_by(&self, client: &str) -> Self {
+        match &self.pool {
+            Pool::Sqlite(_) => self.clone(),
+            Pool::Postgres(pool) | Pool::Tenant(pool, _) => Self { pool: Pool::Tenant(pool.clone(), client.into()) },
+        }
+    }
+
     /// A writing transaction: it takes the lock at once.
     async fn write(&self) -> Result<Tx<'static>, StoreError> {
         match &self.pool {
             Pool::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)),
-            Pool::Postgres(pool) => {
+            // What a client's call writes is the platform's own.
+            Pool::Postgres(pool) | Pool::Tenant(pool, _) => {
                 let mut tx = pool.begin().await?;
                 alone(&mut tx).await?;
                 Ok(Tx::Postgres(tx))
@@ -106,7 +126,7 @@ impl Store {
     pub async fn close(&self) {
         match &self.pool {
             Pool::Sqlite(pool) => pool.close().await,
-            Pool::Postgres(pool) => pool.close().await,
+            Pool::Postgres(pool) | Pool::Tenant(pool, _) => pool.close().await,
         }
     }
 }

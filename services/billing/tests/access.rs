@@ -103,6 +103,8 @@ async fn every_read_and_generation_of_a_document_is_a_record_of_its_client() {
         one("beta", operator, AccessKind::Draft, betas),
         one("beta", operator, AccessKind::Draft, betas),
         one("beta", operator, AccessKind::List, "2026-01"),
+        // What was refused is the operator's own.
+        ("kiki".to_owned(), tenant, "acme".to_owned(), AccessKind::Refused, "kiki.billing.v1.BillingService/GetInvoice".to_owned()),
     ];
     assert_eq!(seen, wanted);
     // They stand in the client's gapless sequence, and in its bundles, and change no figure.
@@ -116,5 +118,5 @@ async fn accesses_whose_answer_was_lost_are_on_record_once() {
     *shield.loses_accesses.lock().unwrap() = true;
     a_day_at_the_office(&shield).await;
     assert!(!*shield.loses_accesses.lock().unwrap(), "an answer was lost");
-    assert_eq!(accesses(&shield).len(), 10);
+    assert_eq!(accesses(&shield).len(), 11);
 }

@@ -13,12 +13,12 @@ use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf::{self, invoice_event, leaf::Body};
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use log::{DAY, FEBRUARY, JANUARY, Log, ONE};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

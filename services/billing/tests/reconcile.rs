@@ -14,13 +14,13 @@ use kiki::leaf::{self, AccessKind, leaf::Body};
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::reconcile_request::Against;
 use kiki::pb::billing::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use log::{DAY, FEBRUARY, JANUARY, Log, ONE};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::transport::Channel;
 
 const HOUR: i64 = DAY / 24;
 

@@ -17,6 +17,7 @@ use fake_shield::FakeShield;
 use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use log::{DAY, FEBRUARY, JANUARY, Log, ONE};
@@ -24,7 +25,6 @@ use place::Place;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::transport::Channel;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const CUSTOMERS: u8 = 200;

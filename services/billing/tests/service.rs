@@ -11,11 +11,11 @@ use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf::{DocumentKind, leaf::Body};
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use fake_shield::FakeShield;
 use log::{DAY, FEBRUARY, JANUARY, Log, ONE};

@@ -9,16 +9,18 @@ mod spend;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use kiki::caller::{self, Caller};
+use kiki::caller::Caller;
 use kiki::leaf;
 use kiki::pb::syncshield::v1 as pb;
+use kiki::runtime;
 use kiki::tlog::tile::{Kind, Tile};
 use serde::{Deserialize, Serialize};
 
+use crate::SERVICE;
 use crate::error::Error;
 use crate::rpc::{Service, check};
 use crate::store::Log;
@@ -72,8 +74,8 @@ async fn health(State(log): State<Log>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "log_id": log.id(), "leaves": *log.committed().borrow() }))
 }
 
-async fn answer_check(State(log): State<Log>, headers: HeaderMap, Json(body): Json<CheckBody>) -> Response {
-    if let Err(status) = caller(headers).and_then(|caller| caller.act_for(&body.client)) {
+async fn answer_check(State(log): State<Log>, extensions: Extensions, Json(body): Json<CheckBody>) -> Response {
+    if let Err(status) = caller_of(&extensions, "Check").and_then(|caller| caller.act_for(&body.client)) {
         return refusal(&status);
     }
     let CheckBody { client, campaign, platform, currency, price_nanos, country, categories, domain, predicted_ltv_micros, signals } = body;
@@ -98,6 +100,7 @@ async fn answer_check(State(log): State<Log>, headers: HeaderMap, Json(body): Js
 fn refusal(status: &tonic::Status) -> Response {
     let code = match status.code() {
         tonic::Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        tonic::Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         tonic::Code::PermissionDenied => StatusCode::FORBIDDEN,
         tonic::Code::NotFound => StatusCode::NOT_FOUND,
         tonic::Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
@@ -125,10 +128,10 @@ async fn rotations(State(log): State<Log>) -> Response {
 }
 
 /// A tile: it never changes, so everybody may keep it for ever.
-async fn tile(State(log): State<Log>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+async fn tile(State(log): State<Log>, Path(path): Path<String>, extensions: Extensions) -> Response {
     let Ok(tile) = format!("tile/{path}").parse::<Tile>() else { return no_tile() };
     if tile.kind() == Kind::Entries
-        && let Err(status) = caller(headers).and_then(|caller| caller.act_for_all())
+        && let Err(status) = caller_of(&extensions, "Tail").and_then(|caller| caller.act_for_all())
     {
         return refusal(&status);
     }
@@ -147,9 +150,7 @@ fn no_tile() -> Response {
     (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-store")], "no such tile under the newest checkpoint\n").into_response()
 }
 
-/// Who calls, told by the same names as in gRPC's metadata.
-fn caller(headers: HeaderMap) -> Result<Caller, tonic::Status> {
-    let mut request = tonic::Request::new(());
-    *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
-    Ok(Caller::of(&caller::intercept(request)?))
+/// Who calls, if that RPC is theirs to call.
+fn caller_of(extensions: &Extensions, rpc: &str) -> Result<Caller, tonic::Status> {
+    runtime::caller_of(extensions, SERVICE, rpc)
 }

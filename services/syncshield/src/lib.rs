@@ -24,10 +24,9 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::pb::syncshield::v1::sync_shield_admin_service_server::SyncShieldAdminServiceServer;
-use kiki::pb::syncshield::v1::sync_shield_service_server::SyncShieldServiceServer;
+use kiki::pb::syncshield::v1::sync_shield_service_server::{SyncShieldService as _, SyncShieldServiceServer};
 use kiki::runtime::{self, Listeners, Metrics, Serving};
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
 
 pub use config::Config;
 pub use error::Error;
@@ -55,8 +54,8 @@ pub fn serve(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
 async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), Error> {
     let store = config.store.clone().unwrap_or(store::Store::Files(None));
     let paths = store::Paths::new(store.folder().unwrap_or(&config.data)).with_signed_size(config.signed_size.clone());
-    let (opened, log_id) = (paths.clone(), config.log_id.clone());
-    let open = move || store::Log::open_in(&store, &opened, &log_id, clock);
+    let (opened, log_id, now) = (paths.clone(), config.log_id.clone(), clock.clone());
+    let open = move || store::Log::open_in(&store, &opened, &log_id, now);
     let log = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Stopped)??;
     let lease_ttl = Duration::from_secs(config.lease_ttl_secs);
     log.run(move |ledger| {
@@ -65,13 +64,14 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
     })
     .await?;
     let metrics = Metrics::new();
-    let size = metrics.add(prometheus::IntGauge::new("syncshield_log_leaves", "durable leaves of the log"));
+    let gauges = metrics::LogGauges::new(&metrics, &log);
     metrics.add(Ok(log.shadow().metric()));
     let budgets = tokio::spawn(metrics::Budgets::new(&metrics).keep(log.clone(), shutdown.clone()));
-    let signing = tokio::spawn(keep_signed(log.clone(), size, shutdown.clone()));
+    let signing = tokio::spawn(keep_signed(log.clone(), gauges, shutdown.clone()));
+    let witnessed = witness::Gauges::new(&metrics);
     for at in config.witnesses.clone() {
         // It ends with `shutdown`, and has nothing to finish.
-        tokio::spawn(witness::keep_cosigned(log.clone(), at, shutdown.clone()));
+        tokio::spawn(witness::keep_cosigned(log.clone(), at, witnessed.clone(), shutdown.clone()));
     }
     let publishing = tokio::spawn(keep_published(Publisher::new(log.clone(), &paths), shutdown.clone()));
     let subjects = subjects(&config);
@@ -79,7 +79,16 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
     subjects.finish(&log).await?;
     let service = Arc::new(rpc::Service::new(log.clone(), subjects, &config, shutdown.clone()));
     let routes = routes_of(&log, service.clone(), &config);
-    let served = runtime::serve(listeners, SERVICE, routes, http::router(log.clone(), service), metrics, shutdown).await;
+    let own = service.clone();
+    let send = move |request| {
+        let own = own.clone();
+        async move { own.record(tonic::Request::new(request)).await.map(drop) }
+    };
+    let recording = metrics.record_calls("syncshield", clock.clone(), send)?;
+    let web = metrics.identified(http::router(log.clone(), service), &listeners.trust);
+    let web = runtime::movable(web, &clock, &metrics, &listeners.trust);
+    let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;
+    recording.finish().await;
     drop((signing.await, budgets.await));
     log.close().await;
     publish_the_last(publishing).await;
@@ -122,22 +131,21 @@ fn routes_of(log: &store::Log, service: Arc<rpc::Service>, config: &Config) -> t
         SyncShieldServiceServer::from_arc(service).max_decoding_message_size(runtime::MAX_MESSAGE).max_encoding_message_size(MAX_ANSWER);
     let admin = SyncShieldAdminServiceServer::new(rpc::Admin::new(log.clone(), config.peer_logs.clone()))
         .max_decoding_message_size(runtime::MAX_MESSAGE);
-    tonic::service::Routes::new(InterceptedService::new(grpc, kiki::caller::intercept))
-        .add_service(InterceptedService::new(admin, kiki::caller::intercept))
+    tonic::service::Routes::new(grpc).add_service(admin)
 }
 
 /// Signs a checkpoint each second in which the log grew, so that followers never wait long for one.
-async fn keep_signed(log: store::Log, size: prometheus::IntGauge, shutdown: CancellationToken) {
+async fn keep_signed(log: store::Log, gauges: metrics::LogGauges, shutdown: CancellationToken) {
     let mut committed = log.committed();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
         let leaves = *committed.borrow_and_update();
-        size.set(i64::try_from(leaves).unwrap_or(i64::MAX));
         let signed = log.newest_checkpoint().map_or(0, |signed| signed.size);
         if leaves > signed
             && let Err(error) = log.checkpoint(leaves).await
         {
             tracing::warn!(%error, "no checkpoint");
         }
+        gauges.set(&log, leaves);
     }
 }

@@ -1,9 +1,8 @@
-//! The SyncShield server.
+//! SyncShield as a process of its own.
 
-use clap::Parser as _;
-use kiki::clock::Clock;
-use kiki::runtime::{Listeners, init_tracing, shutdown_on_signal};
-use tokio_util::sync::CancellationToken;
+use std::process::ExitCode;
+
+use kiki::runtime::{Common, program, settings};
 
 #[derive(clap::Parser)]
 #[command(version, about = "SyncShield: may we spend this, and what was done, provably?")]
@@ -15,15 +14,14 @@ struct Args {
     #[arg(long, env = "KIKI_SHIELD_HTTP", default_value = "127.0.0.1:8081")]
     http: String,
     #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
     config: syncshield::Config,
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    init_tracing();
-    let args = Args::parse();
-    let shutdown = CancellationToken::new();
-    shutdown_on_signal(shutdown.clone());
-    let listeners = Listeners::bind(&args.grpc, &args.http).await?;
-    Ok(syncshield::serve(listeners, args.config, Clock::System, shutdown).await?)
+async fn main() -> ExitCode {
+    let Args { grpc, http, common, config } = settings();
+    let names = ("syncshield", syncshield::SERVICE);
+    program(names, (&grpc, &http), common, |listeners, clock, stop| syncshield::serve(listeners, config, clock, stop)).await
 }

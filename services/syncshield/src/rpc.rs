@@ -14,6 +14,7 @@ use kiki::caller::Caller;
 use kiki::leaf;
 use kiki::money::Micros;
 use kiki::pb::syncshield::v1 as pb;
+use kiki::runtime::Readers;
 use kiki::status::{self, Reason};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -42,12 +43,14 @@ pub(crate) struct Service {
     log: Log,
     subjects: Subjects,
     lease_ttl: Duration,
+    readers: Readers,
     shutdown: CancellationToken,
 }
 
 impl Service {
     pub(crate) fn new(log: Log, subjects: Subjects, config: &crate::Config, shutdown: CancellationToken) -> Self {
-        Self { log, subjects, lease_ttl: Duration::from_secs(config.lease_ttl_secs), shutdown }
+        let readers = Readers::new(streams::MAX_READERS, streams::READERS_OF_ONE);
+        Self { log, subjects, lease_ttl: Duration::from_secs(config.lease_ttl_secs), readers, shutdown }
     }
 
     fn at(&self, index: u64) -> Option<leaf::Position> {
@@ -211,7 +214,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
     type TailStream = Streaming<pb::TailResponse>;
 
     async fn tail(&self, request: Request<pb::TailRequest>) -> Answer<Self::TailStream> {
-        let caller = Caller::of(&request);
+        let (caller, reader) = (Caller::of(&request), self.readers.enter(&request)?);
         let r = request.into_inner();
         if r.client.is_empty() {
             caller.act_for_all()?
@@ -219,7 +222,7 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
             caller.act_for(&r.client)?
         }
         let from = convert::position(&self.log, "from", r.from.clone())?;
-        Ok(Response::new(streams::tail(self.log.clone(), from, r, self.shutdown.clone())))
+        Ok(Response::new(streams::tail(self.log.clone(), from, r, reader, self.shutdown.clone())))
     }
 
     async fn get_checkpoint(&self, request: Request<pb::GetCheckpointRequest>) -> Answer<pb::GetCheckpointResponse> {
@@ -345,19 +348,20 @@ impl pb::sync_shield_service_server::SyncShieldService for Service {
 
     async fn watch_policy(&self, request: Request<pb::WatchPolicyRequest>) -> Answer<Self::WatchPolicyStream> {
         Caller::of(&request).act_for_all()?;
-        Ok(Response::new(streams::watch_policy(&self.log, self.shutdown.clone())))
+        let reader = self.readers.enter(&request)?;
+        Ok(Response::new(streams::watch_policy(&self.log, reader, self.shutdown.clone())))
     }
 
     type WatchCampaignsStream = Streaming<pb::WatchCampaignsResponse>;
 
     async fn watch_campaigns(&self, request: Request<pb::WatchCampaignsRequest>) -> Answer<Self::WatchCampaignsStream> {
-        let caller = Caller::of(&request);
+        let (caller, reader) = (Caller::of(&request), self.readers.enter(&request)?);
         let client = request.into_inner().client;
         if client.is_empty() {
             caller.act_for_all()?
         } else {
             caller.act_for(&client)?
         }
-        Ok(Response::new(streams::watch_campaigns(&self.log, client, self.shutdown.clone())))
+        Ok(Response::new(streams::watch_campaigns(&self.log, client, reader, self.shutdown.clone())))
     }
 }

@@ -38,6 +38,7 @@ use kiki::tlog::note::{Signature, SigningKey, VerifyingKey};
 use kiki::tlog::tile::{self, Kind, Tile};
 use kiki::tlog::{Hash, Tree};
 use parking_lot::RwLock;
+use prometheus::Histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::domain::ledger::Ledger;
@@ -97,6 +98,8 @@ struct Inner {
     failed: AtomicBool,
     disk: Arc<dyn Disk>,
     shadow: Shadow,
+    /// How long batches took to become durable.
+    commit_seconds: Histogram,
     clock: Clock,
 }
 
@@ -282,6 +285,7 @@ impl Log {
             tree: RwLock::new(tree),
             catalog: watch::channel(Arc::new(Catalog::of(&state))).0,
             shadow: Shadow::new().map_err(|e| Error::Io(Arc::new(std::io::Error::other(e))))?,
+            commit_seconds: crate::metrics::commit_seconds(),
             clock: clock.clone(),
             signed: watch::channel(signed).0,
             cosigned: ArcSwapOption::empty(),
@@ -343,6 +347,18 @@ impl Log {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job::After(After::Cosign { signed, signature, reply })).await.map_err(|_| Error::Stopped)?;
         answer.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Whether the writer takes leaves: there is room, and no write failed.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        !self.inner.failed.load(Relaxed) && !self.inner.full.load(Relaxed)
+    }
+
+    /// How long batches took to become durable.
+    #[must_use]
+    pub fn commit_seconds(&self) -> Histogram {
+        self.inner.commit_seconds.clone()
     }
 
     /// The newest checkpoint that was signed.

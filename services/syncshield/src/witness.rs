@@ -13,8 +13,10 @@ use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use kiki::runtime::Metrics;
 use kiki::tlog::note::{Note, Signature, Witness};
 use kiki::tlog::portable::Growth;
+use prometheus::{IntGauge, IntGaugeVec, Opts};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Log, Signed};
@@ -48,8 +50,9 @@ impl FromStr for WitnessAt {
 }
 
 /// Keeps the log's newest checkpoint cosigned by one witness.
-pub(crate) async fn keep_cosigned(log: Log, at: WitnessAt, shutdown: CancellationToken) {
-    let mut known = Known { client: Client::builder(TokioExecutor::new()).build_http(), at, size: 0, cosigned: None };
+pub(crate) async fn keep_cosigned(log: Log, at: WitnessAt, gauges: Gauges, shutdown: CancellationToken) {
+    let (cosigned, ahead) = gauges.of(at.key.name());
+    let mut known = Known { client: Client::builder(TokioExecutor::new()).build_http(), at, size: 0, cosigned: None, ahead };
     let mut pause = LOOK;
     while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let Some(signed) = log.newest_checkpoint().filter(|signed| known.cosigned != Some(signed.size)) else {
@@ -61,8 +64,33 @@ pub(crate) async fn keep_cosigned(log: Log, at: WitnessAt, shutdown: Cancellatio
                 tracing::warn!(witness = known.at.key.name(), size = signed.size, %error, "not cosigned");
                 PAUSE
             }
-            Some(Ok(())) | None => LOOK,
+            Some(Ok(())) => {
+                cosigned.set(i64::try_from(signed.size).unwrap_or(i64::MAX));
+                LOOK
+            }
+            None => LOOK,
         };
+    }
+}
+
+/// How far each witness has come.
+#[derive(Debug, Clone)]
+pub(crate) struct Gauges {
+    cosigned: IntGaugeVec,
+    ahead: IntGaugeVec,
+}
+
+impl Gauges {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let gauges = |name: &str, help: &str| metrics.add(IntGaugeVec::new(Opts::new(name, help), &["witness"]));
+        Self {
+            cosigned: gauges("syncshield_log_cosigned_leaves", "leaves that the newest checkpoint covers which the witness cosigned"),
+            ahead: gauges("syncshield_witness_ahead", "1 where the witness has seen more leaves than the log has"),
+        }
+    }
+
+    fn of(&self, witness: &str) -> (IntGauge, IntGauge) {
+        (self.cosigned.with_label_values(&[witness]), self.ahead.with_label_values(&[witness]))
     }
 }
 
@@ -73,6 +101,7 @@ struct Known {
     size: u64,
     /// The size whose cosignature is in the note.
     cosigned: Option<u64>,
+    ahead: IntGauge,
 }
 
 impl Known {
@@ -91,12 +120,14 @@ impl Known {
                     self.size = signed.size;
                     log.cosign(signed.clone(), line).await.map_err(|e| e.to_string())?;
                     self.cosigned = Some(signed.size);
+                    self.ahead.set(0);
                     return Ok(());
                 }
                 StatusCode::CONFLICT => {
                     self.size = body.trim().parse().map_err(|_| format!("answered 409 with {body:?}"))?;
                     if self.size > signed.size {
                         let seen = std::mem::take(&mut self.size);
+                        self.ahead.set(1);
                         return Err(format!("the witness has seen {seen} leaves, and the log has {}: was it restored?", signed.size));
                     }
                 }

@@ -7,7 +7,7 @@ use kiki::leaf::{self, Conversion, Leaf, Outcome, Position, leaf::Body};
 use kiki::money::Currency;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{TailRequest, TailResponse};
-use kiki::runtime::{self, MAX_MESSAGE};
+use kiki::runtime::{self, Channel, MAX_MESSAGE};
 use prost_types::Timestamp;
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
@@ -44,16 +44,26 @@ pub(crate) enum Found {
     Attributed(Attributed, String),
 }
 
+/// SyncShield's client, which connects when it is first used.
+pub(crate) fn shield(address: &str) -> Result<SyncShieldServiceClient<Channel>, Error> {
+    let channel = runtime::channel(address).map_err(|e| Error::Shield(format!("{address}: {e}")))?;
+    Ok(SyncShieldServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
+}
+
+/// A call as one of the platform's services, where callers are taken at their word.
+pub(crate) fn as_service<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert(caller::ROLE, MetadataValue::from_static("service"));
+    request
+}
+
 impl Tail {
     /// Follows the log of the SyncShield at `shield` from an index on. An empty `log_id` takes whichever log is there.
     pub(crate) async fn open(shield: &str, log_id: &str, next_index: u64) -> Result<Self, Error> {
-        let channel = runtime::channel(shield).map_err(|e| Error::Shield(format!("{shield}: {e}")))?;
-        let mut client = SyncShieldServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut client = self::shield(shield)?;
         let from = Position { log_id: log_id.into(), index: next_index };
-        let mut request =
-            tonic::Request::new(TailRequest { from: Some(from), client: String::new(), follow: true, without_decisions: true });
-        request.metadata_mut().insert(caller::ROLE, MetadataValue::from_static("service"));
-        let stream = client.tail(request).await.map_err(refused)?.into_inner();
+        let request = TailRequest { from: Some(from), client: String::new(), follow: true, without_decisions: true };
+        let stream = client.tail(as_service(request)).await.map_err(refused)?.into_inner();
         Ok(Self { stream, log_id: log_id.into(), next_index, last: None })
     }
 

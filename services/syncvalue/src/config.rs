@@ -17,8 +17,8 @@ pub struct Config {
     /// Folder for the events that were observed; made where it is missing.
     #[arg(long, env = "KIKI_VALUE_DATA", default_value = "kiki-data/syncvalue")]
     pub data: PathBuf,
-    /// The key of the customers' pseudonyms, 64 hexadecimal digits: the same for all services.
-    #[arg(long, env = "KIKI_PSEUDONYM_KEY", hide_env_values = true)]
+    /// The key of the customers' pseudonyms, 64 hexadecimal digits, or the path of a file that holds them: the same for all services.
+    #[arg(long, env = "KIKI_PSEUDONYM_KEY", value_parser = Key::given, hide_env_values = true)]
     pub pseudonym_key: Key,
     /// SyncShield's address, `http://host:port`, whose log is followed for outcomes; without it none is.
     #[arg(long, env = "KIKI_SHIELD")]
@@ -34,7 +34,7 @@ pub struct Config {
     pub cache_mib: u32,
     /// Where several SyncValues keep their customers together: a Redis, `redis://[USER:PASSWORD@]HOST:PORT/`, or nodes of a Redis Cluster, with
     /// commas. Without it the customers are this process's own, in `data`.
-    #[arg(long, env = "KIKI_VALUE_STATES", value_delimiter = ',')]
+    #[arg(long, env = "KIKI_VALUE_STATES", value_delimiter = ',', hide_env_values = true)]
     pub states: Vec<String>,
     /// How long a prediction waits for its customers from there, milliseconds; then it is made as for one who is not known.
     #[arg(long, env = "KIKI_VALUE_STATES_PATIENCE_MS", default_value_t = STATES_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(1..=1_000))]

@@ -26,15 +26,15 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::Pseudonyms;
-use kiki::runtime::{self, Listeners, MAX_MESSAGE, Serving};
+use kiki::runtime::{self, Listeners, MAX_MESSAGE, Recording, Serving};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
 
 pub use config::Config;
 pub use error::Error;
 
 use answers::Answers;
+use clients::as_service;
 use follower::Follower;
 use metrics::{Metrics, Psi};
 use rpc::Rpc;
@@ -65,8 +65,13 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
     let cache = Cache::new(config.cache_mib as usize * 1_048_576, own.evictions.clone());
     own.observed(&store::Applied::default(), &store);
     own.accuracy(&store);
+    let recording = match config.shield.as_deref() {
+        Some(shield) => Some(record_calls(&metrics, shield, clock.clone())?),
+        None => None,
+    };
     let follower = config.shield.clone().map(|shield| Follower::new(shield, store.clone(), own.clone()).run(shutdown.clone()));
     let follower = follower.map(tokio::spawn);
+    let http = runtime::movable(axum::Router::new(), &clock, &metrics, &listeners.trust);
     let rpc = Rpc {
         store: store.clone(),
         models,
@@ -79,14 +84,27 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
         shutdown: shutdown.clone(),
     };
     let service = SyncValueServiceServer::new(rpc).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-    let routes = Routes::new(InterceptedService::new(service, kiki::caller::intercept));
-    let served = runtime::serve_on_each_core(listeners, SERVICE, routes, axum::Router::new(), metrics, shutdown.clone()).await;
+    let routes = Routes::new(service);
+    let served = runtime::serve_on_each_core(listeners, SERVICE, routes, http, metrics, shutdown.clone()).await;
     shutdown.cancel(); // a listener that failed ends the follower too
+    if let Some(recording) = recording {
+        recording.finish().await;
+    }
     if let Some(follower) = follower {
         drop(follower.await);
     }
     store.close().await;
     served.map_err(Error::io("cannot serve"))
+}
+
+/// Records calls that are refused, or leave no other record.
+fn record_calls(metrics: &runtime::Metrics, shield: &str, clock: Clock) -> Result<Recording, Error> {
+    let shield = clients::shield(shield)?;
+    let send = move |request| {
+        let mut shield = shield.clone();
+        async move { shield.record(as_service(request)).await.map(drop) }
+    };
+    metrics.record_calls("syncvalue", clock, send).map_err(Error::io("cannot record calls"))
 }
 
 /// The store, with the customers where the settings say.

@@ -1,30 +1,27 @@
 //! SyncValue as a process of its own.
 
-use clap::Parser;
-use kiki::clock::Clock;
-use kiki::runtime::{self, Listeners};
-use tokio_util::sync::CancellationToken;
+use std::process::ExitCode;
 
-/// SyncValue: what is this customer worth?
-#[derive(Parser)]
-#[command(version)]
+use kiki::runtime::{Common, program, settings};
+
+#[derive(clap::Parser)]
+#[command(version, about = "SyncValue: what is this customer worth?")]
 struct Args {
     /// Address of gRPC.
     #[arg(long, env = "KIKI_VALUE_GRPC", default_value = "127.0.0.1:50051")]
     grpc: String,
-    /// Address of the metrics.
+    /// Address of metrics.
     #[arg(long, env = "KIKI_VALUE_HTTP", default_value = "127.0.0.1:9091")]
     http: String,
+    #[command(flatten)]
+    common: Common,
     #[command(flatten)]
     config: syncvalue::Config,
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args = Args::parse();
-    runtime::init_tracing();
-    let shutdown = CancellationToken::new();
-    runtime::shutdown_on_signal(shutdown.clone());
-    let listeners = Listeners::bind(&args.grpc, &args.http).await?;
-    Ok(syncvalue::serve(listeners, args.config, Clock::System, shutdown).await?)
+async fn main() -> ExitCode {
+    let Args { grpc, http, common, config } = settings();
+    let names = ("syncvalue", syncvalue::SERVICE);
+    program(names, (&grpc, &http), common, |listeners, clock, stop| syncvalue::serve(listeners, config, clock, stop)).await
 }

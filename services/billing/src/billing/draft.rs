@@ -51,6 +51,9 @@ impl Billing {
                 Err(postponed) => drafted.postponed.push(postponed),
             }
         }
+        for Postponed { client, currency, fault, .. } in &drafted.postponed {
+            self.metrics.drafted_or_postponed(client, currency, *fault);
+        }
         if end > 0 {
             self.shield.checkpoint(end).await?;
             self.folded(end).await?;
@@ -58,7 +61,9 @@ impl Billing {
         for (client, currency) in closed {
             let closings =
                 self.closings(&client, &currency, month).await?.map_err(|_| Error::Answer("a closing that is not in the log"))?;
-            match self.draw_up(&client, &closings).await? {
+            let drawn_up = self.draw_up(&client, &closings).await?;
+            self.metrics.drafted_or_postponed(&client, &currency, drawn_up.as_ref().err().and_then(|postponed| postponed.fault));
+            match drawn_up {
                 Ok(invoices) => drafted.invoices.extend(invoices),
                 Err(postponed) => drafted.postponed.push(postponed),
             }
@@ -70,7 +75,9 @@ impl Billing {
     async fn close(&self, month: Month, client: &str, newest: &Terms) -> Result<Result<Option<u64>, Postponed>, Error> {
         let currency = &newest.currency;
         let closed = self.closings(client, currency, month).await?;
-        let postponed = |reason: String, until| Ok(Err(Postponed { client: client.to_owned(), currency: currency.clone(), reason, until }));
+        let postponed = |reason: String, until, fault| {
+            Ok(Err(Postponed { client: client.to_owned(), currency: currency.clone(), reason, until, fault }))
+        };
         let terms = self.store.terms(client, currency).await?;
         let (closings, to_close) = match closed {
             Ok(closings) => (closings, false),
@@ -81,14 +88,14 @@ impl Billing {
         };
         let period = calendar(&closings, &terms)?.pop().ok_or(Error::Answer("no period"))?;
         if let Some(until) = billable_from(&period.parts).filter(|until| self.clock.now() < *until) {
-            return postponed(waiting(&period, self.clock.now()).to_owned(), Some(until));
+            return postponed(waiting(&period, self.clock.now()).to_owned(), Some(until), None);
         }
         for terms in period.parts.iter().map(|part| &part.terms) {
             match self.evident(client, terms).await {
                 Ok(()) => {}
                 // One client's fault, and mended by new terms as long as the month is not closed under these:
                 // the others' month is drafted all the same.
-                Err(error @ Error::Evidence { .. }) => return postponed(error.to_string(), None),
+                Err(error @ Error::Evidence { .. }) => return postponed(error.to_string(), None, Some("evidence")),
                 Err(error) => return Err(error),
             }
         }
@@ -97,7 +104,9 @@ impl Billing {
         }
         match self.shield.close_period(client, currency, month, period.closing.span).await {
             // It went to another log, or came from one: all of its leaves are in neither.
-            Err(Error::Shield(status)) if Reason::ClientMoved.is(&status) => postponed(status.message().to_owned(), None),
+            Err(Error::Shield(status)) if Reason::ClientMoved.is(&status) => {
+                postponed(status.message().to_owned(), None, Some("client_moved"))
+            }
             closed => Ok(Ok(Some(closed?))),
         }
     }
@@ -110,7 +119,13 @@ impl Billing {
         let sheets_sha256 = match self.drawn_up_by(client, closing, &periods).await {
             Err(Error::TooLarge(e)) => {
                 let currency = closing.currency.clone();
-                return Ok(Err(Postponed { client: client.to_owned(), currency, reason: e.to_string(), until: None }));
+                return Ok(Err(Postponed {
+                    client: client.to_owned(),
+                    currency,
+                    reason: e.to_string(),
+                    until: None,
+                    fault: Some("too_large"),
+                }));
             }
             digest => digest?,
         };
@@ -138,7 +153,7 @@ impl Billing {
             if let Some((number, leaf)) = self.store.invoiced(client, period.closing.client_seq, corrects_seq).await? {
                 let reason = StoreError::Invoiced { number, leaf }.to_string();
                 let currency = period.closing.currency.clone();
-                return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until: None }));
+                return Ok(Err(Postponed { client: client.to_owned(), currency, reason, until: None, fault: Some("invoiced") }));
             }
             rows.push(self.keep_draft(client, &period.closing, (of, account, correction), sheets_sha256.clone()).await?);
         }

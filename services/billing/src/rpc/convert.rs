@@ -101,7 +101,7 @@ pub(super) fn balance(balance: Balance) -> pb::AccountBalance {
 
 impl From<Postponed> for pb::Postponed {
     fn from(postponed: Postponed) -> Self {
-        let Postponed { client, currency, reason, until } = postponed;
+        let Postponed { client, currency, reason, until, .. } = postponed;
         Self { client, currency, reason, until: until.map(Into::into) }
     }
 }

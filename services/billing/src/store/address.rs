@@ -36,6 +36,42 @@ const SCHEMA: &str = "kiki_billing";
 /// The schema is made by one process at a time: the lock ends with the statements.
 const MAKE_SCHEMA: &str = "SELECT pg_advisory_xact_lock(7020108); CREATE SCHEMA IF NOT EXISTS kiki_billing";
 
+/// Row-level security for the role of clients' calls: of every table that says whose a row is, the rows of the client that the transaction
+/// is for; of an approval, if its draft is the client's; and how far the log was followed, which is nobody's. The owner sees all. What is
+/// so already is left alone: to change a table waits for all who read it.
+const ISOLATE: &str = "SELECT pg_advisory_xact_lock(7020108);
+DO $$
+DECLARE
+    of_clients TEXT;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kiki_billing_tenant') THEN
+        BEGIN
+            CREATE ROLE kiki_billing_tenant NOLOGIN;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN -- roles are of all databases: another's Billing was first
+        END;
+    END IF;
+    IF NOT pg_has_role(CURRENT_USER, 'kiki_billing_tenant', 'MEMBER') THEN
+        GRANT kiki_billing_tenant TO CURRENT_USER;
+    END IF;
+    IF NOT has_schema_privilege('kiki_billing_tenant', 'kiki_billing', 'USAGE') THEN
+        GRANT USAGE ON SCHEMA kiki_billing TO kiki_billing_tenant;
+        GRANT SELECT ON kiki_billing.cursor TO kiki_billing_tenant;
+    END IF;
+    FOR of_clients IN
+        SELECT relname FROM pg_class WHERE relnamespace = 'kiki_billing'::regnamespace AND relkind = 'r' AND NOT relrowsecurity
+            AND (relname = 'approval' OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'client'))
+    LOOP
+        EXECUTE format('GRANT SELECT ON kiki_billing.%I TO kiki_billing_tenant', of_clients);
+        EXECUTE format('ALTER TABLE kiki_billing.%I ENABLE ROW LEVEL SECURITY', of_clients);
+        EXECUTE format('CREATE POLICY own ON kiki_billing.%I FOR SELECT TO kiki_billing_tenant USING (%s)', of_clients,
+            CASE of_clients WHEN 'approval' THEN 'EXISTS (SELECT FROM kiki_billing.invoice WHERE invoice.draft_id = approval.draft_id)'
+                ELSE 'client = current_setting(''kiki.client'')' END);
+    END LOOP;
+END $$";
+
+/// PostgreSQL's code for it (its manual, appendix A).
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// Whether the records take twice the pages that they took when they were last looked at.
 const RECORDS_OUTGROWN: &str = "SELECT pg_relation_size(oid) > 2 * relpages::BIGINT * current_setting('block_size')::BIGINT
     FROM pg_class WHERE oid = 'record'::regclass";
@@ -120,6 +156,10 @@ async fn open_postgres(to: &PgConnectOptions) -> Result<Pool, StoreError> {
     }
     sqlx::raw_sql(MAKE_SCHEMA).execute(&pool).await?;
     migrate_postgres(&pool).await?;
+    sqlx::raw_sql(ISOLATE).execute(&pool).await.map_err(|error| match error.as_database_error().and_then(|e| e.code()) {
+        Some(code) if code == INSUFFICIENT_PRIVILEGE => StoreError::NoTenantRole,
+        _ => error.into(),
+    })?;
     Ok(Pool::Postgres(pool))
 }
 

@@ -5,6 +5,8 @@
 //!
 //! Deliberately not sqlx's `Any`: it hides what SQLite is to sync, and has no arrays for PostgreSQL.
 
+use std::sync::Arc;
+
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Decode, Postgres, Row as _, Sqlite, Transaction, Type};
@@ -22,6 +24,16 @@ const POSTGRES_ROWS: usize = 16_384;
 pub(super) enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+    /// As a client may see it: each statement runs under the clients' role, whose policies show that client's rows alone.
+    Tenant(PgPool, Arc<str>),
+}
+
+/// A transaction that sees one client's rows. The role and the client end with it.
+async fn seen_by(pool: &PgPool, client: &str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    sqlx::query("SET LOCAL ROLE kiki_billing_tenant").execute(&mut *tx).await?;
+    sqlx::query("SELECT set_config('kiki.client', $1, true)").bind(client).execute(&mut *tx).await?;
+    Ok(tx)
 }
 
 /// A transaction.
@@ -141,11 +153,12 @@ impl<'a> Statement<'a> {
         self
     }
 
-    /// How many rows it changed.
+    /// How many rows it changed. Of one client's view, which changes nothing, a transaction that nobody commits.
     pub(super) async fn execute<'t, 'c: 't>(self, on: impl Into<On<'t, 'c>>) -> Result<u64, StoreError> {
         Ok(match on.into() {
             On::Pool(Pool::Sqlite(pool)) => query!(self).execute(pool).await?.rows_affected(),
             On::Pool(Pool::Postgres(pool)) => query!(self).execute(pool).await?.rows_affected(),
+            On::Pool(Pool::Tenant(pool, client)) => query!(self).execute(&mut *seen_by(pool, client).await?).await?.rows_affected(),
             On::Tx(Tx::Sqlite(tx)) => query!(self).execute(&mut **tx).await?.rows_affected(),
             On::Tx(Tx::Postgres(tx)) => query!(self).execute(&mut **tx).await?.rows_affected(),
         })
@@ -156,6 +169,9 @@ impl<'a> Statement<'a> {
         Ok(match on.into() {
             On::Pool(Pool::Sqlite(pool)) => query!(self).fetch_optional(pool).await?.map(Row::Sqlite),
             On::Pool(Pool::Postgres(pool)) => query!(self).fetch_optional(pool).await?.map(Row::Postgres),
+            On::Pool(Pool::Tenant(pool, client)) => {
+                query!(self).fetch_optional(&mut *seen_by(pool, client).await?).await?.map(Row::Postgres)
+            }
             On::Tx(Tx::Sqlite(tx)) => query!(self).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
             On::Tx(Tx::Postgres(tx)) => query!(self).fetch_optional(&mut **tx).await?.map(Row::Postgres),
         })
@@ -166,6 +182,7 @@ impl<'a> Statement<'a> {
         let (sqlite, postgres) = match on.into() {
             On::Pool(Pool::Sqlite(pool)) => (query!(self).fetch_all(pool).await?, Vec::new()),
             On::Pool(Pool::Postgres(pool)) => (Vec::new(), query!(self).fetch_all(pool).await?),
+            On::Pool(Pool::Tenant(pool, client)) => (Vec::new(), query!(self).fetch_all(&mut *seen_by(pool, client).await?).await?),
             On::Tx(Tx::Sqlite(tx)) => (query!(self).fetch_all(&mut **tx).await?, Vec::new()),
             On::Tx(Tx::Postgres(tx)) => (Vec::new(), query!(self).fetch_all(&mut **tx).await?),
         };

@@ -7,6 +7,8 @@ mod postgres;
 
 #[path = "books_tests.rs"]
 mod books;
+#[path = "isolation_tests.rs"]
+mod isolation;
 
 use std::collections::BTreeMap;
 

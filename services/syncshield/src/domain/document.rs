@@ -216,6 +216,11 @@ pub fn check_invoice(path: &str, invoice: &leaf::Invoice) -> Result<(), Refusal>
     check_digest(path, &invoice.document_sha256)
 }
 
+/// Bytes of a SPIFFE id or an API key's id.
+const MAX_IDENTITY: usize = 255;
+/// Bytes of the name of a gRPC code.
+const MAX_CODE: usize = 32;
+
 /// Checks the record of an access.
 ///
 /// # Errors
@@ -232,6 +237,8 @@ pub fn check_access(path: &str, access: &leaf::Access) -> Result<(), Refusal> {
             return Err(Refusal::field(format!("{path}.{field}"), "is missing, or is there where it should not"));
         }
     }
+    short(format!("{path}.identity"), &access.identity, MAX_IDENTITY)?;
+    short(format!("{path}.code"), &access.code, MAX_CODE)?;
     short(format!("{path}.tenant"), &access.tenant, ids::MAX_ID)
 }
 

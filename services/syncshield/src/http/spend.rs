@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use kiki::caller;
 use kiki::clock::UnixMicros;
 use kiki::leaf;
 use kiki::pb::syncshield::v1 as pb;
@@ -18,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::refusal;
+use super::{caller_of, refusal};
 use crate::rpc::Service;
 
 /// The body: an object with one of these fields.
@@ -82,29 +81,28 @@ pub(super) struct Void {
     loss_reason: u32,
 }
 
-pub(super) async fn answer(State(service): State<Arc<Service>>, headers: HeaderMap, Json(spend): Json<Spend>) -> Response {
+pub(super) async fn answer(State(service): State<Arc<Service>>, extensions: Extensions, Json(spend): Json<Spend>) -> Response {
     let done = match spend {
-        Spend::Reserve(reserve) => reserved(&service, headers, reserve).await,
-        Spend::Settle(settle) => settled(&service, headers, settle).await,
-        Spend::Void(void) => voided(&service, headers, void).await,
+        Spend::Reserve(reserve) => reserved(&service, &extensions, reserve).await,
+        Spend::Settle(settle) => settled(&service, &extensions, settle).await,
+        Spend::Void(void) => voided(&service, &extensions, void).await,
     };
     done.map_or_else(|status| refusal(&status), |(code, body)| (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
-/// The message as gRPC would have brought it: from the caller that the same headers name.
-fn from<T>(headers: HeaderMap, message: T) -> Result<tonic::Request<T>, Status> {
-    let mut request = tonic::Request::new(());
-    *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
-    let (metadata, extensions, ()) = caller::intercept(request)?.into_parts();
-    Ok(tonic::Request::from_parts(metadata, extensions, message))
+/// The message as gRPC would have brought it, from a caller that may call the RPC.
+fn from<T>(extensions: &Extensions, rpc: &str, message: T) -> Result<tonic::Request<T>, Status> {
+    let mut request = tonic::Request::new(message);
+    request.extensions_mut().insert(caller_of(extensions, rpc)?);
+    Ok(request)
 }
 
 type Done = Result<(StatusCode, Value), Status>;
 
-async fn reserved(service: &Service, headers: HeaderMap, reserve: Reserve) -> Done {
+async fn reserved(service: &Service, extensions: &Extensions, reserve: Reserve) -> Done {
     let Reserve { key, client, campaign, holder, max_nanos, platform } = reserve;
     let request = pb::ReserveRequest { key, client, campaign, holder, max_nanos, platform };
-    let pb::ReserveResponse { grant, duplicate } = service.reserve(from(headers, request)?).await?.into_inner();
+    let pb::ReserveResponse { grant, duplicate } = service.reserve(from(extensions, "Reserve", request)?).await?.into_inner();
     let grant = grant.unwrap_or_default();
     let expires_at = UnixMicros::from_pb(grant.expires_at.as_ref()).and_then(|at| Timestamp::from_microsecond(at.0).ok());
     let body = json!({
@@ -117,7 +115,7 @@ async fn reserved(service: &Service, headers: HeaderMap, reserve: Reserve) -> Do
     Ok((StatusCode::OK, body))
 }
 
-async fn settled(service: &Service, headers: HeaderMap, settle: Settle) -> Done {
+async fn settled(service: &Service, extensions: &Extensions, settle: Settle) -> Done {
     let settlement = leaf::Settlement {
         sequence: settle.sequence,
         max_nanos: settle.max_nanos,
@@ -133,14 +131,14 @@ async fn settled(service: &Service, headers: HeaderMap, settle: Settle) -> Done 
     };
     let (client, campaign, lease_id) = (settle.client, settle.campaign, settle.lease_id);
     let items = vec![pb::SettleItem { client, campaign, lease_id, settlement: Some(settlement) }];
-    Ok(slot(service.settle(from(headers, pb::SettleRequest { items })?).await?.into_inner().results))
+    Ok(slot(service.settle(from(extensions, "Settle", pb::SettleRequest { items })?).await?.into_inner().results))
 }
 
-async fn voided(service: &Service, headers: HeaderMap, void: Void) -> Done {
+async fn voided(service: &Service, extensions: &Extensions, void: Void) -> Done {
     let Void { client, campaign, lease_id, sequence, max_nanos, loss_reason } = void;
     let void = Some(leaf::Void { sequence, max_nanos, loss_reason, ..Default::default() });
     let items = vec![pb::VoidItem { client, campaign, lease_id, void }];
-    Ok(slot(service.void(from(headers, pb::VoidRequest { items })?).await?.into_inner().results))
+    Ok(slot(service.void(from(extensions, "Void", pb::VoidRequest { items })?).await?.into_inner().results))
 }
 
 /// What became of the slot. What moved nothing although it should have is a conflict, which no client takes for success.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kiki::leaf;
 use kiki::pb::syncshield::v1 as pb;
+use kiki::runtime::Reader;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,8 +16,13 @@ use tonic::Status;
 
 use crate::store::{Catalog, CatalogEntry, Log, Signed};
 
-/// Messages that wait for a reader: 4 of at most 1 MiB.
-const MAX_WAITING: usize = 4;
+/// Messages that wait for a reader: 2 of at most 1 MiB, as a rule.
+const MAX_WAITING: usize = 2;
+/// Readers. With one message that is made, and one that is encoded and of twice its length while it grows, each holds at most 6 MiB or so
+/// while it does not read, all of them 1.5 GB. A service of the platform is three of them.
+pub(super) const MAX_READERS: usize = 256;
+/// Those of one connection, where half of them are taken.
+pub(super) const READERS_OF_ONE: usize = 16;
 /// Bytes of leaves in one message.
 const MAX_BYTES: usize = 1 << 20;
 /// Campaigns in one message: each is one leaf of at most 64 KiB, so 64 of them are at most 4 MiB.
@@ -26,14 +32,21 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 type Sender<T> = mpsc::Sender<Result<T, Status>>;
 
-fn stream<T, F>(shutdown: CancellationToken, run: impl FnOnce(Sender<T>) -> F) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>
+fn stream<T, F>(
+    reader: Reader,
+    shutdown: CancellationToken,
+    run: impl FnOnce(Sender<T>) -> F,
+) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>
 where
     T: Send + 'static,
     F: Future<Output = Option<()>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     let running = run(sender);
-    tokio::spawn(async move { shutdown.run_until_cancelled(running).await });
+    tokio::spawn(async move {
+        shutdown.run_until_cancelled(running).await;
+        drop(reader);
+    });
     Box::pin(ReceiverStream::new(receiver))
 }
 
@@ -46,9 +59,10 @@ pub(super) fn tail(
     log: Log,
     from: u64,
     pb::TailRequest { client, follow, without_decisions, .. }: pb::TailRequest,
+    reader: Reader,
     shutdown: CancellationToken,
 ) -> Pin<Box<dyn Stream<Item = Result<pb::TailResponse, Status>> + Send>> {
-    stream(shutdown, move |sender| async move {
+    stream(reader, shutdown, move |sender| async move {
         let (mut committed, mut checkpoints) = (log.committed(), log.checkpoints());
         let mut next = from;
         let mut sent_checkpoint = 0;
@@ -114,10 +128,11 @@ async fn next(catalog: &mut watch::Receiver<Arc<Catalog>>) -> Option<Arc<Catalog
 
 pub(super) fn watch_policy(
     log: &Log,
+    reader: Reader,
     shutdown: CancellationToken,
 ) -> Pin<Box<dyn Stream<Item = Result<pb::WatchPolicyResponse, Status>> + Send>> {
     let mut catalog = log.catalog();
-    stream(shutdown, move |sender| async move {
+    stream(reader, shutdown, move |sender| async move {
         let mut sent = 0;
         let mut current = catalog.borrow_and_update().clone();
         loop {
@@ -136,10 +151,11 @@ pub(super) fn watch_policy(
 pub(super) fn watch_campaigns(
     log: &Log,
     client: String,
+    reader: Reader,
     shutdown: CancellationToken,
 ) -> Pin<Box<dyn Stream<Item = Result<pb::WatchCampaignsResponse, Status>> + Send>> {
     let mut catalog = log.catalog();
-    stream(shutdown, move |sender| async move {
+    stream(reader, shutdown, move |sender| async move {
         let mut sent: BTreeMap<(String, String), (u64, u32)> = BTreeMap::new();
         let mut current = catalog.borrow_and_update().clone();
         let mut snapshot = true;

@@ -114,12 +114,19 @@ impl Committer {
     /// Appends, and hashes at the same time where that pays: the disk is waited for anyway.
     pub(super) fn append(&mut self, leaves: &Frames, expected: u64) -> Result<Appended, Error> {
         let hash = || leaves.payloads().map(leaf_hash).collect::<Vec<_>>();
+        let seconds = self.inner.commit_seconds.clone();
+        let mut append = || {
+            let timer = seconds.start_timer();
+            let appended = self.engine.append(leaves, expected);
+            timer.observe_duration();
+            appended
+        };
         let (appended, hashes) = if leaves.len() < MIN_PARALLEL {
-            (self.engine.append(leaves, expected)?, hash())
+            (append()?, hash())
         } else {
             std::thread::scope(|threads| {
                 let hashing = threads.spawn(hash);
-                let appended = self.engine.append(leaves, expected);
+                let appended = append();
                 let hashes = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 appended.map(|appended| (appended, hashes))
             })?

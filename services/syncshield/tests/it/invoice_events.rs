@@ -142,6 +142,7 @@ fn access(change: Change) -> leaf::Access {
         kind: leaf::AccessKind::GetInvoice.into(),
         subject: "K2026-000001".into(),
         at: Some(UnixMicros(NOW).into()),
+        ..Default::default()
     };
     change(&mut access);
     access

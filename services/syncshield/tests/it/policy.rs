@@ -5,11 +5,11 @@ use kiki::guardrail;
 use kiki::leaf::{self, Stage, policy_rule::Kind};
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tonic::transport::Channel;
 
 type Client = SyncShieldServiceClient<Channel>;
 

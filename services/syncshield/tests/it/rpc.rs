@@ -9,11 +9,11 @@ use kiki::clock::{Clock, UnixMicros, VirtualClock};
 use kiki::leaf;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 const NOON: i64 = 1_770_000_000_000_000;
 
@@ -473,7 +473,7 @@ async fn connected(address: &str) -> SyncShieldServiceClient<Channel> {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     for _ in 0..2_000 {
         if let Ok(channel) = endpoint.connect().await {
-            return SyncShieldServiceClient::new(channel);
+            return SyncShieldServiceClient::new(channel.into());
         }
         tokio::time::sleep(Duration::from_millis(5)).await; // until the process listens
     }

@@ -8,13 +8,13 @@ use kiki::ids::CustomerKey;
 use kiki::leaf;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use kiki::tlog::{Checkpoint, leaf_hash, multiproof_root, note::VerifyingKey};
 use syncshield::subjects::file::KeyFile;
 use syncshield::subjects::{self, Subject};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 const NOON: i64 = 1_770_000_000_000_000;
 const EMAIL: &[u8] = b"ada.lovelace@example.com";

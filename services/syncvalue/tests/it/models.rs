@@ -9,6 +9,7 @@ use kiki::leaf::PredictionStatus;
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use kiki::pb::syncvalue::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::Reason;
 use syncvalue::Config;
@@ -24,7 +25,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_stream::iter;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 const DAY: i64 = 86_400_000_000;

@@ -6,6 +6,7 @@ use kiki::leaf::PredictionStatus;
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use kiki::pb::syncvalue::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use syncvalue::Config;
 use syncvalue::domain::customer::Day;
@@ -15,7 +16,6 @@ use syncvalue::train::learn::Settings;
 use syncvalue::train::{Prepared, settings};
 use tokio_stream::{StreamExt as _, iter};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 const DAY: i64 = 86_400_000_000;
 /// "Now": 2026-01-01.

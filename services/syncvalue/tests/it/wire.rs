@@ -5,12 +5,12 @@ use kiki::clock::Clock;
 use kiki::ids::Key;
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, Raw, channel};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use syncvalue::Config;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// The first answer to a call of one message, or what it ended with.

@@ -10,6 +10,7 @@ use kiki::leaf::PredictionStatus;
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use kiki::pb::syncvalue::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use syncvalue::Config;
 use syncvalue::domain::customer::Day;
@@ -23,7 +24,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_stream::{StreamExt as _, iter};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 pub type Client = SyncValueServiceClient<Channel>;
