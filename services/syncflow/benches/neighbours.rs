@@ -58,7 +58,7 @@ const NEIGHBOUR_KINDS: [Neighbour; 4] = [
 /// Asks for bids under ids of their own.
 #[derive(Clone)]
 struct Asker {
-    flow: pb::sync_flow_service_client::SyncFlowServiceClient<tonic::transport::Channel>,
+    flow: pb::sync_flow_service_client::SyncFlowServiceClient<kiki::runtime::Channel>,
     number: Arc<AtomicU64>,
 }
 

@@ -1,5 +1,6 @@
 //! The gRPC clients of SyncShield and SyncValue, each with the state that makes it quick.
 
+pub(crate) mod aside;
 pub mod leases;
 pub mod predictor;
 pub mod recorder;
@@ -7,7 +8,7 @@ pub mod replicas;
 
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::runtime;
-use tonic::transport::Channel;
+use kiki::runtime::Channel;
 
 /// SyncShield's client.
 pub type Shield = SyncShieldServiceClient<Channel>;
@@ -16,7 +17,7 @@ pub type Shield = SyncShieldServiceClient<Channel>;
 ///
 /// # Errors
 /// `address` is no URI.
-pub fn shield(address: &str) -> Result<Shield, tonic::transport::Error> {
+pub fn shield(address: &str) -> std::io::Result<Shield> {
     Ok(shield_over(runtime::channel(address)?))
 }
 

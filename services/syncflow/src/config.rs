@@ -19,11 +19,11 @@ pub struct Config {
     /// SyncValue's address.
     #[arg(long, env = "KIKI_VALUE", default_value = "http://127.0.0.1:50051")]
     pub value: String,
-    /// Key of the customers' pseudonyms, the same at all services: 64 hexadecimal digits.
-    #[arg(long, env = "KIKI_PSEUDONYM_KEY", hide_env_values = true)]
+    /// Key of the customers' pseudonyms, the same at all services: 64 hexadecimal digits, or the path of a file that holds them.
+    #[arg(long, env = "KIKI_PSEUDONYM_KEY", value_parser = Key::given, hide_env_values = true)]
     pub pseudonym_key: Key,
-    /// Key that receipts are made with, the same at all instances: 64 hexadecimal digits.
-    #[arg(long, env = "KIKI_RECEIPT_KEY", hide_env_values = true)]
+    /// Key that receipts are made with, the same at all instances: 64 hexadecimal digits, or the path of a file that holds them.
+    #[arg(long, env = "KIKI_RECEIPT_KEY", value_parser = Key::given, hide_env_values = true)]
     pub receipt_key: Key,
     /// This instance's name as the holder of leases; without one it makes one up.
     #[arg(long, env = "KIKI_HOLDER")]
@@ -38,7 +38,7 @@ pub struct Config {
     #[arg(long, env = "KIKI_NOTICE_WINDOW_SECS", default_value_t = 604_800)]
     pub notice_window_secs: u64,
     /// Where several SyncFlows count impressions for frequency caps together, redis://HOST/; without one each counts its own.
-    #[arg(long, env = "KIKI_FREQUENCY")]
+    #[arg(long, env = "KIKI_FREQUENCY", hide_env_values = true)]
     pub frequency: Option<String>,
     /// What of a bid's time those counts may take, milliseconds; where they take longer, its own are gone by. Redis answers
     /// in half a millisecond, and exchanges wait for 100.

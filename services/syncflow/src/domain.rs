@@ -15,6 +15,7 @@ pub mod opportunity;
 pub mod pacing;
 pub mod pricing;
 pub mod queue;
+pub mod rate;
 pub mod receipt;
 pub mod shading;
 pub mod surge;

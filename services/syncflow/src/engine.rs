@@ -66,6 +66,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::NoMatch,
+        Self::BelowFloor,
+        Self::Policy,
+        Self::Budget,
+        Self::NotReady,
+        Self::Deadline,
+        Self::Test,
+        Self::Platform,
+        Self::Overloaded,
+    ];
+
     /// Its name on the wire and in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

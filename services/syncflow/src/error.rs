@@ -88,7 +88,6 @@ impl From<Error> for Status {
 
 /// Whether a call failed for want of an answer rather than by one.
 pub(crate) fn unreachable(status: &Status) -> bool {
-    use tonic::Code;
-    let transport = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown);
-    transport && !Reason::LogUnavailable.is(status) && !Reason::NotReady.is(status)
+    let answers = [Reason::LogUnavailable, Reason::NotReady, Reason::Overloaded];
+    status::out_of_reach(status) && !answers.iter().any(|reason| reason.is(status))
 }

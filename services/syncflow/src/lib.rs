@@ -33,16 +33,17 @@ use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::{HolderId, Key, Pseudonyms};
+use kiki::runtime::Channel;
 use kiki::runtime::{self, Listeners, Serving};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 
 pub use config::Config;
 pub use error::Error;
 
 use breakers::Breakers;
+use clients::aside::Aside;
 use clients::leases::Leases;
 use clients::predictor::Predictor;
 use clients::recorder::Recorder;
@@ -74,12 +75,25 @@ async fn run(listeners: Listeners, config: Config, clock: Clock, shutdown: Cance
     // What runs beside the listeners stops after them, so that it can finish what they left.
     let stop = CancellationToken::new();
     let channel = |address: &str| runtime::channel(address);
-    let channels = Channels { shield: channel(&config.shield)?, record: channel(&config.shield)?, value: channel(&config.value)? };
-    let parts = start(&config, channels, clock, &metrics, &stop)?;
+    let aside = Aside::new()?;
+    let value = {
+        let _there = aside.enter();
+        channel(&config.value)?
+    };
+    let channels = Channels { shield: channel(&config.shield)?, record: channel(&config.shield)?, value, asking: aside.handle() };
+    let shield = clients::shield_over(channels.shield.clone());
+    let send = move |request| {
+        let mut shield = shield.clone();
+        async move { shield.record(request).await.map(drop) }
+    };
+    let recording = metrics.record_calls("syncflow", clock.clone(), send)?;
+    let parts = start(&config, channels, clock.clone(), &metrics, &stop)?;
     let routes = parts.routes(shutdown.clone());
     let web =
         http::router(http::Web { engine: parts.engine.clone(), notices: parts.notices.clone(), public_url: parts.public_url.clone() });
+    let web = runtime::movable(web, &clock, &metrics, &listeners.trust);
     let served = runtime::serve(listeners, SERVICE, routes, web, metrics, shutdown).await;
+    recording.finish().await;
     stop.cancel();
     for task in parts.tasks {
         drop(task.await); // a task that panicked has said so
@@ -99,6 +113,8 @@ pub struct Channels {
     pub record: Channel,
     /// To SyncValue.
     pub value: Channel,
+    /// Where what asks SyncValue runs.
+    pub asking: Handle,
 }
 
 /// The service without its listeners.
@@ -118,10 +134,10 @@ impl Parts {
     #[must_use]
     pub fn routes(&self, stop: CancellationToken) -> Routes {
         let (engine, notices, public_url) = (self.engine.clone(), self.notices.clone(), self.public_url.clone());
-        let grpc = rpc::server::SyncFlowServiceServer::new(rpc::Service { engine, notices, public_url, stop })
+        let grpc = rpc::server::SyncFlowServiceServer::new(rpc::Service { engine, notices, public_url, stop, readers: rpc::readers() })
             .max_decoding_message_size(runtime::MAX_MESSAGE)
             .max_encoding_message_size(runtime::MAX_MESSAGE);
-        Routes::new(InterceptedService::new(grpc, kiki::caller::intercept))
+        Routes::new(grpc)
     }
 }
 
@@ -142,16 +158,16 @@ pub fn start(
     let metrics = metrics::Metrics::new(registry);
     let (shield, load) = (clients::shield_over(channels.shield), Load::new());
     let breakers = breakers(config, &exchanges, seed(&boot), &clock, registry)?;
-    metrics::register_load(registry, &load);
     let (predictor, predicting) = Predictor::new(channels.value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
     let (skew, pacing) = (Duration::from_millis(config.clock_skew_ms), Pacing::new(metrics.clone()));
     let leases = Leases::new(shield.clone(), holder.clone(), boot.clone(), skew, pacing.clone(), metrics.clone());
     metrics::Floating::register(registry, leases.clone(), clock.clone());
     let (replicas, recorder, markets) = (Replicas::new(metrics.clone()), Recorder::new(), Arc::new(Markets::default()));
+    metrics::register(registry, &load, &recorder);
     // The holder may be the same after a restart, and batches count from 1 again: the source is another each time.
     let source = format!("{holder:.46}.{boot}");
     let mut tasks = vec![
-        tokio::spawn(predicting),
+        channels.asking.spawn(predicting),
         tokio::spawn(replicas.clone().run(shield.clone(), stop.clone())),
         tokio::spawn(recorder.clone().run(channels.record, source, stop.clone(), FLUSH)),
     ];

@@ -42,13 +42,22 @@ impl Load {
         Arc::new(Self { limit: Limit::default(), queue: Queue::default(), began: Instant::now() })
     }
 
-    /// A place for a bid that came then, unless there is no room or it has waited too long.
+    /// A place for a bid that came then, unless it is turned away or there is no room.
     #[must_use]
     pub fn admit(self: &Arc<Self>, came: Instant) -> Option<Places> {
+        if self.turns_away(came) { None } else { self.place() }
+    }
+
+    /// Whether a bid that came then is turned away, before it has a place: it waited too long, or more are let in than are served.
+    #[must_use]
+    pub fn turns_away(&self, came: Instant) -> bool {
         let now = Instant::now();
-        if self.queue.turns_away(now - came, now - self.began) {
-            return None;
-        }
+        self.queue.turns_away(now - came, now - self.began)
+    }
+
+    /// A place, unless there is no room.
+    #[must_use]
+    pub fn place(self: &Arc<Self>) -> Option<Places> {
         Some(self.enter(1)).filter(|place| place.count() == 1)
     }
 
@@ -62,6 +71,12 @@ impl Load {
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit.get()
+    }
+
+    /// How many a second are let in; infinite where no queue stands.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.queue.rate().per_second()
     }
 
     /// How many are under way.

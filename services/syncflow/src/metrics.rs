@@ -7,7 +7,7 @@ use kiki::clock::Clock;
 use kiki::leaf::{Int128, PredictionStatus};
 use kiki::money::NANOS_PER_MICRO;
 use kiki::pb::syncshield::v1::{Budget, ScopeBudget};
-use kiki::runtime::{self, Arrivals, series::Series};
+use kiki::runtime::{self, Peer, series::Series};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -18,9 +18,11 @@ use tokio::time::Instant;
 
 use crate::breakers::Breakers;
 use crate::clients::leases::Leases;
+use crate::clients::recorder::{MAX_QUEUE, Recorder};
 use crate::deadline::Deadline;
 use crate::domain::breaker::State;
 use crate::domain::receipt::Receipt;
+use crate::engine::Reason;
 use crate::load::Load;
 
 /// Statuses of predictions, as [`Metrics::predicted`] counts them.
@@ -54,6 +56,8 @@ pub struct Metrics {
     pub policy_version: IntGauge,
     /// Campaigns that are known.
     pub campaigns: IntGauge,
+    /// Those among them that do not bid, because their client has no terms in their currency.
+    pub campaigns_without_terms: IntGauge,
     /// Bids that frequency caps forgot before their time, because there were too many.
     pub frequency_forgotten: IntCounter,
     /// Bids whose caps were held against this process's own counts, because the shared ones did not answer in time.
@@ -78,6 +82,8 @@ impl Metrics {
         let predictions = counters("syncflow_predictions_total", "predictions that prices were made of, by status", &["status"]);
         let budget = ["client", "campaign", "currency"];
         let no_bids = counters("syncflow_no_bids_total", "opportunities not bid on, by reason", &["reason"]);
+        // Each from 0: a rate has nothing to say of a series' first sample.
+        let _ = Reason::ALL.map(|reason| no_bids.with_label_values(&[reason.as_str()]));
         Self {
             bids: counters("syncflow_bids_total", "bids made", &["platform", "currency"]),
             turned_away: no_bids.with_label_values(&["OVERLOADED"]),
@@ -106,6 +112,7 @@ impl Metrics {
             frequency_unshared: counter("syncflow_frequency_unshared_total", "bids and notices that the shared counts did not take"),
             policy_version: gauge("syncflow_policy_version", "version of the policy that bids are held against"),
             campaigns: gauge("syncflow_campaigns", "campaigns that are known"),
+            campaigns_without_terms: gauge("syncflow_campaigns_without_terms", "known campaigns that do not bid for want of terms"),
             spend: Series::register(
                 registry,
                 "syncflow_spend_total",
@@ -199,8 +206,8 @@ impl Stages {
 
     /// A request is looked at that came as its connection says; when that was.
     #[must_use]
-    pub fn came(&self, arrivals: Option<&Arrivals>) -> Instant {
-        let (now, waited) = (Instant::now(), arrivals.map_or(Duration::ZERO, Arrivals::waited));
+    pub fn came(&self, peer: Option<&Peer>) -> Instant {
+        let (now, waited) = (Instant::now(), peer.map_or(Duration::ZERO, Peer::waited));
         self.lag.observe(waited.as_secs_f64());
         now.checked_sub(waited).unwrap_or(now)
     }
@@ -213,17 +220,30 @@ impl Stages {
     }
 }
 
-/// The limit on bids under way, and how many there are, as they are when somebody looks.
+/// What is read when somebody looks: the limit on bids under way and how many there are, and the decisions that wait for the log.
 ///
 /// # Panics
 /// Where a name is taken: a fault that any start shows.
-pub fn register_load(registry: &runtime::Metrics, load: &Arc<Load>) {
-    let gauge = |name: &str, help: &str, read: fn(&Load) -> u64| {
+pub fn register(registry: &runtime::Metrics, load: &Arc<Load>, recorder: &Arc<Recorder>) {
+    register_load(registry, load);
+    register_recorder(registry, recorder);
+}
+
+fn register_load(registry: &runtime::Metrics, load: &Arc<Load>) {
+    let gauge = |name: &str, help: &str, read: fn(&Load) -> f64| {
         let load = load.clone();
-        registry.add(PullingGauge::new(name, help, Box::new(move || read(&load) as f64)));
+        registry.add(PullingGauge::new(name, help, Box::new(move || read(&load))));
     };
-    gauge("syncflow_bids_limit", "bids that may be under way at once", Load::limit);
-    gauge("syncflow_bids_under_way", "bids that are under way", Load::under_way);
+    gauge("syncflow_bids_limit", "bids that may be under way at once", |load| load.limit() as f64);
+    gauge("syncflow_bids_per_second_limit", "requests that are let in, a second; +Inf where no queue stands", Load::rate);
+    gauge("syncflow_bids_under_way", "bids that are under way", |load| load.under_way() as f64);
+}
+
+fn register_recorder(registry: &runtime::Metrics, recorder: &Arc<Recorder>) {
+    let recorder = recorder.clone();
+    let (waiting, limit) = ("syncflow_decisions_waiting", "syncflow_decisions_waiting_limit");
+    registry.add(PullingGauge::new(waiting, "decisions that wait for the log", Box::new(move || recorder.waiting() as f64)));
+    registry.add(PullingGauge::new(limit, "decisions with which nothing more is bid", Box::new(|| MAX_QUEUE as f64)));
 }
 
 /// What leases let this instance spend without another word from SyncShield, read when it is scraped: once SyncShield is out of

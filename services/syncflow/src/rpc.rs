@@ -20,6 +20,7 @@ use kiki::caller::Caller;
 use kiki::money::Nanos;
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncshield::v1::GetBudgetRequest;
+use kiki::runtime::Readers;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,12 @@ pub(crate) struct Service {
     pub(crate) public_url: Arc<str>,
     /// Ends the streams that have no end of their own.
     pub(crate) stop: CancellationToken,
+    pub(crate) readers: Readers,
+}
+
+/// The places for streams of bids.
+pub(crate) fn readers() -> Readers {
+    Readers::new(stream::MAX_STREAMS, stream::STREAMS_OF_ONE)
 }
 
 #[tonic::async_trait]
@@ -74,7 +81,8 @@ impl server::SyncFlowService for Service {
 
     async fn bid_stream(&self, request: Request<Streaming<Bytes>>) -> Result<Response<Self::BidStreamStream>, Status> {
         Caller::of(&request).act_for_all()?;
-        Ok(Response::new(stream::answer(self.engine.clone(), self.public_url.clone(), request.into_inner())))
+        let reader = self.readers.enter(&request)?;
+        Ok(Response::new(stream::answer(self.engine.clone(), self.public_url.clone(), request.into_inner(), reader)))
     }
 
     async fn notify(&self, request: Request<pb::NotifyRequest>) -> Result<Response<pb::NotifyResponse>, Status> {

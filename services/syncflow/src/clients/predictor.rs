@@ -22,6 +22,7 @@ use kiki::ids::CustomerKey;
 use kiki::leaf;
 use kiki::money::PPM;
 use kiki::pb::syncvalue::v1 as pb;
+use kiki::runtime::Channel;
 use kiki::runtime::Raw;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -29,7 +30,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::Backoff;

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiki::runtime;
+use kiki::runtime::Channel;
 use kiki::status::{self, Reason};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 
 use super::Backoff;
 use crate::domain::targeting::Campaign;
@@ -142,11 +142,17 @@ impl Recorder {
         Arc::new(Self { queue: Mutex::default(), wake: Notify::new(), durable: watch::Sender::new(0) })
     }
 
+    /// How many decisions wait for the log.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.lock().waiting
+    }
+
     /// Whether there is room for a message's decisions. Those that ask at the same time may together go over by
     /// what they bring, which the streams' bound bounds.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.queue.lock().waiting < MAX_QUEUE
+        self.waiting() < MAX_QUEUE
     }
 
     /// Takes decisions in. The ticket is due when all of them are durable.

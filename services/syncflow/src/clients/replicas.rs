@@ -181,9 +181,13 @@ impl Replicas {
                     }
                 }
             }
-            let count = i64::try_from(table.len()).unwrap_or(i64::MAX);
+            let count = |some: usize| i64::try_from(some).unwrap_or(i64::MAX);
+            let without_terms = table.values().filter(|entry| entry.campaign.horizon_days == 0).count();
+            let all = table.len();
             self.campaigns.store(Arc::new(table.into_values().collect()));
-            self.metrics.campaigns.set(count);
+            // Once bids are made on them; and no campaign is counted before what it is without.
+            self.metrics.campaigns_without_terms.set(count(without_terms));
+            self.metrics.campaigns.set(count(all));
         }
         *self.campaigns_heard.lock() = Some(Instant::now());
     }
@@ -299,5 +303,10 @@ mod tests {
         assert_eq!(ids(&replicas), ["a", "c"]);
         replicas.take_campaigns(message(true, vec![campaign("c", "USD", 1)]));
         assert_eq!((ids(&replicas), replicas.metrics.campaigns.get()), (vec!["c".to_owned()], 1));
+        let unsettled = shield::ClientCampaign { horizon_days: 0, ..campaign("d", "USD", 1) };
+        replicas.take_campaigns(message(false, vec![unsettled]));
+        assert_eq!((replicas.metrics.campaigns.get(), replicas.metrics.campaigns_without_terms.get()), (2, 1));
+        replicas.take_campaigns(message(false, vec![campaign("d", "USD", 1)]));
+        assert_eq!(replicas.metrics.campaigns_without_terms.get(), 0);
     }
 }

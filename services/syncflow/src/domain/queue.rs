@@ -3,7 +3,8 @@
 //! After CoDel (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012) and its form for servers (Maurer, "Fail at
 //! Scale", ACM Queue 13(8), 2015; folly's `Codel`): a queue is bad where it stands. After a pause of the machine some have waited
 //! long; once that is worked off the others wait little, and nobody was turned away for it. Where a queue stands, those that have
-//! waited longer than twice the target are turned away, so that those that get in still have their time.
+//! waited longer than twice the target are turned away, so that those that get in still have their time. Where it stands for more
+//! than an interval, as many are let in as leave none ([`Rate`]).
 //!
 //! A queue stands where most requests of an interval have waited longer than the target. CoDel goes by the least wait, which says
 //! that of a queue that is first come, first served. A runtime's is not: it takes what has become readable in heaps, and the first
@@ -18,6 +19,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::rate::{Rate, Seen};
+
 /// Over which waits are counted.
 pub const INTERVAL: Duration = Duration::from_millis(20);
 /// A queue in which most wait longer stands.
@@ -26,6 +29,8 @@ pub const TARGET: Duration = Duration::from_millis(1);
 pub const LONGEST: Duration = Duration::from_millis(2);
 /// So many have to have waited: fewer are no queue, though each of them comes to a machine that is busy with something else.
 pub const LEAST: u64 = 16;
+/// Fewer than one in so many that waited longer, and there is none.
+const FEW: u64 = 8;
 /// Requests that are counted in an interval, at the most: 1.6 million a second.
 const MOST: u64 = 0x7FFF;
 
@@ -36,9 +41,16 @@ pub struct Queue {
     counted: AtomicU64,
     /// Whether those were the most in the interval before.
     stands: AtomicBool,
+    rate: Rate,
 }
 
 impl Queue {
+    /// How many are let in.
+    #[must_use]
+    pub fn rate(&self) -> &Rate {
+        &self.rate
+    }
+
     /// A request is there that has waited so long: whether it is turned away.
     pub fn turns_away(&self, waited: Duration, now: Duration) -> bool {
         let interval = u64::from((now.as_micros() / INTERVAL.as_micros()) as u32);
@@ -51,9 +63,17 @@ impl Queue {
             }
         } else if self.counted.compare_exchange(counted, interval << 32 | one, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             // After an interval without requests there is no queue.
-            self.stands.store((counted >> 32) + 1 == interval && long >= LEAST && long * 2 > requests, Ordering::Relaxed);
+            let behind = (counted >> 32) + 1 == interval;
+            let stands = behind && long >= LEAST && long * 2 > requests;
+            let stood = self.stands.swap(stands, Ordering::Relaxed);
+            match () {
+                () if !behind => self.rate.forget(),
+                () if stands && stood => self.rate.adapt(Seen::Stands, requests, INTERVAL),
+                () if long < LEAST || long * FEW < requests => self.rate.adapt(Seen::None, requests, INTERVAL),
+                () => self.rate.adapt(Seen::Some, requests, INTERVAL),
+            }
         }
-        waited > LONGEST && self.stands.load(Ordering::Relaxed)
+        waited > LONGEST && self.stands.load(Ordering::Relaxed) || !self.rate.lets_in(now)
     }
 }
 
@@ -100,14 +120,13 @@ mod tests {
 
     /// One server, first come first served: a bid takes 200 us of it and to be turned away 20 us.
     struct Served {
-        admitted: u64,
         away: u64,
-        /// From arrival to answer of those that were admitted.
-        longest: Duration,
+        /// From arrival to answer of those that were admitted, in order.
+        took: Vec<Duration>,
     }
 
     fn serve(per_second: u64, seconds: u64, turns_away: impl Fn(Duration, Duration) -> bool) -> Served {
-        let (mut free, mut served) = (Duration::ZERO, Served { admitted: 0, away: 0, longest: Duration::ZERO });
+        let (mut free, mut served) = (Duration::ZERO, Served { away: 0, took: Vec::new() });
         for nth in 0..per_second * seconds {
             let came = Duration::from_nanos(nth * 1_000_000_000 / per_second);
             let begun = free.max(came);
@@ -116,32 +135,39 @@ mod tests {
             if away {
                 served.away += 1;
             } else {
-                served.admitted += 1;
-                // What came before the first interval was over is not to be helped.
-                if begun > 3 * INTERVAL {
-                    served.longest = served.longest.max(free - came);
-                }
+                served.took.push(free - came);
             }
         }
+        served.took.sort_unstable();
         served
     }
 
     #[test]
-    fn at_three_times_what_is_served_those_admitted_are_in_time_and_the_server_is_not_idle() {
+    fn at_three_times_what_is_served_those_admitted_hardly_wait_and_the_server_is_not_idle() {
         let queue = Queue::default();
-        let served = serve(15_000, 5, |waited, now| queue.turns_away(waited, now));
-        assert!(served.longest < 3 * MS, "{:?}", served.longest);
-        // Of 5 s each admitted one takes 200 us and each other 20 us.
-        assert!(served.admitted * 200 + served.away * 20 > 4_900_000, "{} and {}", served.admitted, served.away);
-        assert!(served.admitted > 15_000, "{}", served.admitted);
+        let Served { away, took } = serve(15_000, 5, |waited, now| queue.turns_away(waited, now));
+        let (half, most) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+        assert!(half < MS / 2 && most < 5 * MS, "{half:?} and {most:?}");
+        // Of 5 s each admitted one takes 200 us and each other 20 us: what a rate leaves free is a tenth.
+        let (admitted, busy) = (took.len() as u64, took.len() as u64 * 200 + away * 20);
+        assert!(admitted > 15_000 && busy > 4_300_000, "{admitted} and {away}");
         let without = serve(15_000, 5, |_, _| false);
-        assert!(without.longest > Duration::from_secs(5), "what it would be: {:?}", without.longest);
+        assert!(without.took.last() > Some(&Duration::from_secs(5)), "what it would be: {:?}", without.took.last());
+    }
+
+    #[test]
+    fn once_fewer_come_hardly_anybody_is_turned_away() {
+        let queue = Queue::default();
+        let after = Duration::from_secs(5);
+        serve(15_000, 5, |waited, now| queue.turns_away(waited, now));
+        let served = serve(1_000, 1, |waited, now| queue.turns_away(waited, after + now));
+        assert!(served.away <= 5, "those of the first milliseconds: {}", served.away);
     }
 
     #[test]
     fn at_half_of_what_is_served_nobody_is_turned_away() {
         let queue = Queue::default();
         let served = serve(2_500, 5, |waited, now| queue.turns_away(waited, now));
-        assert_eq!((served.away, served.admitted), (0, 12_500));
+        assert_eq!((served.away, served.took.len()), (0, 12_500));
     }
 }

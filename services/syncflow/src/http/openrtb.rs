@@ -1,18 +1,17 @@
 //! `POST /openrtb2/{exchange}`.
 
-use std::convert::Infallible;
-
+use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::extract::{ConnectInfo, FromRequest as _, Path, Request, State};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kiki::ids;
 use kiki::leaf::Disclosure;
 use kiki::money::Currency;
-use kiki::runtime::Arrivals;
+use kiki::runtime::Peer;
 use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
 
 use super::format::Format;
 use super::{Web, malformed};
@@ -27,37 +26,41 @@ const EXPIRES_S: u32 = 3_600;
 /// The longest header value that says why: proxies take 8 kB of headers.
 const MAX_DETAIL: usize = 200;
 
-/// When the request's head came, before it was read and its body was waited for: what has waited has less time.
-pub(super) struct Came(Instant);
-
-impl FromRequestParts<Web> for Came {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(head: &mut Parts, web: &Web) -> Result<Self, Infallible> {
-        let arrivals = head.extensions.get::<ConnectInfo<Arrivals>>();
-        Ok(Self(web.engine.metrics.stages.came(arrivals.map(|ConnectInfo(arrivals)| arrivals))))
+pub(super) async fn bid(State(web): State<Web>, mut request: Request) -> Response {
+    let (load, metrics) = (&web.engine.load, &web.engine.metrics);
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    // When the request's head came, before it was read and its body was waited for: what has waited has less time.
+    let came = metrics.stages.came(peer.map(|ConnectInfo(peer)| peer));
+    if load.turns_away(came) {
+        drain(request).await;
+        return overloaded(&web);
     }
-}
-
-pub(super) async fn bid(
-    Came(came): Came,
-    State(web): State<Web>,
-    Path(exchange): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let Some(place) = web.engine.load.admit(came) else {
-        web.engine.metrics.turned_away.inc();
-        return no_bid(NoBid::of(Reason::Overloaded, String::new()), None); // before its body is looked at
+    let exchange = match request.extract_parts::<Path<String>>().await {
+        Ok(Path(exchange)) => exchange,
+        Err(rejection) => return rejection.into_response(),
     };
-    let Some(format) = Format::of(&headers) else { return Format::unknown() };
+    let Some(format) = Format::of(request.headers()) else { return Format::unknown() };
+    let body = Bytes::from_request(request, &()).await;
+    // Only now, so that nobody has a place whose body does not come.
+    let Some(place) = load.place() else { return overloaded(&web) };
     match answer(&web, &exchange, body, format, (came, place)).await {
         Ok(answer) => answer,
         Err(error) => {
-            web.engine.metrics.malformed.inc();
+            metrics.malformed.inc();
             malformed(error)
         }
     }
+}
+
+fn overloaded(web: &Web) -> Response {
+    web.engine.metrics.turned_away.inc();
+    no_bid(NoBid::of(Reason::Overloaded, String::new()), None)
+}
+
+/// Reads a body away and keeps nothing of it, so that its connection can be used again: it would be closed while a part is still to come.
+async fn drain(request: Request) {
+    let mut body = request.with_limited_body().into_body().into_data_stream();
+    while let Some(Ok(_)) = body.next().await {}
 }
 
 async fn answer(
@@ -194,7 +197,9 @@ fn no_bid(NoBid { reason, detail, .. }: NoBid, body: Option<Response>) -> Respon
     response.headers_mut().insert("x-kiki-no-bid", HeaderValue::from_static(reason.as_str()));
     let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
     let detail: String = detail.chars().filter(printable).take(MAX_DETAIL).collect();
-    if let Ok(detail) = HeaderValue::from_str(&detail) {
+    if !detail.is_empty()
+        && let Ok(detail) = HeaderValue::from_str(&detail)
+    {
         response.headers_mut().insert("x-kiki-no-bid-detail", detail);
     }
     response

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kiki::pb::syncflow::v1 as pb;
+use kiki::runtime::Reader;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,8 +21,12 @@ use crate::wire::Fields;
 
 /// Opportunities of one message.
 const MAX_OPPORTUNITIES: usize = 256;
-/// Answers that wait for a slow reader: 16 messages of 256 bids of 2 kB are 8 MB a stream.
-const MAX_UNREAD: usize = 16;
+/// Answers that wait for a slow reader: 4 messages of 256 bids of 2 kB are 2 MB a stream.
+const MAX_UNREAD: usize = 4;
+/// Streams: all of them 2 GB while nobody reads.
+pub(super) const MAX_STREAMS: usize = 1_024;
+/// Those of one connection, where half of them are open.
+pub(super) const STREAMS_OF_ONE: usize = 64;
 /// Messages whose decisions are not durable yet. At this many no further one is read.
 const MAX_UNACKNOWLEDGED: usize = 256;
 
@@ -37,7 +42,12 @@ const USUAL: usize = 1_024;
 type Answers = mpsc::Sender<Result<Vec<u8>, Status>>;
 
 /// Answers a stream until it ends or its reader goes.
-pub(super) fn answer(engine: Arc<Engine>, public_url: Arc<str>, messages: Streaming<Bytes>) -> ReceiverStream<Result<Vec<u8>, Status>> {
+pub(super) fn answer(
+    engine: Arc<Engine>,
+    public_url: Arc<str>,
+    messages: Streaming<Bytes>,
+    place: Reader,
+) -> ReceiverStream<Result<Vec<u8>, Status>> {
     let (answers, reader) = mpsc::channel(MAX_UNREAD);
     tokio::spawn(async move {
         let durable = engine.recorder.durable();
@@ -45,6 +55,7 @@ pub(super) fn answer(engine: Arc<Engine>, public_url: Arc<str>, messages: Stream
         if let Err(status) = conversation.run(messages, &answers).await {
             let _ = answers.send(Err(status)).await; // a reader that is gone needs no reason
         }
+        drop(place);
     });
     ReceiverStream::new(reader)
 }

@@ -38,7 +38,7 @@ impl Holder {
     fn in_memory() -> Self {
         let (clock, limit) = (VirtualClock::at(START), 640_000 * PRICE.get());
         let (shield, channel) = Shield::start_in_memory(Clock::Virtual(clock.clone()), Duration::from_secs(60), limit);
-        Self::of(clock, limit, shield, syncflow::clients::Shield::new(channel))
+        Self::of(clock, limit, shield, syncflow::clients::Shield::new(channel.into()))
     }
 
     fn of(clock: VirtualClock, limit: i64, shield: Shield, client: syncflow::clients::Shield) -> Self {

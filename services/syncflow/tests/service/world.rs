@@ -8,12 +8,12 @@ use kiki::leaf;
 use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
 use kiki::pb::syncshield::v1 as shield;
 use kiki::pb::syncvalue::v1 as value;
+use kiki::runtime::Channel;
 use kiki::runtime::Listeners;
 use serde_json::{Value as Json, json};
 use syncflow::config::{Deadlines, Venues};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::fakes::{Manner, Shield, Value};
 
