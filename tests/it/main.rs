@@ -4,6 +4,7 @@
 
 #[path = "../support/acme.rs"]
 mod acme;
+mod identity;
 mod moving;
 mod one_bid;
 #[path = "../support/python.rs"]
@@ -13,6 +14,7 @@ mod rotation;
 mod tidy;
 mod tlog_tiles;
 mod tlog_vectors;
+mod traces;
 mod two_bidders;
 mod verify_log;
 mod witness;

@@ -7,6 +7,7 @@ use kiki::leaf;
 use kiki::pb::syncshield::v1::sync_shield_admin_service_client::SyncShieldAdminServiceClient;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::*;
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use kiki::status::{self, Reason};
 use kiki::tlog::note::VerifyingKey;
@@ -14,7 +15,6 @@ use kiki_cli::operate::{MoveClient, move_client};
 use prost::Message as _;
 use syncshield::store::{Log, Paths};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 const LOGS: [&str; 2] = ["kiki.local/log-1", "kiki.local/log-2"];
 const AT: i64 = 1_770_000_000_000_000;

@@ -11,13 +11,13 @@ use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
 use kiki::pb::syncflow::v1::*;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{PutCampaignRequest, PutPolicyRequest, PutTermsRequest};
+use kiki::runtime::Channel;
 use kiki::runtime::channel;
 use kiki_cli::invoice::{VerifyInvoices, verify_invoices};
 use kiki_cli::platform::{Endpoints, LOG_ID, Platform, PlatformConfig, Ports};
 use kiki_cli::witness::Server;
 use syncshield::store::{Log, Paths};
 use syncshield::witness::WitnessAt;
-use tonic::transport::Channel;
 
 use crate::acme;
 

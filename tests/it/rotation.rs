@@ -27,7 +27,7 @@ const LOG: &str = "kiki.local/log-1";
 /// How long a cosignature may take: witnesses are asked again 5 s after a refusal.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type Shield = SyncShieldServiceClient<tonic::transport::Channel>;
+type Shield = SyncShieldServiceClient<kiki::runtime::Channel>;
 
 fn public(dir: &Path) -> VerifyingKey {
     std::fs::read_to_string(dir.join("log.pub")).unwrap().trim().parse().unwrap()

@@ -12,12 +12,12 @@ use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
 use kiki::pb::syncflow::v1::*;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{ChargedSlot, LeaseReport, PutCampaignRequest, PutPolicyRequest, PutTermsRequest, ReconcileRequest};
+use kiki::runtime::Channel;
 use kiki::runtime::{Listeners, channel};
 use syncflow::config::{Deadlines, Venues};
 use syncflow::domain::receipt::{Purpose, ReceiptKeys};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::acme;
 

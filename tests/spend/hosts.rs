@@ -113,7 +113,8 @@ pub(crate) async fn bidder(number: usize, off: i64) -> turmoil::Result {
     let (stop, registry) = (CancellationToken::new(), Metrics::new());
     let nowhere = Endpoint::from_static("http://value:50051");
     let value = nowhere.connect_with_connector_lazy(tower::service_fn(|_| async { Err::<Nowhere, _>(std::io::Error::other("nobody")) }));
-    let channels = syncflow::Channels { shield: to_shield(), record: to_shield(), value };
+    let (shield, record, value) = (to_shield().into(), to_shield().into(), value.into());
+    let channels = syncflow::Channels { shield, record, value, asking: tokio::runtime::Handle::current() };
     let parts = syncflow::start(&config, channels, clock.clone(), &registry, &stop)?;
     let leases = parts.engine.leases.clone();
     tokio::spawn(async move {

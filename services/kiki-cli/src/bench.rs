@@ -15,6 +15,8 @@ mod echo;
 mod machine;
 mod no_content;
 mod openrtb;
+mod overload;
+mod pair;
 mod postgres;
 mod predict;
 mod raw;
@@ -51,6 +53,9 @@ enum What {
     Openrtb(openrtb::Args),
     /// Answers within an exchange's deadline, at half of saturation and at three times it.
     Deadlines(deadlines::Args),
+    /// Three times as many bid requests as servers on one core can take: what becomes of those admitted and of the rest, and how soon
+    /// all is well again.
+    Overload(overload::Args),
     /// Predictions by SyncValue, one by one and in streams.
     Predict(predict::Args),
     /// SyncShield's log, budget and policy, with the raw work on the same disk beside the log.
@@ -78,6 +83,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             What::Bids(args) => bids::run(args).await,
             What::Openrtb(args) => openrtb::run(args).await,
             What::Deadlines(args) => deadlines::run(args).await,
+            What::Overload(args) => overload::run(args).await,
             What::Predict(args) => predict::run(args).await,
             What::Shield(args) => shield::run(args).await,
             What::Billing(args) => billing::run(args).await,

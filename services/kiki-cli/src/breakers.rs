@@ -5,8 +5,8 @@ use std::time::Duration;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::pb::syncflow::v1 as pb;
 use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
+use kiki::runtime::Channel;
 use serde_json::json;
-use tonic::transport::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
 use crate::out;

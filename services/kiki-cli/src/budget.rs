@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use kiki::pb::syncshield::v1 as pb;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
-use tonic::transport::Channel;
+use kiki::runtime::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
 use crate::out;

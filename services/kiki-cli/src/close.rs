@@ -9,7 +9,7 @@ use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
 use kiki::pb::billing::v1::{
     DraftInvoicesRequest, FinalizeInvoiceRequest, GetInvoiceRequest, GetProofBundleRequest, ListInvoicesRequest, Postponed,
 };
-use tonic::transport::Channel;
+use kiki::runtime::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
 

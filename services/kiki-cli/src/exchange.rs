@@ -32,9 +32,10 @@ use crate::random::Draws;
 use crate::replay::generate;
 use crate::replay::requests::Requests;
 use auction::Rule;
+pub(crate) use drive::{Asked, Outcome, Phase};
 use drive::{Exchange, Schedule};
 use notice::{Charge, Faults};
-use tally::Tally;
+pub(crate) use tally::Tally;
 
 pub(crate) use auction::Market;
 pub use request::Format;
@@ -134,7 +135,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let expected = (args.rate * args.duration) as u64;
     let bar = out::bar("bid requests", expected.min(args.count));
     let drawn = bar.clone();
-    let tally = play(&args, stop, move |number| drawn.set_position(number)).await;
+    let phase = Phase { rate: args.rate, duration: Duration::from_secs_f64(args.duration) };
+    let tally = play(&args, vec![phase], stop, move |number| drawn.set_position(number), |_| ()).await;
     bar.finish_and_clear();
     let tally = tally?;
     report::print(&args, &tally)?;
@@ -144,16 +146,22 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// Runs it until its schedule has ended, or `stop`, and all notices were sent.
-async fn play(args: &Args, stop: CancellationToken, progress: impl Fn(u64) + Send + 'static) -> Result<Tally, Failure> {
-    let tally = drive::run(exchange(args)?, stop, progress).await?;
+/// Runs it until the phases have ended, or `stop`, and all notices were sent. The rate and the duration are the phases'.
+pub(crate) async fn play(
+    args: &Args,
+    phases: Vec<Phase>,
+    stop: CancellationToken,
+    progress: impl Fn(u64) + Send + 'static,
+    seen: impl FnMut(&Asked),
+) -> Result<Tally, Failure> {
+    let tally = drive::run(exchange(args, phases)?, stop, progress, seen).await?;
     match tally.money.iter().find(|(_, money)| !money.adds_up()) {
         Some((currency, money)) => Err(Failure::new(format!("the books do not add up in {currency}: {money:?}"))),
         None => Ok(tally),
     }
 }
 
-fn exchange(args: &Args) -> Result<Exchange, Failure> {
+fn exchange(args: &Args, phases: Vec<Phase>) -> Result<Exchange, Failure> {
     let market = Market { seed: args.seed, median: args.competing * 1e6, most: args.competitors };
     let template = |body| Template::new(body, args.format, args.auction, args.tmax, &market);
     let templates: Result<Vec<Template>, Failure> = bodies(args)?.into_iter().map(template).collect();
@@ -171,12 +179,7 @@ fn exchange(args: &Args) -> Result<Exchange, Failure> {
         customers: args.customers,
         // A bidder may remember a request by its id: microseconds apart, runs share none.
         run: Clock::System.now().0 as u64,
-        schedule: Schedule {
-            rate: args.rate,
-            count: args.count,
-            duration: Duration::from_secs_f64(args.duration),
-            in_flight: args.in_flight as usize,
-        },
+        schedule: Schedule { phases, count: args.count, in_flight: args.in_flight as usize },
     })
 }
 

@@ -66,13 +66,25 @@ impl Http {
         self.send(Method::POST, url, content, body.into()).await
     }
 
+    /// Puts a text, as the operator, where this process has a key for that.
+    pub(crate) async fn put(&self, url: &str, text: String) -> Result<Answer, Failure> {
+        let mut request = Request::put(url).header("content-type", "text/plain");
+        if let Some(bearer) = kiki::runtime::bearer() {
+            request = request.header("authorization", bearer);
+        }
+        self.answered(url, request.body(Full::new(text.into())).doing(url)?).await
+    }
+
     async fn send(&self, method: Method, url: &str, content: Content, body: Bytes) -> Result<Answer, Failure> {
         let mut request =
             Request::builder().method(method).uri(url).header("content-type", content.kind).header("x-openrtb-version", "2.6");
         if content.gzip {
             request = request.header("content-encoding", "gzip");
         }
-        let request = request.body(Full::new(body)).doing(url)?;
+        self.answered(url, request.body(Full::new(body)).doing(url)?).await
+    }
+
+    async fn answered(&self, url: &str, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let exchange = async {
             let answer = self.0.request(request).await.doing(url)?;
             let status = answer.status();

@@ -4,11 +4,26 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiki::ids::Key;
 
 use crate::error::{Doing as _, Failure};
+
+/// Which folder.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The folder of the keys; made when it is not there.
+    folder: PathBuf,
+}
+
+/// Makes the keys that services share where they are not there: once for all containers of an operator.
+///
+/// # Errors
+/// As [`Keys::open`].
+pub fn run(args: &Args) -> Result<(), Failure> {
+    Keys::at(&args.folder).map(drop)
+}
 
 /// The secrets that the services of one operator share.
 #[derive(Debug, Clone)]
@@ -25,9 +40,12 @@ impl Keys {
     /// # Errors
     /// A file that cannot be read or made, or does not hold a key.
     pub fn open(data: &Path) -> Result<Self, Failure> {
-        let folder = data.join("keys");
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).doing(format_args!("making {}", folder.display()))?;
-        Ok(Self { pseudonym: key(&folder, "pseudonym.key")?, receipt: key(&folder, "receipt.key")? })
+        Self::at(&data.join("keys"))
+    }
+
+    fn at(folder: &Path) -> Result<Self, Failure> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).doing(format_args!("making {}", folder.display()))?;
+        Ok(Self { pseudonym: key(folder, "pseudonym.key")?, receipt: key(folder, "receipt.key")? })
     }
 }
 
@@ -73,6 +91,11 @@ mod tests {
         assert_ne!(first.pseudonym.bytes(), first.receipt.bytes());
         let mode = fs::metadata(data.path().join("keys/receipt.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        // Services are told of them by their paths.
+        run(&Args { folder: data.path().join("keys") }).unwrap();
+        let path = data.path().join("keys/receipt.key");
+        assert_eq!(Key::given(path.to_str().unwrap()).unwrap().bytes(), first.receipt.bytes());
+        assert!(Key::given("keys/nowhere").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A library so that tests can start the platform and play a month as the command does.
 
+pub mod api_key;
 pub mod audit;
 pub mod bench;
 pub mod breakers;
@@ -9,6 +10,7 @@ pub mod budget;
 pub mod close;
 pub mod error;
 pub mod exchange;
+pub mod health;
 mod http;
 pub mod invoice;
 pub mod keys;

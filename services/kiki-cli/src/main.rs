@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use kiki_cli::error::Failure;
-use kiki_cli::{bench, breakers, budget, exchange, invoice, model, models, policy, put, replay, subject, up};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use kiki::runtime::{Credentials, call_with};
+use kiki_cli::error::{Doing as _, Failure};
+use kiki_cli::{api_key, bench, breakers, budget, exchange, health, invoice, keys, model, models, policy, put, replay, subject, up};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -13,6 +14,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "kiki", version)]
 struct Cli {
+    #[command(flatten)]
+    credentials: Credentials,
     #[command(subcommand)]
     command: Command,
 }
@@ -21,6 +24,12 @@ struct Cli {
 enum Command {
     /// Runs all four services in one process on loopback.
     Up(up::Args),
+    /// Makes the keys that services share, once.
+    Keys(keys::Args),
+    /// Makes an API key, and the line by which services know it.
+    ApiKey(api_key::Args),
+    /// Asks services whether they serve.
+    Health(health::Args),
     /// Plays a month, from bid requests to invoices that verify.
     Replay(replay::Args),
     /// Plays an exchange to a bidder: auctions, notices with the faults of the field, and what it would hold against the bidder.
@@ -54,8 +63,24 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     kiki::runtime::init_tracing();
-    let result: Result<(), Failure> = match Cli::parse().command {
+    let mut told = kiki::runtime::reading(Cli::command()).get_matches();
+    let result = run(Cli::from_arg_matches_mut(&mut told).unwrap_or_else(|error| error.exit())).await;
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("kiki: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Cli { credentials, command }: Cli) -> Result<(), Failure> {
+    call_with(&credentials).doing("reading the credentials")?;
+    match command {
         Command::Up(args) => up::run(args).await,
+        Command::Keys(args) => keys::run(&args),
+        Command::ApiKey(args) => api_key::run(&args),
+        Command::Health(args) => health::run(&args, &credentials).await,
         Command::Replay(args) => replay::run(args).await,
         Command::Exchange(args) => exchange::run(args).await,
         Command::Bench(args) => bench::run(args).await,
@@ -70,12 +95,5 @@ async fn main() -> ExitCode {
         Command::Predict(args) => model::predict(&args),
         Command::Evaluate(args) => model::evaluate(&args),
         Command::Audit(args) => invoice::run_audit(&args).await,
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("kiki: {failure}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -6,7 +6,7 @@ use kiki::clock::UnixMicros;
 use kiki::pb::syncvalue::v1 as pb;
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
-use tonic::transport::Channel;
+use kiki::runtime::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
 use crate::out;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use kiki::leaf::{self, Stage};
 use kiki::pb::syncshield::v1 as pb;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
+use kiki::runtime::Channel;
 use kiki::runtime::MAX_MESSAGE;
-use tonic::transport::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
 use crate::out;

@@ -19,28 +19,25 @@ mod plan;
 mod report;
 pub(crate) mod requests;
 mod setup;
+mod site;
 mod terms;
 
 use std::path::{Path, PathBuf};
 
 use billing::domain::invoice::Invoice;
 use billing::domain::summary::Summary;
-use kiki::clock::{Clock, VirtualClock};
-use syncflow::config::Venues;
+use kiki::tlog::note::VerifyingKey;
 
 use crate::close::{Biller, summarise_month};
 use crate::error::{Doing as _, Failure};
 use crate::out;
-use crate::platform::{self, Endpoints, LOCK, Platform, PlatformConfig, Ports};
+use crate::platform::{self, LOCK};
 use account::{Account, Counters};
-use auction::{EXCHANGES, Rule};
-use drive::{Faces, Run, Tally};
-use journal::{Entry, Journal};
+use drive::{Run, Tally};
+use journal::{Entry, Journal, Past};
 use plan::{MARKER, Plan, UNPLANNED};
-
-/// How long a lease lives, seconds of virtual time. A request comes every two minutes of it, and a lease that ended between
-/// two bids would be renewed for each.
-const LEASE_TTL_SECS: u64 = 21_600;
+pub use site::Against;
+use site::Site;
 
 /// Plays a month: bids, notices, purchases, invoices, and verifies what is left.
 #[derive(Debug, Clone, clap::Args)]
@@ -76,8 +73,11 @@ pub struct Args {
     #[arg(long)]
     pub resume: bool,
     /// Plays this in place of a month.
-    #[arg(long, conflicts_with_all = ["events", "requests", "budget", "rounds", "month", "currency", "model", "resume", "seed"])]
+    #[arg(long, conflicts_with_all = ["events", "requests", "budget", "rounds", "month", "currency", "model", "resume", "seed", "against"])]
     pub scenario: Option<Scenario>,
+    /// The platform, where it is not one of this process.
+    #[command(flatten)]
+    pub against: Against,
 }
 
 /// What can be played in place of a month.
@@ -92,6 +92,11 @@ pub enum Scenario {
 /// # Errors
 /// Input that cannot be read, a service that failed, or anything that the checks at the end find off.
 pub async fn run(args: Args) -> Result<(), Failure> {
+    if args.against.print_env {
+        out::say(args.against.env());
+        return Ok(());
+    }
+    let site = args.against.against.then(|| args.against.site()).transpose()?;
     let dir = std::path::absolute(&args.data).doing(format_args!("finding {}", args.data.display()))?;
     if dir.is_dir() {
         // A run that is still going on is neither resumed nor replaced.
@@ -101,14 +106,17 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         fresh(&dir)?;
         return outage::run(&dir).await;
     }
-    let plan = match args.resume.then(|| Plan::resume(&dir)).transpose()?.flatten() {
+    let plan = match args.resume.then(|| Plan::resume(&dir, site.is_some())).transpose()?.flatten() {
         Some(plan) => plan,
         None => {
+            if let Some(site) = &site {
+                site.untouched().await?;
+            }
             fresh(&dir)?;
             Plan::new(&args, &dir)?
         }
     };
-    let played = play(&plan).await?;
+    let played = play(&plan, site).await?;
     let checks = report::verify(&plan, &played);
     report::write(&plan, &played, &checks)?;
     out::say(report::text(&plan, &played, &checks));
@@ -138,6 +146,8 @@ struct Played {
     counters: Counters,
     invoices: Vec<Invoice>,
     summary: Summary,
+    /// Of a log that is elsewhere: its key, and how many of the leaves that were read it has signed, or why they are not believed.
+    signed: Option<(VerifyingKey, Result<u64, String>)>,
     seconds: f64,
 }
 
@@ -155,72 +165,43 @@ fn fresh(dir: &Path) -> Result<(), Failure> {
     std::fs::write(dir.join(MARKER), UNPLANNED).doing(format_args!("marking {name}"))
 }
 
-async fn play(plan: &Plan) -> Result<Played, Failure> {
+async fn play(plan: &Plan, site: Option<Site>) -> Result<Played, Failure> {
+    let (journal, past) = Journal::open(&plan.dir)?;
+    let Some(site) = site else {
+        return site::on_platform(plan, plan.begin.max(past.until), async |site| month(plan, &site, journal, past).await).await;
+    };
+    let _lock = platform::lock(&plan.dir)?; // as a platform would hold it
+    month(plan, &site, journal, past).await
+}
+
+/// The month from its set-up to its invoices.
+async fn month(plan: &Plan, site: &Site, mut journal: Journal, past: Past) -> Result<Played, Failure> {
     let start = kiki::clock::monotonic();
-    let (mut journal, past) = Journal::open(&plan.dir)?;
-    let clock = VirtualClock::at(plan.begin.max(past.until));
     if !past.ready {
         terms::write(plan, &plan.dir)?;
-        on_platform(plan, &clock, async |at: Endpoints| {
-            setup::put(plan, open(&at.shield)?).await?;
-            setup::observe(plan, open(&at.value)?).await
-        })
-        .await?;
+        site.advance_to(plan.begin).await?;
+        setup::put(plan, open(&site.at.shield)?).await?;
+        setup::observe(plan, open(&site.at.value)?).await?;
         journal.add(&Entry::Ready { at: plan.begin })?;
     }
-    on_platform(plan, &clock, async |at: Endpoints| {
-        setup::taken_in(open(&at.flow)?).await?;
-        let faces = Faces {
-            clock: clock.clone(),
-            flow_http: at.flow_http.clone(),
-            flow: open(&at.flow)?,
-            value: open(&at.value)?,
-            billing: open(&at.billing)?,
-        };
-        let bar = out::bar("bid requests", plan.requests_total());
-        let tally = Run::new(plan, journal, past, faces)?.drive(&bar).await;
-        bar.finish_and_clear();
-        let tally = tally?;
-        terms::write_clicks(&plan.dir, &tally.clicks)?;
-        let (invoices, summary) = save(plan, &mut Biller::new(open(&at.billing)?), &tally.invoices).await?;
-        let account = Account::read(open(&at.shield)?).await?;
-        let counters = Counters::read(&at.flow_http).await?;
-        Ok(Played { tally, account, counters, invoices, summary, seconds: start.elapsed().as_secs_f64() })
-    })
-    .await
+    setup::taken_in(&site.at).await?;
+    let bar = out::bar("bid requests", plan.requests_total());
+    let tally = Run::new(plan, journal, past, site)?.drive(&bar).await;
+    bar.finish_and_clear();
+    let tally = tally?;
+    terms::write_clicks(&plan.dir, &tally.clicks)?;
+    let (invoices, summary) = save(plan, &mut Biller::new(open(&site.at.billing)?), &tally.invoices).await?;
+    let mut account = Account::read(open(&site.at.shield)?, &site.log_id).await?;
+    let signed = match &site.key {
+        Some(key) => Some((key.clone(), account.signed(open(&site.at.shield)?, key).await)),
+        None => None,
+    };
+    let counters = Counters::read(&site.at.flow_http).await?;
+    Ok(Played { tally, account, counters, invoices, summary, signed, seconds: start.elapsed().as_secs_f64() })
 }
 
-fn open(address: &str) -> Result<tonic::transport::Channel, Failure> {
+fn open(address: &str) -> Result<kiki::runtime::Channel, Failure> {
     kiki::runtime::channel(address).doing(address)
-}
-
-/// Starts the platform on the run's folder, does something with it, and stops it.
-async fn on_platform<T>(plan: &Plan, clock: &VirtualClock, task: impl AsyncFnOnce(Endpoints) -> Result<T, Failure>) -> Result<T, Failure> {
-    let exchanges = |rule: Rule| EXCHANGES.iter().filter(move |exchange| exchange.rule == rule);
-    let config = PlatformConfig {
-        clock: Clock::Virtual(clock.clone()),
-        ports: Ports::Auto,
-        lease_ttl_secs: LEASE_TTL_SECS,
-        venues: Venues {
-            platforms: EXCHANGES.iter().map(|exchange| format!("{}={}", exchange.id, exchange.platform)).collect(),
-            settle_on_win: exchanges(Rule::FirstOnWin).map(|exchange| exchange.id.to_owned()).collect(),
-            ..Venues::default()
-        },
-        model: Some(plan.dir.join(&plan.settings.model)).filter(|_| plan.settings.model != PathBuf::new()),
-        ..PlatformConfig::new(&plan.dir)
-    };
-    let platform = Platform::start(config).await?;
-    // A service that fails shows as failing calls first; its own error says more.
-    let done = tokio::select! {
-        biased;
-        () = platform.shutdown.cancelled() => Err(Failure::new("the platform stopped")),
-        done = task(platform.endpoints.clone()) => done,
-    };
-    match (done, platform.stop().await) {
-        (done, Ok(())) => done,
-        (Ok(_), Err(stopped)) => Err(stopped),
-        (Err(first), Err(stopped)) => Err(Failure::new(format!("{first}; {stopped}"))),
-    }
 }
 
 /// Writes the month's files.

@@ -149,6 +149,37 @@ fn deadlines_are_tried_at_half_and_three_times_of_what_is_said_to_saturate() {
 }
 
 #[test]
+fn an_overload_is_measured_between_two_calms_and_beside_a_server_that_does_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let args = ["overload", "--runs", "1", "--seconds", "2", "--customers", "50", "--exchange-cores", "0-3", "--capacity", "200"];
+    let text = run(scratch.path(), &[&args[..], &["--tmax", "1000", "--json"]].concat());
+    let figures: Value = serde_json::from_str(&text).unwrap();
+    let positive = [
+        "unloaded_latency_us_p50",
+        "unloaded_latency_us_p99",
+        "admitted_latency_us_p99",
+        "admitted_to_unloaded_p99",
+        "recovery_latency_us_p99",
+        "bare_unloaded_latency_us_p99",
+        "bare_overload_latency_us_p99",
+        "memory_before_mib",
+    ];
+    for key in positive {
+        assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {text}");
+    }
+    for key in ["refusal_latency_us_p99", "memory_growth_mib"] {
+        assert!(figures[key].as_f64().is_some_and(|figure| figure >= 0.0), "{key}: {text}");
+    }
+    let shares = ["admitted_share", "refused_share", "failed_share", "not_sent_share"].map(|key| figures[key].as_f64().unwrap());
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-5 && shares[0] > 0.0, "each request goes one of four ways: {text}");
+    // Three times 200 a second for two seconds, give or take what arrivals at random do: six standard deviations.
+    let admitted = figures["admitted_per_second"].as_f64().unwrap() / shares[0];
+    assert!((admitted - 600.0).abs() < 104.0, "the rate was not kept: {text}");
+    assert_eq!((figures["capacity_per_second"].as_f64(), figures["server_cores"].as_str()), (Some(200.0), Some("0")));
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "its data was left behind");
+}
+
+#[test]
 fn shield_measures_log_policy_leases_and_both_stores() {
     let scratch = tempfile::tempdir().unwrap();
     let server = postgres::Postgres::start_or_install();

@@ -8,6 +8,7 @@ mod month;
 mod report;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use billing::follower::{Following, Progress};
 use billing::store::{Address, Store};
@@ -117,7 +118,7 @@ async fn fold(address: &Address, shield: &str, key: &VerifyingKey, clock: &Virtu
     let (_, size) = shield.checkpoint(0).await.doing("asking for a checkpoint")?;
     let metrics = billing::metrics::Metrics::new(&Metrics::new());
     let (progress, mut followed) = watch::channel(Progress::default());
-    let (accesses, _) = billing::access::queue(shield.clone(), metrics.clone()).doing("starting Billing")?;
+    let (accesses, _) = kiki::access::queue("billing", Duration::ZERO, metrics.refused_accesses.clone()).doing("starting Billing")?;
     let clock = Clock::Virtual(clock.clone());
     let billing =
         billing::billing::Billing::new(store.clone(), shield.clone(), key.clone(), clock, followed.clone(), metrics.clone(), accesses);

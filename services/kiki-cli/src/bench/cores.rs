@@ -6,6 +6,9 @@ use std::process::{Child, Command};
 use std::str::FromStr;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
+use tokio::sync::oneshot;
+
+use crate::error::{Doing as _, Failure};
 
 /// The most cores that there may be, by their numbers.
 const MAX: usize = CpuSet::MAX_CPU;
@@ -45,6 +48,14 @@ pub(super) fn but_first(count: usize) -> Cores {
     if rest.0.is_empty() { first(count) } else { rest }
 }
 
+impl Cores {
+    fn set(&self) -> CpuSet {
+        let mut set = CpuSet::new();
+        self.0.iter().for_each(|core| set.set(*core));
+        set
+    }
+}
+
 impl fmt::Display for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.iter().map(usize::to_string).collect::<Vec<_>>().join(","))
@@ -56,9 +67,8 @@ impl fmt::Display for Cores {
 /// # Errors
 /// The program did not start, or the cores are not there.
 pub(super) fn spawn_on(cores: Option<&Cores>, command: &mut Command) -> io::Result<Child> {
-    let Some(Cores(cores)) = cores else { return command.spawn() };
-    let mut set = CpuSet::new();
-    cores.iter().for_each(|core| set.set(*core));
+    let Some(cores) = cores else { return command.spawn() };
+    let set = cores.set();
     std::thread::scope(|scope| {
         let started = scope.spawn(|| {
             sched_setaffinity(None, &set)?;
@@ -66,6 +76,27 @@ pub(super) fn spawn_on(cores: Option<&Cores>, command: &mut Command) -> io::Resu
         });
         started.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts it failed")))
     })
+}
+
+/// Runs something to its end on a runtime of its own, whose threads are on these cores.
+///
+/// # Errors
+/// The cores are not there, or what ran there failed.
+pub(super) async fn run_on<T, F>(cores: &Cores, work: impl FnOnce() -> F + Send + 'static) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let (set, threads, (done, ended)) = (cores.set(), cores.0.len(), oneshot::channel());
+    // Threads inherit the cores of the one that starts them.
+    std::thread::spawn(move || {
+        let ran = sched_setaffinity(None, &set).map_err(io::Error::from).and_then(|()| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+            Ok(runtime.block_on(work()))
+        });
+        drop(done.send(ran));
+    });
+    ended.await.doing(format_args!("what ran on core {cores}"))?.doing(format_args!("running on core {cores}"))
 }
 
 #[cfg(test)]
@@ -92,6 +123,16 @@ mod tests {
         let output = spawn_on(Some(&Cores(vec![0])), &mut command)?.wait_with_output()?;
         assert_eq!(String::from_utf8_lossy(&output.stdout).split_whitespace().last(), Some("0"));
         assert!(spawn_on(Some(&Cores(vec![MAX - 1])), &mut command).is_err(), "a core that is not there");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_runtime_runs_where_it_is_told() -> Result<(), Failure> {
+        let status = || async { tokio::spawn(async { std::fs::read_to_string("/proc/thread-self/status") }).await };
+        let status = run_on(&Cores(vec![0]), status).await?.doing("the task")?.doing("reading")?;
+        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(str::trim);
+        assert_eq!(cores, Some("0"));
+        assert!(run_on(&Cores(vec![MAX - 1]), || async {}).await.is_err(), "a core that is not there");
         Ok(())
     }
 }

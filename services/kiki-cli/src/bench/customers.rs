@@ -5,8 +5,8 @@ use std::time::Duration;
 use kiki::clock::{Clock, UnixMicros};
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use kiki::pb::syncvalue::v1::{Event, ObserveRequest, ObservedEvent};
+use kiki::runtime::Channel;
 use syncvalue::domain::customer::{Day, day_of};
-use tonic::transport::Channel;
 
 use crate::error::{Failure, rpc};
 

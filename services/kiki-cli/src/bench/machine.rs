@@ -29,6 +29,23 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
+/// What a process has in memory, bytes.
+pub(super) fn resident(pid: u32) -> Result<u64, Failure> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).doing(format_args!("reading {path}"))?;
+    kilobytes(&text, "VmRSS:").map(|kilobytes| kilobytes * 1_024).ok_or_else(|| Failure::new(format!("{path}: not as proc(5) says")))
+}
+
+fn kilobytes(status: &str, field: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
+    value.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The kernel's release.
+pub(super) fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +55,14 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 31 9 9 20 0 8 0 1 2 3";
         assert_eq!(ticks(stat), Some(281));
         assert_eq!(ticks("7 (a"), None);
+    }
+
+    #[test]
+    fn reads_what_is_resident_and_not_what_was() {
+        let status = "Name:\tkiki\nVmHWM:\t    9000 kB\nVmRSS:\t    1234 kB\n";
+        assert_eq!((kilobytes(status, "VmRSS:"), kilobytes(status, "VmSwap:")), (Some(1_234), None));
+        assert!(resident(std::process::id()).is_ok_and(|bytes| bytes > 1 << 20));
+        assert!(resident(u32::MAX).is_err());
     }
 
     #[test]

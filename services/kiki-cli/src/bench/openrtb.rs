@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kiki::pb::syncflow::v1::{BidRequest, BidResponse};
+use kiki::runtime::Channel;
 use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Code;
-use tonic::transport::Channel;
 
 use super::bids::NoBids;
 use super::child::Server;

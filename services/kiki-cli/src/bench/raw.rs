@@ -2,10 +2,10 @@
 //! server's cost alone.
 
 use bytes::Bytes;
+use kiki::runtime::Channel;
 use kiki::runtime::Raw;
 use tokio_stream::Stream;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Calls a method of one request and one answer.

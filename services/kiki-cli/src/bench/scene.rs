@@ -9,8 +9,8 @@ use kiki::pb::syncflow::v1::{BidRequest, BidStreamRequest, Opportunity, bid_resp
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{PutCampaignRequest, PutPolicyRequest, PutTermsRequest};
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
+use kiki::runtime::Channel;
 use tokio::time::{Instant, sleep};
-use tonic::transport::Channel;
 
 use super::customers::{CLIENT, CURRENCY, customer, observe};
 use crate::error::{Doing as _, Failure, rpc};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiki::clock::monotonic;
+use kiki::runtime::Channel;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
-use tonic::transport::Channel;
 
 use super::drive::{self, Heard, Load, Measured};
 use super::raw;

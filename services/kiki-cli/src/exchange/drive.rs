@@ -28,6 +28,8 @@ use crate::random::Draws;
 const MAX_WAITING: usize = 1 << 20;
 /// Events that wait to be added up.
 const EVENTS: usize = 4_096;
+/// Our own bidder's word for a request that was one too many.
+const OVERLOADED: &str = "OVERLOADED";
 /// The longest that the schedule's thread sleeps before it looks whether to go on.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -53,14 +55,21 @@ pub(crate) struct Exchange {
 }
 
 /// When requests are due.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Schedule {
-    /// The mean number in a second; the times between them are exponential.
-    pub(crate) rate: f64,
+    /// One behind the other.
+    pub(crate) phases: Vec<Phase>,
     pub(crate) count: u64,
-    pub(crate) duration: Duration,
     /// Requests under way at the most.
     pub(crate) in_flight: usize,
+}
+
+/// A rate, and for how long it is kept up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Phase {
+    /// The mean number in a second; the times between them are exponential.
+    pub(crate) rate: f64,
+    pub(crate) duration: Duration,
 }
 
 /// What is added up.
@@ -74,9 +83,27 @@ pub(crate) enum Event {
 /// How a request went.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    took: Duration,
+    /// When it was due, from the start on.
+    pub(crate) due: Duration,
+    /// How much later it was begun.
+    pub(crate) begun_late: Duration,
+    /// From when it was due until it was answered, or it was clear that it would not be.
+    pub(crate) took: Duration,
     in_time: bool,
     heard: Heard,
+}
+
+/// What a request came to, to one who asks whether the bidder took it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Bids, in time or not.
+    Bid,
+    /// No bid, for another reason than that there were too many requests.
+    NoBid,
+    /// Turned away because there were too many.
+    Refused,
+    /// No answer, or one that is none.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -102,8 +129,14 @@ impl Heard {
     }
 }
 
-/// Runs until the schedule has ended, or `stop`, and all notices were sent. `progress` hears of each request that is due.
-pub(crate) async fn run(exchange: Exchange, stop: CancellationToken, progress: impl Fn(u64) + Send + 'static) -> Result<Tally, Failure> {
+/// Runs until the schedule has ended, or `stop`, and all notices were sent. `progress` hears of each request that is due, and
+/// `seen` of each that has gone one way or the other.
+pub(crate) async fn run(
+    exchange: Exchange,
+    stop: CancellationToken,
+    progress: impl Fn(u64) + Send + 'static,
+    mut seen: impl FnMut(&Asked),
+) -> Result<Tally, Failure> {
     let (events, mut heard) = mpsc::channel(EVENTS);
     let (letters, incoming) = mpsc::channel(EVENTS);
     let waiting = Arc::new(AtomicUsize::new(0));
@@ -112,6 +145,9 @@ pub(crate) async fn run(exchange: Exchange, stop: CancellationToken, progress: i
     tokio::task::spawn_blocking(move || schedule(&exchange, &runtime, &waiting, &events, &letters, &stop, progress));
     let mut tally = Tally::new()?;
     while let Some(event) = heard.recv().await {
+        if let Event::Asked(asked) = &event {
+            seen(asked);
+        }
         add(&mut tally, event);
     }
     Ok(tally)
@@ -127,30 +163,39 @@ fn schedule(
     stop: &CancellationToken,
     progress: impl Fn(u64),
 ) {
-    let Schedule { rate, count, duration, in_flight } = exchange.schedule;
-    let (room, mut draws) = (Arc::new(Semaphore::new(in_flight)), Draws::of(exchange.market.seed, "arrivals", &[]));
+    let Schedule { phases, count, in_flight } = &exchange.schedule;
+    let (room, mut draws) = (Arc::new(Semaphore::new(*in_flight)), Draws::of(exchange.market.seed, "arrivals", &[]));
     let start = monotonic();
-    let (mut due, mut not_sent) = (start, 0);
-    for number in 0..count {
-        due += Duration::from_secs_f64(draws.exponential(1.0 / rate));
-        if due >= start + duration || !wait(due, stop) {
-            break;
+    let (mut end, mut number, mut not_sent) = (start, 0, 0);
+    'phases: for phase in phases {
+        let mut due = end; // what is exponential has no memory: each phase may begin anew
+        end += phase.duration;
+        loop {
+            due += Duration::from_secs_f64(draws.exponential(1.0 / phase.rate));
+            if due >= end {
+                break;
+            }
+            if number == *count || !wait(due, stop) {
+                break 'phases;
+            }
+            let this = number;
+            number += 1;
+            progress(number);
+            let room = room.clone().try_acquire_owned().ok().filter(|_| waiting.load(Ordering::Relaxed) < MAX_WAITING);
+            let Some(room) = room else {
+                not_sent += 1;
+                continue;
+            };
+            let (exchange, waiting, events, letters) = (exchange.clone(), waiting.clone(), events.clone(), letters.clone());
+            runtime.spawn(async move {
+                let mut asked = exchange.ask(this, start, due).await;
+                drop(room);
+                let notices = asked.notices();
+                waiting.fetch_add(notices.len(), Ordering::Relaxed);
+                drop(letters.send(notices).await); // the post ends after those who write to it
+                drop(events.send(Event::Asked(asked)).await);
+            });
         }
-        progress(number + 1);
-        let room = room.clone().try_acquire_owned().ok().filter(|_| waiting.load(Ordering::Relaxed) < MAX_WAITING);
-        let Some(room) = room else {
-            not_sent += 1;
-            continue;
-        };
-        let (exchange, waiting, events, letters) = (exchange.clone(), waiting.clone(), events.clone(), letters.clone());
-        runtime.spawn(async move {
-            let mut asked = exchange.ask(number, due).await;
-            drop(room);
-            let notices = asked.notices();
-            waiting.fetch_add(notices.len(), Ordering::Relaxed);
-            drop(letters.send(notices).await); // the post ends after those who write to it
-            drop(events.send(Event::Asked(asked)).await);
-        });
     }
     drop(events.blocking_send(Event::Ended(not_sent, start.elapsed())));
 }
@@ -167,7 +212,8 @@ fn wait(due: Instant, stop: &CancellationToken) -> bool {
 }
 
 impl Exchange {
-    async fn ask(&self, number: u64, due: Instant) -> Asked {
+    async fn ask(&self, number: u64, start: Instant, due: Instant) -> Asked {
+        let begun_late = due.elapsed();
         let template = &self.templates[(number % self.templates.len() as u64) as usize];
         let id = format!("{:x}-{number:x}", self.run);
         let customer = self.customers.map(|customers| {
@@ -185,7 +231,7 @@ impl Exchange {
             Err(_) => Heard::Error("unreachable".to_owned()),
             Ok(answer) => self.heard(&id, number, &template.facts, &answer, took),
         };
-        Asked { took, in_time: took <= self.tmax, heard }
+        Asked { due: due - start, begun_late, took, in_time: took <= self.tmax, heard }
     }
 
     fn body(&self, template: &Template, id: &str, customer: Option<&str>) -> Result<Vec<u8>, Failure> {
@@ -209,6 +255,17 @@ impl Exchange {
 }
 
 impl Asked {
+    pub(crate) fn outcome(&self) -> Outcome {
+        match &self.heard {
+            Heard::Late(..) => Outcome::Bid,
+            Heard::Auctions(auctions) if auctions.invalid.is_empty() => Outcome::Bid,
+            Heard::NoBid(reason) if reason == OVERLOADED => Outcome::Refused,
+            Heard::Error(status) if status == "429" || status == "503" => Outcome::Refused,
+            Heard::NoBid(_) => Outcome::NoBid,
+            Heard::Auctions(_) | Heard::Invalid(_) | Heard::Error(_) => Outcome::Failed,
+        }
+    }
+
     fn notices(&mut self) -> Vec<Due> {
         match &mut self.heard {
             Heard::Auctions(auctions) => std::mem::take(&mut auctions.notices),
@@ -230,7 +287,7 @@ fn add(tally: &mut Tally, event: Event) {
     }
 }
 
-fn asked_one(tally: &mut Tally, Asked { took, in_time, heard }: Asked) {
+fn asked_one(tally: &mut Tally, Asked { took, in_time, heard, .. }: Asked) {
     tally.sent += 1;
     tally.took(took);
     tally.good += u64::from(in_time && heard.is_valid());

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use clap::Parser;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::{Budget, GetBudgetRequest};
 use tokio_util::sync::CancellationToken;
 
 use super::tally::{Sum, Tally};
-use super::{Args, play};
+use super::{Args, Phase, play};
 use crate::bench::customers::CLIENT;
 use crate::bench::scene::{CAMPAIGN, Scene};
 use crate::platform::{Endpoints, Platform, PlatformConfig, Ports};
@@ -28,7 +30,8 @@ async fn exchange(at: &Endpoints, options: &str) -> Tally {
     let url = format!("{}/openrtb2/simulated", at.flow_http);
     let fixed = ["exchange", "--url", &url, "--rate", "1000", "--duration", "600", "--tmax", "1000", "--competing", "0.7"];
     let args = Command::parse_from(fixed.into_iter().chain(options.split(' '))).args;
-    let tally = play(&args, CancellationToken::new(), |_| ()).await.unwrap();
+    let phase = Phase { rate: args.rate, duration: Duration::from_secs_f64(args.duration) };
+    let tally = play(&args, vec![phase], CancellationToken::new(), |_| (), |_| ()).await.unwrap();
     assert_eq!((tally.sent + tally.not_sent, tally.in_time + tally.late), (args.count, tally.sent));
     assert!(tally.errors.is_empty() && tally.invalid.is_empty(), "{:?} {:?}", tally.errors, tally.invalid);
     tally

@@ -7,9 +7,9 @@ use billing::domain::amount::{Amount, minor_places};
 use kiki::leaf::{self, invoice_event::Event};
 use kiki::pb::billing::v1 as pb;
 use kiki::pb::billing::v1::billing_service_client::BillingServiceClient;
+use kiki::runtime::Channel;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Channel;
 
 use crate::error::{Doing as _, Failure, rpc};
 use crate::out;

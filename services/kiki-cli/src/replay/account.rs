@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 
 use kiki::leaf::{self, PredictionStatus, leaf::Body};
-use kiki::pb::syncshield::v1::TailRequest;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
-use tonic::transport::Channel;
+use kiki::pb::syncshield::v1::{GetCheckpointRequest, TailRequest};
+use kiki::runtime::Channel;
+use kiki::tlog::note::VerifyingKey;
+use kiki::tlog::{Checkpoint, Frontier, leaf_hash};
 
 use crate::error::{Doing as _, Failure, rpc};
 use crate::http::Http;
-use crate::platform::LOG_ID;
+
+/// How often more is read, because the log grew before it was signed: reading an invoice is recorded within a second of it, and each of
+/// these waits for a signature.
+const ROUNDS: u32 = 10;
 
 /// Sums over the log.
 #[derive(Debug, Default)]
@@ -29,6 +34,9 @@ pub(crate) struct Account {
     pub(crate) conversions: u64,
     pub(crate) predicted_ltv_micros: i128,
     pub(crate) outcomes: u64,
+    /// The tree over the leaves.
+    tree: Frontier,
+    log_id: String,
 }
 
 impl Account {
@@ -38,23 +46,48 @@ impl Account {
     }
 
     /// Reads the whole log.
-    pub(crate) async fn read(channel: Channel) -> Result<Self, Failure> {
+    pub(crate) async fn read(channel: Channel, log_id: &str) -> Result<Self, Failure> {
+        let mut account = Self { log_id: log_id.to_owned(), ..Self::default() };
+        account.read_on(&mut shield(channel)).await?;
+        Ok(account)
+    }
+
+    /// Reads what came since.
+    async fn read_on(&mut self, shield: &mut SyncShieldServiceClient<Channel>) -> Result<(), Failure> {
         let failed = |status: tonic::Status| rpc("reading the log", &status);
-        let mut shield = SyncShieldServiceClient::new(channel).max_decoding_message_size(kiki::runtime::MAX_MESSAGE);
-        let from = Some(kiki::pb::log::v1::Position { log_id: LOG_ID.to_owned(), index: 0 });
+        let from = Some(kiki::pb::log::v1::Position { log_id: self.log_id.clone(), index: self.leaves });
         let mut tail = shield.tail(TailRequest { from, ..Default::default() }).await.map_err(failed)?.into_inner();
-        let mut account = Self::default();
         while let Some(message) = tail.message().await.map_err(failed)? {
             for entry in &message.entries {
-                account.take(&entry.leaf).doing(format_args!("leaf {}", entry.index))?;
+                self.take(&entry.leaf).doing(format_args!("leaf {}", entry.index))?;
             }
         }
-        Ok(account)
+        Ok(())
+    }
+
+    /// Reads on until a checkpoint covers just what was read; how many leaves its signature is over.
+    ///
+    /// # Errors
+    /// It is not signed by this key, or over other leaves.
+    pub(crate) async fn signed(&mut self, channel: Channel, key: &VerifyingKey) -> Result<u64, String> {
+        let mut shield = shield(channel);
+        for _ in 0..ROUNDS {
+            let request = GetCheckpointRequest { min_size: self.leaves, ..Default::default() };
+            let answer = shield.get_checkpoint(request).await.map_err(|s| rpc("asking for a checkpoint", &s).to_string())?.into_inner();
+            let signed = Checkpoint::open(answer.checkpoint.as_bytes(), &self.log_id, key).map_err(|e| e.to_string())?;
+            match signed.size == self.leaves {
+                true if signed.root == self.tree.root() => return Ok(signed.size),
+                true => return Err(format!("the {} leaves that were read are not those that are signed", self.leaves)),
+                false => self.read_on(&mut shield).await.map_err(|failure| failure.to_string())?,
+            }
+        }
+        Err(format!("it grew after each of {ROUNDS} readings"))
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), leaf::LeafError> {
         let (head, body) = leaf::decode(bytes)?;
         self.leaves += 1;
+        self.tree.push(leaf_hash(bytes));
         match body {
             Body::Settlements(batch) => {
                 self.settlements += batch.settlements.len() as u64;
@@ -84,6 +117,10 @@ impl Account {
     }
 }
 
+fn shield(channel: Channel) -> SyncShieldServiceClient<Channel> {
+    SyncShieldServiceClient::new(channel).max_decoding_message_size(kiki::runtime::MAX_MESSAGE)
+}
+
 /// What SyncFlow counted.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counters {
@@ -103,7 +140,7 @@ impl Counters {
 }
 
 /// The sum of a metric over its labels.
-fn sum(text: &str, name: &str) -> u64 {
+pub(crate) fn sum(text: &str, name: &str) -> u64 {
     let value = |line: &str| {
         line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])).and_then(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
     };

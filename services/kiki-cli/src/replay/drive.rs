@@ -8,22 +8,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use kiki::clock::{UnixMicros, VirtualClock};
+use kiki::clock::UnixMicros;
 use kiki::pb::log::v1::Position;
 use kiki::pb::syncflow::v1 as flow;
 use kiki::pb::syncvalue::v1 as value;
+use kiki::runtime::Channel;
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Channel;
 
 use super::clients::{LOOKBACK_SECONDS, client_of};
 use super::events::{DAY, Purchase};
 use super::exchange::{self, Due, Shown, Statuses};
 use super::journal::{Answer, Charge, Entry, Journal, Past};
 use super::plan::Plan;
+use super::site::Site;
 use crate::close::Biller;
 use crate::error::{Doing as _, Failure, rpc};
 use crate::http::Http;
-use crate::platform::LOG_ID;
 
 /// Purchases in one report, which SyncFlow bounds.
 const REPORT: usize = 1_024;
@@ -70,9 +70,8 @@ pub(crate) struct Run<'a> {
     plan: &'a Plan,
     journal: Journal,
     past: Past,
-    clock: VirtualClock,
+    site: &'a Site,
     http: Http,
-    flow_http: String,
     flow: flow::sync_flow_service_client::SyncFlowServiceClient<Channel>,
     value: value::sync_value_service_client::SyncValueServiceClient<Channel>,
     biller: Biller,
@@ -83,15 +82,6 @@ pub(crate) struct Run<'a> {
     shown: HashMap<String, Vec<Shown>>,
 }
 
-/// The platform's faces that a run uses.
-pub(crate) struct Faces {
-    pub(crate) clock: VirtualClock,
-    pub(crate) flow_http: String,
-    pub(crate) flow: Channel,
-    pub(crate) value: Channel,
-    pub(crate) billing: Channel,
-}
-
 enum Step {
     Notices(UnixMicros),
     Purchases(UnixMicros),
@@ -100,7 +90,7 @@ enum Step {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(plan: &'a Plan, journal: Journal, past: Past, faces: Faces) -> Result<Self, Failure> {
+    pub(crate) fn new(plan: &'a Plan, journal: Journal, past: Past, site: &'a Site) -> Result<Self, Failure> {
         let tally = Tally {
             answered: 0,
             resumed: 0,
@@ -124,13 +114,12 @@ impl<'a> Run<'a> {
             plan,
             journal,
             past,
-            clock: faces.clock,
+            site,
             http: Http::new(),
-            flow_http: faces.flow_http,
-            flow: flow::sync_flow_service_client::SyncFlowServiceClient::new(faces.flow)
+            flow: flow::sync_flow_service_client::SyncFlowServiceClient::new(super::open(&site.at.flow)?)
                 .max_decoding_message_size(kiki::runtime::MAX_MESSAGE),
-            value: value::sync_value_service_client::SyncValueServiceClient::new(faces.value),
-            biller: Biller::new(faces.billing),
+            value: value::sync_value_service_client::SyncValueServiceClient::new(super::open(&site.at.value)?),
+            biller: Biller::new(super::open(&site.at.billing)?),
             tally,
             due: BTreeMap::new(),
             shown: HashMap::new(),
@@ -184,9 +173,9 @@ impl<'a> Run<'a> {
                 answer
             }
             None => {
-                self.clock.advance_to(at);
+                self.site.advance_to(at).await?;
                 let start = kiki::clock::monotonic();
-                let answer = exchange::ask(&self.http, &self.flow_http, self.plan, number).await?;
+                let answer = exchange::ask(&self.http, &self.site.at.flow_http, self.plan, number).await?;
                 let took = start.elapsed().as_micros() as u64;
                 self.tally.latency.saturating_record(took.max(1));
                 self.tally.bidding_micros += took;
@@ -233,8 +222,8 @@ impl<'a> Run<'a> {
             self.charged(charge);
         }
         if !done {
-            self.clock.advance_to(at);
-            exchange::send(&self.http, &self.flow_http, &round, &mut self.tally.statuses).await?;
+            self.site.advance_to(at).await?;
+            exchange::send(&self.http, &self.site.at.flow_http, &round, &mut self.tally.statuses).await?;
             self.journal.add(&Entry::Sent { at })?;
         }
         Ok(())
@@ -259,7 +248,7 @@ impl<'a> Run<'a> {
         if self.past.reported.contains(&at) {
             return Ok(());
         }
-        self.clock.advance_to(at);
+        self.site.advance_to(at).await?;
         let mut last = None;
         for some in day.chunks(REPORT) {
             let conversions = some.iter().map(|purchase| self.reported(purchase)).collect();
@@ -272,7 +261,7 @@ impl<'a> Run<'a> {
         }
         if let Some(index) = last {
             // Up to and with the last of them.
-            let followed_to = Some(Position { log_id: LOG_ID.to_owned(), index: index + 1 });
+            let followed_to = Some(Position { log_id: self.site.log_id.clone(), index: index + 1 });
             let mut request = tonic::Request::new(value::GetModelRequest { followed_to });
             request.set_timeout(FOLLOWING);
             self.value.get_model(request).await.map_err(|s| rpc("waiting for SyncValue to follow the log", &s))?;
@@ -302,7 +291,11 @@ impl<'a> Run<'a> {
 
     /// Draws up and finalises what can be invoiced by now.
     async fn invoices(&mut self, at: UnixMicros) -> Result<(), Failure> {
-        self.clock.advance_to(at);
+        // What came of the earlier ones is in the last one's answer.
+        if self.past.invoiced.contains(&at) && self.plan.invoiced_at.last() != Some(&at) {
+            return Ok(());
+        }
+        self.site.advance_to(at).await?;
         // Asked again after a crash, it answers with the same invoices.
         self.tally.invoices = self.biller.close(&self.plan.settings.month, &ProgressBar::hidden()).await?.numbers;
         if !self.past.invoiced.contains(&at) {

@@ -17,8 +17,8 @@ use kiki::pb::syncflow::v1 as flow;
 use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
+use kiki::runtime::Channel;
 use syncflow::config::Venues;
-use tonic::transport::Channel;
 
 use crate::bench::{customers, scene};
 use crate::error::{Failure, rpc};

@@ -42,6 +42,9 @@ pub(crate) struct Settings {
     /// Folder of the model that predicts values; empty: the estimate does.
     #[serde(default)]
     pub(crate) model: PathBuf,
+    /// It is played against services that run elsewhere.
+    #[serde(default)]
+    pub(crate) against: bool,
 }
 
 /// A run.
@@ -88,6 +91,7 @@ impl Plan {
             events: given(&args.events, "events.csv", generate::events)?,
             requests: given(&args.requests, "requests.jsonl", generate::requests)?,
             model: PathBuf::new(),
+            against: args.against.against,
             events_sha256: String::new(),
             requests_sha256: String::new(),
         };
@@ -95,7 +99,9 @@ impl Plan {
             return Err(Failure::new("--budget: must be above 0"));
         }
         let mut plan = Self::read(dir, settings)?;
-        plan.settings.model = model(args.model.as_deref(), &plan.settings.events_sha256)?;
+        if !plan.settings.against {
+            plan.settings.model = model(args.model.as_deref(), &plan.settings.events_sha256)?;
+        }
         let marker = serde_json::to_vec_pretty(&plan.settings).doing("writing the marker")?;
         // Renamed into place: a run that is cut off here has begun or has not.
         let (beside, path) = (dir.join("replay.json.new"), dir.join(MARKER));
@@ -106,8 +112,8 @@ impl Plan {
     /// The run that was cut off in `dir`; none where it did not get as far as its marker.
     ///
     /// # Errors
-    /// A marker that cannot be read, or input that has changed since.
-    pub(crate) fn resume(dir: &Path) -> Result<Option<Self>, Failure> {
+    /// A marker that cannot be read, input that has changed since, or a platform of the other kind.
+    pub(crate) fn resume(dir: &Path, against: bool) -> Result<Option<Self>, Failure> {
         let path = dir.join(MARKER);
         let bytes = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -117,6 +123,10 @@ impl Plan {
             return Ok(None);
         }
         let settings: Settings = serde_json::from_slice(&bytes).doing(format_args!("reading {}", path.display()))?;
+        if settings.against != against {
+            let with = if settings.against { "with" } else { "without" };
+            return Err(Failure::new(format!("--resume: this replay began {with} --against")));
+        }
         let plan = Self::read(dir, settings.clone())?;
         if plan.settings != settings {
             return Err(Failure::new("the input is not the one that this replay began with: its files have changed"));
@@ -234,6 +244,7 @@ fn first_purchases(events: &Events) -> Vec<(usize, UnixMicros)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::Against;
     use super::*;
 
     fn args() -> Args {
@@ -249,6 +260,7 @@ mod tests {
             model: None,
             resume: false,
             scenario: None,
+            against: Against::default(),
         }
     }
 
@@ -290,12 +302,13 @@ mod tests {
     #[test]
     fn a_run_is_resumed_as_it_began_unless_its_input_changed() {
         let (dir, began) = plan(&args(), &ROWS);
-        let resumed = Plan::resume(dir.path()).unwrap().unwrap();
+        assert!(Plan::resume(dir.path(), true).unwrap_err().to_string().contains("without --against"));
+        let resumed = Plan::resume(dir.path(), false).unwrap().unwrap();
         assert_eq!(resumed.settings, began.unwrap().settings);
         std::fs::write(dir.path().join("r.jsonl"), "{}\n").unwrap();
-        assert!(Plan::resume(dir.path()).unwrap_err().to_string().contains("changed"));
+        assert!(Plan::resume(dir.path(), false).unwrap_err().to_string().contains("changed"));
         std::fs::write(dir.path().join(MARKER), UNPLANNED).unwrap();
-        assert!(Plan::resume(dir.path()).unwrap().is_none());
+        assert!(Plan::resume(dir.path(), false).unwrap().is_none());
     }
 
     #[test]

@@ -7,15 +7,18 @@ use kiki::pb::log::v1::CreativeFormat;
 use kiki::pb::syncflow::v1 as flow;
 use kiki::pb::syncshield::v1 as shield;
 use kiki::pb::syncvalue::v1 as value;
+use kiki::runtime::Channel;
 use shield::sync_shield_service_client::SyncShieldServiceClient;
 use tokio_stream::StreamExt as _;
-use tonic::transport::Channel;
 
+use super::account::sum;
 use super::clients::{CLIENTS, client_of};
 use super::events::Purchase;
 use super::plan::Plan;
 use crate::error::{Failure, rpc};
+use crate::http::Http;
 use crate::out;
+use crate::platform::Endpoints;
 
 /// Events in one message, as SyncValue bounds them.
 const MESSAGE: usize = 4_096;
@@ -97,18 +100,29 @@ fn observed(plan: &Plan, purchase: &Purchase) -> value::ObservedEvent {
     }
 }
 
-/// Waits until SyncFlow has the policy and the campaigns: an opportunity that no campaign fits is then answered so, rather
-/// than "not ready". Its first view of them is whole, because they were put before it started; which decisions a run
-/// makes must not depend on how fast it did.
-pub(crate) async fn taken_in(flow: Channel) -> Result<(), Failure> {
-    let mut client = flow::sync_flow_service_client::SyncFlowServiceClient::new(flow);
+/// Waits until SyncFlow bids on all that was put: which decisions a run makes must not depend on how fast that was. The log has no
+/// campaigns but these, and each is put once: what is left to wait for is all of them, their terms and a policy. That they are fresh, an
+/// opportunity that no campaign fits says.
+pub(crate) async fn taken_in(at: &Endpoints) -> Result<(), Failure> {
+    let mut client = flow::sync_flow_service_client::SyncFlowServiceClient::new(super::open(&at.flow)?);
+    let http = Http::new();
     let looking = async {
-        while !ready(&mut client).await? {
+        while !(known(&http, &at.flow_http).await? && ready(&mut client).await?) {
             tokio::time::sleep(LOOK_EVERY).await; // between two looks; the replicas come by streams that nobody else sees
         }
         Ok(())
     };
     tokio::time::timeout(TAKEN_IN, looking).await.map_err(|_| Failure::new("syncflow did not take in the campaigns"))?
+}
+
+/// Whether SyncFlow counts all campaigns, with their terms, and a policy.
+async fn known(http: &Http, flow_http: &str) -> Result<bool, Failure> {
+    let answer = http.get(&format!("{flow_http}/metrics")).await?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let campaigns: usize = CLIENTS.iter().map(|client| client.campaigns.len()).sum();
+    let [known, without_terms, policy] =
+        ["syncflow_campaigns", "syncflow_campaigns_without_terms", "syncflow_policy_version"].map(|name| sum(&text, name));
+    Ok(known == campaigns as u64 && without_terms == 0 && policy > 0)
 }
 
 async fn ready(client: &mut flow::sync_flow_service_client::SyncFlowServiceClient<Channel>) -> Result<bool, Failure> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::explicit_write, missing_docs)]
 
+mod against;
 mod crash;
 mod month;
 mod outage;

@@ -4,7 +4,7 @@ use kiki::clock::UnixMicros;
 use kiki::leaf;
 use kiki::pb::syncshield::v1::sync_shield_service_client::SyncShieldServiceClient;
 use kiki::pb::syncshield::v1::*;
-use tonic::transport::Channel;
+use kiki::runtime::Channel;
 
 /// A lease of 100 dollars of the campaign `spring` on meta, with three slots of ten below its mark.
 pub(crate) async fn leased_on_meta(shield: &mut SyncShieldServiceClient<Channel>) -> u64 {

@@ -47,7 +47,7 @@ impl Events {
 }
 
 async fn send(
-    mut value: SyncValueServiceClient<tonic::transport::Channel>,
+    mut value: SyncValueServiceClient<kiki::runtime::Channel>,
     customers: u64,
     per_second: u32,
     stop: CancellationToken,

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Args, Books, SERVICE_TIME};
+use super::Args;
 use crate::bench::machine;
+use crate::bench::pair::SERVICE_TIME;
 use crate::bench::turns::{median, rounded};
 use crate::error::Failure;
+use crate::exchange::Tally;
 use crate::out;
 
 /// One run.
@@ -13,15 +15,15 @@ pub(super) struct Run {
     /// Bids a second, at the most, of the servers of which half is asked.
     pub(super) half_saturation: f64,
     /// At half of it.
-    pub(super) half: Books,
+    pub(super) half: Tally,
     /// Microseconds inside SyncFlow meanwhile, 99.9th percentile.
     pub(super) inside: Option<f64>,
     /// The same rate, asked of a server that does nothing.
-    pub(super) bare_half: Books,
+    pub(super) bare_half: Tally,
     /// Bids a second, at the most, of the others.
     pub(super) saturation: f64,
     /// At three times it.
-    pub(super) triple: Books,
+    pub(super) triple: Tally,
 }
 
 /// Medians over the runs.
@@ -71,36 +73,37 @@ impl Report {
     pub(super) fn new(args: &Args, runs: &[Run]) -> Self {
         let of = |figure: &dyn Fn(&Run) -> f64| rounded(median(runs.iter().map(figure).collect()));
         let shares = |figure: &dyn Fn(&Run) -> f64| (median(runs.iter().map(figure).collect()) * 1e6).round() / 1e6;
-        let triple = |part: fn(&Books) -> u64| shares(&|run| share(part(&run.triple), run.triple.requests + run.triple.not_sent));
+        let latency = |tally: &dyn Fn(&Run) -> &Tally, quantile| of(&|run| tally(run).latency.value_at_quantile(quantile) as f64);
+        let triple = |part: fn(&Tally) -> u64| shares(&|run| share(part(&run.triple), run.triple.sent + run.triple.not_sent));
         let inside: Option<Vec<f64>> = runs.iter().map(|run| run.inside).collect();
         Self {
             half_saturation_per_second: of(&|run| run.half_saturation),
-            half_in_time_share: shares(&|run| share(run.half.in_time, run.half.requests)),
-            half_not_sent_share: shares(&|run| share(run.half.not_sent, run.half.requests + run.half.not_sent)),
-            half_latency_us_p50: of(&|run| run.half.latency_us_p50 as f64),
-            half_latency_us_p99: of(&|run| run.half.latency_us_p99 as f64),
-            half_latency_us_p999: of(&|run| run.half.latency_us_p999 as f64),
+            half_in_time_share: shares(&|run| share(run.half.in_time, run.half.sent)),
+            half_not_sent_share: shares(&|run| share(run.half.not_sent, run.half.sent + run.half.not_sent)),
+            half_latency_us_p50: latency(&|run| &run.half, 0.5),
+            half_latency_us_p99: latency(&|run| &run.half, 0.99),
+            half_latency_us_p999: latency(&|run| &run.half, 0.999),
             half_service_time_us_p999: inside.map(|inside| rounded(median(inside))),
-            half_bare_latency_us_p50: of(&|run| run.bare_half.latency_us_p50 as f64),
-            half_bare_latency_us_p99: of(&|run| run.bare_half.latency_us_p99 as f64),
-            half_bare_latency_us_p999: of(&|run| run.bare_half.latency_us_p999 as f64),
+            half_bare_latency_us_p50: latency(&|run| &run.bare_half, 0.5),
+            half_bare_latency_us_p99: latency(&|run| &run.bare_half, 0.99),
+            half_bare_latency_us_p999: latency(&|run| &run.bare_half, 0.999),
             saturation_per_second: of(&|run| run.saturation),
             triple_admitted_in_time_share: shares(&|run| share(run.triple.with_bids, run.triple.with_bids + run.triple.late_bids())),
-            triple_admitted_share: triple(|books| books.with_bids + books.late_bids()),
-            triple_bid_in_time_share: triple(|books| books.with_bids),
-            triple_shed_share: triple(Books::shed),
-            triple_late_share: triple(|books| books.late),
-            triple_not_sent_share: triple(|books| books.not_sent),
-            triple_latency_us_p50: of(&|run| run.triple.latency_us_p50 as f64),
-            triple_latency_us_p99: of(&|run| run.triple.latency_us_p99 as f64),
+            triple_admitted_share: triple(|tally| tally.with_bids + tally.late_bids()),
+            triple_bid_in_time_share: triple(|tally| tally.with_bids),
+            triple_shed_share: triple(Tally::shed),
+            triple_late_share: triple(|tally| tally.late),
+            triple_not_sent_share: triple(|tally| tally.not_sent),
+            triple_latency_us_p50: latency(&|run| &run.triple, 0.5),
+            triple_latency_us_p99: latency(&|run| &run.triple, 0.99),
             tmax_ms: args.tmax,
-            network_allowance_ms: args.network_allowance_ms,
+            network_allowance_ms: args.setting.network_allowance_ms,
             runs: args.runs,
             server_cores: args.server_cores.to_string(),
             exchange_cores: args.exchange_cores.to_string(),
             half_server_cores: args.half_server_cores.to_string(),
             half_exchange_cores: args.half_exchange_cores.to_string(),
-            customers: args.customers,
+            customers: args.setting.customers,
             machine: machine::describe().0,
         }
     }

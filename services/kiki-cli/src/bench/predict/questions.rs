@@ -5,9 +5,9 @@ use kiki::clock::{Clock, UnixMicros};
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::sync_value_service_client::SyncValueServiceClient;
 use kiki::pb::syncvalue::v1::{PredictRequest, PredictResponse, PredictStreamRequest, PredictStreamResponse, Prediction};
+use kiki::runtime::Channel;
 use prost::Message;
 use tokio_stream::iter;
-use tonic::transport::Channel;
 
 use crate::bench::customers::{CLIENT, CURRENCY, customer};
 use crate::bench::value;

@@ -139,7 +139,7 @@ pub(super) async fn served(data: PathBuf, report: &mut Report) -> Result<(), Fai
     serving.await.doing("serving")?.doing("serving")
 }
 
-type Client = SyncShieldServiceClient<tonic::transport::Channel>;
+type Client = SyncShieldServiceClient<kiki::runtime::Channel>;
 
 async fn leases(mut client: Client, report: &mut Report) -> Result<(), Failure> {
     let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).doing("making a histogram")?;
