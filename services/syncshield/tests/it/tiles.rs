@@ -274,6 +274,10 @@ async fn the_log_is_served_over_http_and_proves_its_growth() {
 
     shutdown.cancel();
     served.await.unwrap().unwrap();
-    assert_eq!(files(&dir.path().join("tiles")), expected(3), "what a stop leaves is whole");
-    assert_eq!(root_of(&dir.path().join("tiles"), 3), signed[2].root);
+    // The fourth leaf is that the tenant was refused.
+    let tiles = dir.path().join("tiles");
+    assert_eq!(files(&tiles), expected(4), "what a stop leaves is whole");
+    let key = std::fs::read_to_string(dir.path().join("log.pub")).unwrap().trim().parse().unwrap();
+    let last = Checkpoint::open(&std::fs::read(tiles.join("checkpoint")).unwrap(), LOG, &key).unwrap();
+    assert_eq!(root_of(&tiles, 4), last.root);
 }
