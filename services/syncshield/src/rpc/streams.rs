@@ -16,10 +16,10 @@ use tonic::Status;
 
 use crate::store::{Catalog, CatalogEntry, Log, Signed};
 
-/// Messages that wait for a reader: 2 of at most 1 MiB, as a rule.
-const MAX_WAITING: usize = 2;
-/// Readers. With one message that is made, and one that is encoded and of twice its length while it grows, each holds at most 6 MiB or so
-/// while it does not read, all of them 1.5 GB. A service of the platform is three of them.
+/// Messages that wait for a reader: 1 of at most 1 MiB, as a rule, while the next is made.
+const MAX_WAITING: usize = 1;
+/// Readers. With one message that is made, and one that is encoded and of twice its length while it grows, each holds at most 5 MiB or so
+/// while it does not read, all of them 1.3 GB. A service of the platform is three of them.
 pub(super) const MAX_READERS: usize = 256;
 /// Those of one connection, where half of them are taken.
 pub(super) const READERS_OF_ONE: usize = 16;
