@@ -43,8 +43,8 @@ pub mod billing {
 }
 
 /// The paths of all RPCs of ours, `/service/name`, and whether the client sends a stream.
-#[must_use]
-pub fn rpcs() -> Vec<(String, bool)> {
+#[cfg(test)]
+pub(crate) fn rpcs() -> Vec<(String, bool)> {
     use prost::Message as _;
     let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default();
     let of_file = |file: prost_types::FileDescriptorProto| {

@@ -22,13 +22,13 @@ pub enum Role {
     Bidder,
     /// An advertiser, of its own alone.
     Tenant,
-    /// The services.
+    /// The service SyncValue.
     SyncValue,
-    /// As above.
+    /// The service SyncFlow.
     SyncFlow,
-    /// As above.
+    /// The service SyncShield.
     SyncShield,
-    /// As above.
+    /// The service Billing.
     Billing,
 }
 
@@ -139,6 +139,19 @@ pub struct Rpc {
     pub roles: &'static [Role],
     /// Whether each call is recorded.
     pub recorded: bool,
+    /// Whether the caller sends a stream.
+    pub streams: bool,
+}
+
+/// The RPCs to which a stream is sent.
+const STREAMS: [&str; 4] = ["PredictStream", "Observe", "BidStream", "ImportClient"];
+
+/// The table's RPCs.
+pub fn rpcs() -> impl Iterator<Item = Rpc> {
+    let of_service = |&(service, rpcs): &'static (&str, Rpcs)| {
+        rpcs.iter().map(move |&(name, roles, recorded)| Rpc { service, name, roles, recorded, streams: STREAMS.contains(&name) })
+    };
+    TABLE.iter().flat_map(of_service)
 }
 
 impl Rpc {
@@ -147,16 +160,7 @@ impl Rpc {
     pub fn path(&self) -> String {
         format!("/{}/{}", self.service, self.name)
     }
-}
 
-/// The table's RPCs.
-pub fn rpcs() -> impl Iterator<Item = Rpc> {
-    let of_service =
-        |&(service, rpcs): &'static (&str, Rpcs)| rpcs.iter().map(move |&(name, roles, recorded)| Rpc { service, name, roles, recorded });
-    TABLE.iter().flat_map(of_service)
-}
-
-impl Rpc {
     /// Whether a role may call it.
     ///
     /// # Errors
@@ -235,10 +239,10 @@ mod tests {
 
     #[test]
     fn the_table_has_every_rpc_once_and_no_other() {
-        let table: Vec<String> = rpcs().map(|rpc| rpc.path()).collect();
-        let named: BTreeSet<String> = table.iter().cloned().collect();
+        let table: Vec<(String, bool)> = rpcs().map(|rpc| (rpc.path(), rpc.streams)).collect();
+        let named: BTreeSet<(String, bool)> = table.iter().cloned().collect();
         assert_eq!(named.len(), table.len(), "one is there twice");
-        assert_eq!(named, crate::pb::rpcs().into_iter().map(|(path, _)| path).collect());
+        assert_eq!(named, crate::pb::rpcs().into_iter().collect());
         assert!(rpcs().all(|rpc| rpc.roles.contains(&Operator)));
     }
 

@@ -5,7 +5,7 @@
 //! trailers went out; where the caller is gone before that it is CANCELLED. What is refused, and what leaves no other record, is noted
 //! among the accesses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -89,8 +89,6 @@ struct Counters {
     /// The paths that there are, each with its place: what else is asked for is not counted, so that nobody can make up series.
     paths: HashMap<String, usize>,
     rpcs: Vec<(Named, OnceLock<Rpc>)>,
-    /// Those to which the client sends a stream.
-    streams: HashSet<String>,
     /// Where accesses are noted, once there is somebody who records them.
     accesses: OnceLock<(Accesses, Clock)>,
     unrecorded: IntCounter,
@@ -135,8 +133,7 @@ impl Calls {
         registry.register(Box::new(unrecorded.clone()))?;
         let rpcs: Vec<_> = roles::rpcs().map(|named| (named, OnceLock::new())).collect();
         let paths = rpcs.iter().zip(0..).map(|((named, _), at)| (named.path(), at)).collect();
-        let streams = crate::pb::rpcs().into_iter().filter_map(|(path, streams)| streams.then_some(path)).collect();
-        let counters = Counters { duration, handled, in_flight, paths, rpcs, streams, accesses: OnceLock::new(), unrecorded };
+        let counters = Counters { duration, handled, in_flight, paths, rpcs, accesses: OnceLock::new(), unrecorded };
         Ok(Self { counters: Arc::new(counters), trust: Trust::default(), under_way: under_way(), room: Room::default() })
     }
 
@@ -299,7 +296,7 @@ where
         let start = monotonic();
         let own = request.extensions().get::<Peer>().map(|peer| peer.own.clone()).unwrap_or_default();
         let answer = self.calls.admit(&mut call, &mut request, &own).map(|place| {
-            let streams = self.calls.counters.streams.contains(request.uri().path());
+            let streams = call.as_ref().is_some_and(|call| call.named().streams);
             (self.inner.call(request.map(|body| Arriving::grpc(body, (&self.calls.room, &own), streams))), place)
         });
         let room = self.calls.room.clone();
