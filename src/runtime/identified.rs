@@ -1,7 +1,7 @@
 //! Who calls over HTTP. It is for each route to say which RPC it stands for; those that are for everybody do not ask.
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{Extensions, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
@@ -27,7 +27,9 @@ impl Metrics {
             let who = trust.who(request.headers(), peer.and_then(|ConnectInfo(peer)| peer.spiffe.as_ref()));
             let found = Found(who.into());
             request.extensions_mut().insert(found.clone());
-            let asked = format!("{} {:.90}", request.method(), request.uri().path());
+            // The route, not the path: whoever makes up paths makes up no records.
+            let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+            let asked = format!("{} {route}", request.method());
             let calls = calls.clone();
             async move {
                 let answer: Response = next.run(request).await;
