@@ -195,6 +195,10 @@ impl Trust {
             let problem = format!("{grpc} is beyond loopback: give KIKI_TLS_CERT and KIKI_TLS_KEY, or say \"true\" where others encrypt");
             return Err(TrustError::Setting { setting, problem });
         }
+        if self.0.tls.is_some() && self.takes_all_at_their_word() && !grpc.ip().is_loopback() {
+            let problem = format!("neither they nor KIKI_API_KEYS are given, and whoever reaches {grpc} would be the operator");
+            return Err(TrustError::Setting { setting: "KIKI_IDENTITIES", problem });
+        }
         if open(http, self.http_tls().is_none(), self.0.plaintext != Plaintext::False) {
             let problem = format!("{http} is beyond loopback: say \"http\" where a proxy in front of it encrypts");
             return Err(TrustError::Setting { setting, problem });

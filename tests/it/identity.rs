@@ -275,6 +275,16 @@ async fn credentials_that_do_not_do_are_refused_and_recorded() {
     shield.end().await;
 }
 
+#[tokio::test]
+async fn beyond_loopback_nobody_is_the_operator_by_reaching_the_port() {
+    let scene = Scene::new();
+    let trust = TrustArgs { identities: Vec::new(), api_keys: None, ..scene.trust.clone() };
+    let far = Listeners::bind_with("0.0.0.0:0", "127.0.0.1:0", trust.open().unwrap()).await.unwrap_err().to_string();
+    assert!(far.starts_with("KIKI_IDENTITIES: neither they nor KIKI_API_KEYS are given"), "{far}");
+    assert!(Listeners::bind_with("127.0.0.1:0", "127.0.0.1:0", trust.open().unwrap()).await.is_ok());
+    assert!(Listeners::bind_with("0.0.0.0:0", "127.0.0.1:0", scene.trust.open().unwrap()).await.is_ok());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_and_their_authority_change_under_load_and_no_call_fails() {
     let scene = Scene::new();
