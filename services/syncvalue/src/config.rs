@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use kiki::ids::Key;
 
 use crate::domain::predictor::MAX_HORIZON_DAYS;
+use crate::store::states::redis;
 
 const CACHE_MIB: u32 = 256;
 /// A quarter of the 100 ms that an exchange gives a bid as a rule.
 const STATES_PATIENCE_MS: u64 = 25;
+const STATES_TIMEOUT_MS: u64 = redis::TIMEOUT.as_millis() as u64;
 const HORIZON_DAYS: u32 = 90;
 
 /// Settings of SyncValue.
@@ -37,8 +39,11 @@ pub struct Config {
     #[arg(long, env = "KIKI_VALUE_STATES", value_delimiter = ',', hide_env_values = true)]
     pub states: Vec<String>,
     /// How long a prediction waits for its customers from there, milliseconds; then it is made as for one who is not known.
-    #[arg(long, env = "KIKI_VALUE_STATES_PATIENCE_MS", default_value_t = STATES_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(long, env = "KIKI_VALUE_STATES_PATIENCE_MS", default_value_t = STATES_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub states_patience_ms: u64,
+    /// How long a change of customers there may take in all, milliseconds, and a connection or one answer a quarter of that; then events are refused.
+    #[arg(long, env = "KIKI_VALUE_STATES_TIMEOUT_MS", default_value_t = STATES_TIMEOUT_MS, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub states_timeout_ms: u64,
     /// The horizon of a prediction that names none, days.
     #[arg(long, env = "KIKI_VALUE_HORIZON_DAYS", default_value_t = HORIZON_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HORIZON_DAYS)))]
     pub horizon_days: u32,
@@ -57,6 +62,7 @@ impl Config {
             cache_mib: CACHE_MIB,
             states: Vec::new(),
             states_patience_ms: STATES_PATIENCE_MS,
+            states_timeout_ms: STATES_TIMEOUT_MS,
             horizon_days: HORIZON_DAYS,
         }
     }

@@ -113,7 +113,7 @@ async fn open(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
     let shared = match config.states.as_slice() {
         [] => None,
         urls => {
-            let states = Arc::new(Redis::new(urls)?);
+            let states = Arc::new(Redis::with_timeout(urls, Duration::from_millis(config.states_timeout_ms))?);
             Some(Shared::new(states, Duration::from_millis(config.states_patience_ms), metrics.states.clone()))
         }
     };

@@ -28,7 +28,7 @@ struct Command {
 /// Runs `kiki exchange` with these options to its end.
 async fn exchange(at: &Endpoints, options: &str) -> Tally {
     let url = format!("{}/openrtb2/simulated", at.flow_http);
-    let fixed = ["exchange", "--url", &url, "--rate", "1000", "--duration", "600", "--tmax", "1000", "--competing", "0.7"];
+    let fixed = ["exchange", "--url", &url, "--rate", "300", "--duration", "600", "--tmax", "1000", "--competing", "0.7"];
     let args = Command::parse_from(fixed.into_iter().chain(options.split(' '))).args;
     let phase = Phase { rate: args.rate, duration: Duration::from_secs_f64(args.duration) };
     let tally = play(&args, vec![phase], CancellationToken::new(), |_| (), |_| ()).await.unwrap();

@@ -161,7 +161,56 @@ fn currencies() -> &'static [Currency] {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use kiki::ids::{ClientId, CustomerKey};
+
+    use super::super::states::Answers;
     use super::*;
+    use crate::domain::market::MarketId;
+
+    /// Says nothing for as long as it is asked for.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl States for Silent {
+        fn get_within<'a>(&'a self, keys: &'a [Key], patience: Duration) -> Answers<'a, Option<State>> {
+            let silent = move || Error::Unavailable { node: "silent".into(), why: format!("no answer within {} ms", patience.as_millis()) };
+            Box::pin(async move {
+                tokio::time::sleep(patience).await;
+                keys.iter().map(|_| Err(silent())).collect()
+            })
+        }
+
+        fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>> {
+            self.get_within(keys, Duration::from_secs(1))
+        }
+
+        fn put(&self, _: Vec<Change>) -> Answers<'_, bool> {
+            panic!("a question changes nothing")
+        }
+
+        fn erase<'a>(&'a self, _: &'a [Key]) -> Answers<'a, bool> {
+            panic!("a question erases nothing")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_of_several_batches_waits_for_silent_states_once() {
+        let states = IntCounterVec::new(prometheus::Opts::new("states", "states"), &["call", "result"]).unwrap();
+        let counters = Counters { states, retries: IntCounter::new("retries", "retries").unwrap() };
+        let market = MarketId { client: ClientId::parse("acme").unwrap(), currency: Currency::USD };
+        let key = |n: usize| Key { market: market.clone(), customer: CustomerKey((n as u128).to_be_bytes()) };
+        let keys: Vec<_> = (0..2 * MAX_BATCH + 1).map(key).collect();
+        for patience in [1, 25, 1_000].map(Duration::from_millis) {
+            let shared = Shared::new(Arc::new(Silent), patience, counters.clone());
+            let asked = Instant::now();
+            let answers = shared.customers(&keys).await;
+            assert_eq!(asked.elapsed(), patience);
+            assert_eq!(answers.len(), keys.len());
+            assert!(answers.iter().all(|answer| matches!(answer, Err(Error::Unavailable { .. }))));
+        }
+    }
 
     #[test]
     fn every_currency_is_asked_for() {

@@ -35,9 +35,6 @@ pub const MAX_BYTES: usize = 64 << 10;
 /// The most keys or changes of one call: 16 MiB of the largest states, which take 0.13 s at 1 Gbit/s; 0.5 MiB of usual ones.
 pub const MAX_BATCH: usize = 256;
 
-/// How long a call may take in all, unless it says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(1);
-
 /// Whose state: a client's customer in one currency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -158,10 +155,8 @@ pub trait States: fmt::Debug + Send + Sync {
     /// other nodes answered by then is not.
     fn get_within<'a>(&'a self, keys: &'a [Key], patience: Duration) -> Answers<'a, Option<State>>;
 
-    /// The same, with [`PATIENCE`].
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>> {
-        self.get_within(keys, PATIENCE)
-    }
+    /// The same, with the time that any call has.
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>>;
 
     /// Makes at most [`MAX_BATCH`] changes; false where the stored state has another number of events than expected. Changes of
     /// one key are made in their order.

@@ -5,11 +5,19 @@ mod conformance;
 mod load;
 mod redis;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use kiki::ids::{ClientId, CustomerKey};
 use kiki::money::Currency;
 use syncvalue::domain::market::MarketId;
+use syncvalue::store::states::redis::Redis;
 use syncvalue::store::states::{Change, Error, Key, State, States};
+
+/// States in a Redis that answers, however slow the machine is.
+pub fn patient(urls: &[String]) -> Redis {
+    Redis::with_timeout(urls, Duration::from_secs(60)).unwrap()
+}
 
 /// A key of a client's customer in US dollars.
 pub fn key(client: &str, customer: u128) -> Key {

@@ -2,7 +2,7 @@
 //!
 //! A call is one pipeline to each node that has some of its keys, all at once; a change is a script that compares and sets on the
 //! node. What fails is sent again, at most [`TRIES`] times, where that can help: after a lost connection, to the node that a
-//! slot has moved to, or when the node says that it is not ready. Each call has ended after [`PATIENCE`], or its own. A node that is still silent
+//! slot has moved to, or when the node says that it is not ready. Each call has ended after its time, which is stated ([`TIMEOUT`]). A node that is still silent
 //! shortly before that does not take the answers of others with it.
 //!
 //! Sentinel is not asked: without a cluster the address must be that of the master.
@@ -41,12 +41,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-pub use super::PATIENCE;
 use super::{Answers, Change, Error, Key, State, States, check_batch};
 use command::Command;
 use link::{Down, Link};
 use slots::{Range, SLOTS};
 
+/// How long a call may take in all, unless [`Redis::with_timeout`] or the call itself says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a command is sent at most.
 pub const TRIES: u32 = 4;
 /// States that are read and written at a time: 256 MiB of the largest, 4 MiB of usual ones. Calls beyond that fail at once.
@@ -55,6 +56,8 @@ pub const MAX_IN_FLIGHT: usize = 4_096;
 const BACKOFF: Duration = Duration::from_millis(10);
 /// How long after the cluster was asked for its slots it is not asked again.
 const MAP_PAUSE: Duration = Duration::from_millis(50);
+/// Of a call's time, what a connection or the answers of one pipeline have: a quarter, a hundred times what a full one takes by default.
+const ANSWER: u32 = 4;
 /// Of a call's time, what is left when silent nodes are given up: an eighth.
 const LATE: u32 = 8;
 
@@ -68,6 +71,7 @@ pub struct Redis {
     /// When the map was last asked for, and why there was none. One asks at a time.
     asked: tokio::sync::Mutex<Option<(Instant, String)>>,
     room: Semaphore,
+    timeout: Duration,
 }
 
 impl fmt::Debug for Redis {
@@ -117,18 +121,26 @@ impl Redis {
     /// # Errors
     /// None, or an address that is none.
     pub fn new(urls: &[String]) -> Result<Self, Error> {
+        Self::with_timeout(urls, TIMEOUT)
+    }
+
+    /// The same, with so long for a call in all, and a quarter of that for a connection or the answers of one pipeline.
+    ///
+    /// # Errors
+    /// As for [`Redis::new`].
+    pub fn with_timeout(urls: &[String], timeout: Duration) -> Result<Self, Error> {
         let mut seeds = Vec::with_capacity(urls.len());
         let mut like = None;
         for url in urls {
             let (host, port, info) = link::parse(url)?;
-            let link = Link::new(&host, port, &info).map_err(|error| Error::Address(error.to_string()))?;
+            let link = Link::new(&host, port, &info, timeout / ANSWER).map_err(|error| Error::Address(error.to_string()))?;
             seeds.push(Arc::new(link));
             like.get_or_insert(info);
         }
         let like = like.ok_or_else(|| Error::Address("no address of a Redis was given".into()))?;
         let links = seeds.iter().map(|link| (link.name.clone(), link.clone())).collect();
         let (links, map, asked) = (Mutex::new(links), RwLock::default(), tokio::sync::Mutex::default());
-        Ok(Self { seeds, like, links, map, asked, room: Semaphore::new(MAX_IN_FLIGHT) })
+        Ok(Self { seeds, like, links, map, asked, room: Semaphore::new(MAX_IN_FLIGHT), timeout })
     }
 
     fn names(&self) -> String {
@@ -311,7 +323,7 @@ impl Redis {
         if let Some(link) = links.get(&link::name(host, port)) {
             return Ok(link.clone());
         }
-        let link = Arc::new(Link::new(host, port, &self.like).map_err(|error| Error::Address(error.to_string()))?);
+        let link = Arc::new(Link::new(host, port, &self.like, self.timeout / ANSWER).map_err(|error| Error::Address(error.to_string()))?);
         links.insert(link.name.clone(), link.clone());
         Ok(link)
     }
@@ -377,6 +389,10 @@ impl States for Redis {
         })
     }
 
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Answers<'a, Option<State>> {
+        self.get_within(keys, self.timeout)
+    }
+
     fn put(&self, changes: Vec<Change>) -> Answers<'_, bool> {
         Box::pin(async move {
             if let Err(error) = check_batch(changes.len()) {
@@ -385,7 +401,7 @@ impl States for Redis {
             let checked: Vec<_> = changes.iter().map(Change::check).collect();
             let good = changes.iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
             let commands: Vec<_> = good.map(|(change, _)| Command::put(change)).collect();
-            let answers = self.run(&commands, PATIENCE).await;
+            let answers = self.run(&commands, self.timeout).await;
             let mut done = commands.iter().zip(answers).map(|(command, answer)| command.done(&answer?));
             checked.into_iter().map(|checked| checked.and_then(|()| done.next().unwrap_or(Ok(false)))).collect()
         })
@@ -397,7 +413,7 @@ impl States for Redis {
                 return vec![Err(error); keys.len()];
             }
             let commands: Vec<_> = keys.iter().map(Command::erase).collect();
-            let answers = self.run(&commands, PATIENCE).await;
+            let answers = self.run(&commands, self.timeout).await;
             commands.iter().zip(answers).map(|(command, answer)| command.done(&answer?)).collect()
         })
     }

@@ -34,8 +34,8 @@ pub const NOW: i64 = 20_454 * DAY;
 pub const KEY: Key = Key::new([7; 32]);
 /// The model's folder.
 pub const MODEL: &str = "small";
-/// How long a question waits for Redis: long enough for a busy machine.
-const PATIENCE_MS: u64 = 1_000;
+/// How long a question waits for Redis, and a change: long enough for any machine.
+pub const PATIENCE_MS: u64 = 60_000;
 
 /// A folder with a small model of a shop whose regulars buy every two weeks; trained once.
 pub fn models() -> &'static Path {
@@ -100,6 +100,7 @@ impl Service {
         let config = Config {
             states,
             states_patience_ms: PATIENCE_MS,
+            states_timeout_ms: PATIENCE_MS,
             models: models().into(),
             model: model.then(|| MODEL.to_owned()),
             shield,
@@ -133,7 +134,7 @@ impl Process {
         let [address, http] = [0; 2].map(|_| format!("127.0.0.1:{}", crate::server::free_port()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncvalue"));
         command.args(["--grpc", &address, "--http", &http, "--model", MODEL, "--models"]).arg(models()).arg("--data").arg(data);
-        command.args(["--states-patience-ms", &patience_ms.to_string()]);
+        command.args(["--states-patience-ms", &patience_ms.to_string(), "--states-timeout-ms", &PATIENCE_MS.to_string()]);
         if !states.is_empty() {
             command.args(["--states", &states.join(",")]);
         }

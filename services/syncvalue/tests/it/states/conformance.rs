@@ -5,11 +5,10 @@ use std::sync::Arc;
 use kiki::ids::ClientId;
 use kiki::money::Currency;
 use syncvalue::domain::market::MarketId;
-use syncvalue::store::states::redis::Redis;
 use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, State, States};
 use tokio::task::JoinSet;
 
-use super::{change, get, put, state};
+use super::{change, get, patient, put, state};
 use crate::masters::{Cluster, ask};
 use crate::server::Server;
 
@@ -235,14 +234,14 @@ async fn all(states: Arc<dyn States>) -> u32 {
 #[tokio::test]
 async fn redis_keeps_every_case() {
     let server = Server::start_or_install();
-    let passed = all(Arc::new(Redis::new(&[server.url()]).unwrap())).await;
+    let passed = all(Arc::new(patient(&[server.url()]))).await;
     eprintln!("states in Redis: {passed} cases passed");
 }
 
 #[tokio::test]
 async fn a_cluster_keeps_every_case() {
     let cluster = Cluster::start().await;
-    let passed = all(Arc::new(Redis::new(&cluster.urls()[..1]).unwrap())).await;
+    let passed = all(Arc::new(patient(&cluster.urls()[..1]))).await;
     eprintln!("states in a cluster of three: {passed} cases passed");
     let held: Vec<u64> = cluster.nodes.iter().map(|master| ask(master, &["DBSIZE"])).collect();
     assert!(held.iter().all(|states| *states > 0), "{held:?} states: a master has none");

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use syncvalue::store::states::redis::Redis;
 use syncvalue::store::states::{Key, States};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{change, get, key, put, state};
+use super::{change, get, key, patient, put, state};
 use crate::masters::until;
 use crate::server::Server;
 
@@ -61,7 +60,7 @@ async fn a_redis_that_is_killed_loses_nothing_acknowledged_and_counts_nothing_tw
     let keys: Vec<_> = (0..CUSTOMERS).map(|n| key("acme", u128::from(n))).collect();
     for writer in 0..WRITERS {
         let (keys, progress, failed) = (keys.clone(), progress.clone(), failed.clone());
-        let states = Redis::new(&[server.url()]).unwrap(); // each a process of its own
+        let states = patient(&[server.url()]); // each a process of its own
         writers.spawn(async move {
             for n in 0..2 * EACH {
                 let key = &keys[(n % CUSTOMERS) as usize];
@@ -78,7 +77,7 @@ async fn a_redis_that_is_killed_loses_nothing_acknowledged_and_counts_nothing_tw
     assert!(before < 2 * half, "the writers were done before the kill");
     assert!(server.run());
     writers.join_all().await;
-    let states = Redis::new(&[server.url()]).unwrap();
+    let states = patient(&[server.url()]);
     until("Redis is back", async || get(&states, &keys[0]).await.is_ok()).await;
     for key in &keys {
         let state = get(&states, key).await.unwrap().unwrap();

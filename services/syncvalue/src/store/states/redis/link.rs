@@ -11,8 +11,6 @@ use tokio::time::Instant;
 use super::super::Error;
 use super::command::SCRIPT;
 
-/// How long a connection, or the answers of one pipeline, may take: a hundred times what a full one does.
-const ANSWER: Duration = Duration::from_millis(250);
 /// Pipelines that wait to be written to one connection: as many as there can be states in flight.
 const QUEUE: usize = 4_096;
 /// After the first failed connection nothing is tried for so long; each further one doubles it, up to the second.
@@ -25,6 +23,8 @@ pub(super) struct Link {
     pub(super) name: String,
     pub(super) host: String,
     client: Client,
+    /// How long a connection, or the answers of one pipeline, may take.
+    answer: Duration,
     open: Arc<Mutex<Open>>,
 }
 
@@ -68,16 +68,17 @@ impl Down {
 }
 
 impl Link {
-    /// To `host`, with the credentials of `like`.
+    /// To `host`, with the credentials of `like`; a connection, or the answers of one pipeline, may take `answer`.
     ///
     /// # Errors
     /// An address that is none.
-    pub(super) fn new(host: &str, port: u16, like: &ConnectionInfo) -> Result<Self, RedisError> {
+    pub(super) fn new(host: &str, port: u16, like: &ConnectionInfo, answer: Duration) -> Result<Self, RedisError> {
         let info = like.clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port));
         Ok(Self {
             name: name(host, port),
             host: host.to_owned(),
             client: Client::open(info)?,
+            answer,
             open: Arc::new(Mutex::new(Open { connection: None, made: 0, failed: 0, again: Instant::now(), why: String::new() })),
         })
     }
@@ -90,7 +91,7 @@ impl Link {
         match sent {
             Ok(answers) if answers.len() == pipeline.len() => Ok(answers),
             Ok(answers) => Err(self.lost(&connection, format!("{} answers to {} commands", answers.len(), pipeline.len())).await),
-            Err(error) => Err(self.lost(&connection, said(&error)).await),
+            Err(error) => Err(self.lost(&connection, self.said(&error)).await),
         }
     }
 
@@ -108,21 +109,21 @@ impl Link {
     }
 
     async fn open(self: Arc<Self>, mut open: OwnedMutexGuard<Open>) -> Result<Connection, Down> {
-        let why = match tokio::time::timeout(ANSWER, self.connect()).await {
+        let why = match tokio::time::timeout(self.answer, self.connect()).await {
             Ok(Ok((redis, script))) => {
                 (open.made, open.failed) = (open.made + 1, 0);
                 let connection = Connection { redis, number: open.made, script: script.into() };
                 return Ok(open.connection.insert(connection).clone());
             }
-            Ok(Err(error)) => said(&error),
-            Err(_) => format!("no connection within {} ms", ANSWER.as_millis()),
+            Ok(Err(error)) => self.said(&error),
+            Err(_) => format!("no connection within {} ms", self.answer.as_millis()),
         };
         open.pause(&why);
         Err(Down::Lost(self.unavailable(why)))
     }
 
     async fn connect(&self) -> Result<(MultiplexedConnection, String), RedisError> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(self.answer)).set_response_timeout(Some(self.answer));
         let config = config.set_pipeline_buffer_size(QUEUE);
         let mut redis = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         let script = ::redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut redis).await?;
@@ -141,6 +142,11 @@ impl Link {
     /// Says that it did not answer in time.
     pub(super) fn silent(&self) -> Error {
         self.unavailable("no answer in time".into())
+    }
+
+    /// What went wrong, in a line.
+    fn said(&self, error: &RedisError) -> String {
+        if error.is_timeout() { format!("no answer within {} ms", self.answer.as_millis()) } else { error.to_string() }
     }
 
     fn unavailable(&self, why: String) -> Error {
@@ -171,9 +177,4 @@ pub(super) fn parse(url: &str) -> Result<(String, u16, ConnectionInfo), Error> {
         ConnectionAddr::Tcp(host, port) => Ok((host, port, info)),
         _ => Err(Error::Address("an address is redis://HOST:PORT/".into())),
     }
-}
-
-/// What went wrong, in a line.
-fn said(error: &RedisError) -> String {
-    if error.is_timeout() { format!("no answer within {} ms", ANSWER.as_millis()) } else { error.to_string() }
 }
