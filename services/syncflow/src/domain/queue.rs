@@ -29,8 +29,10 @@ pub const TARGET: Duration = Duration::from_millis(1);
 pub const LONGEST: Duration = Duration::from_millis(2);
 /// So many have to have waited: fewer are no queue, though each of them comes to a machine that is busy with something else.
 pub const LEAST: u64 = 16;
-/// Fewer than one in so many that waited longer, and there is none.
-const FEW: u64 = 8;
+/// Fewer than one in so many that waited longer are hardly anybody.
+const FEW: u64 = 16;
+/// More than one in so many are many.
+const MANY: u64 = 4;
 /// Requests that are counted in an interval, at the most: 1.6 million a second.
 const MOST: u64 = 0x7FFF;
 
@@ -66,11 +68,16 @@ impl Queue {
             let behind = (counted >> 32) + 1 == interval;
             let stands = behind && long >= LEAST && long * 2 > requests;
             let stood = self.stands.swap(stands, Ordering::Relaxed);
-            match () {
-                () if !behind => self.rate.forget(),
-                () if stands && stood => self.rate.adapt(Seen::Stands, requests, INTERVAL),
-                () if long < LEAST || long * FEW < requests => self.rate.adapt(Seen::None, requests, INTERVAL),
-                () => self.rate.adapt(Seen::Some, requests, INTERVAL),
+            let seen = match () {
+                () if stands && stood => Seen::Stands,
+                () if long * FEW < requests => Seen::None,
+                () if long * MANY <= requests => Seen::Some,
+                () => Seen::Many,
+            };
+            if behind {
+                self.rate.adapt(seen, requests, INTERVAL);
+            } else {
+                self.rate.forget();
             }
         }
         waited > LONGEST && self.stands.load(Ordering::Relaxed) || !self.rate.lets_in(now)
@@ -147,7 +154,7 @@ mod tests {
         let queue = Queue::default();
         let Served { away, took } = serve(15_000, 5, |waited, now| queue.turns_away(waited, now));
         let (half, most) = (took[took.len() / 2], took[took.len() * 99 / 100]);
-        assert!(half < MS / 2 && most < 5 * MS, "{half:?} and {most:?}");
+        assert!(half < MS / 2 && most < 3 * MS, "{half:?} and {most:?}");
         // Of 5 s each admitted one takes 200 us and each other 20 us: what a rate leaves free is a tenth.
         let (admitted, busy) = (took.len() as u64, took.len() as u64 * 200 + away * 20);
         assert!(admitted > 15_000 && busy > 4_300_000, "{admitted} and {away}");

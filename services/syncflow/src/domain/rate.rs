@@ -2,10 +2,14 @@
 //!
 //! To turn away only those that have waited too long keeps a queue at that length, and whoever is let in waits in it again at each
 //! step that it takes: for a prediction, for a lease. So where a queue stands, fewer are let in from then on than were while it grew,
-//! evenly spaced, and a little more after each interval without one. That is DAGOR's way with the priorities that it admits (Zhou et
-//! al., "Overload Control for Scaling WeChat Microservices", SoCC 2018), with a rate: once fewer come than that, nobody is turned away,
-//! and what was learned in an overload is in nobody's way after it. The spacing is that of the generic cell rate algorithm (ITU-T I.371,
-//! annex A).
+//! evenly spaced. That is DAGOR's way with the priorities that it admits (Zhou et al., "Overload Control for Scaling WeChat
+//! Microservices", SoCC 2018), with a rate: once fewer come than that, nobody is turned away, and what was learned in an overload is in
+//! nobody's way after it. The spacing is that of the generic cell rate algorithm (ITU-T I.371, annex A).
+//!
+//! A rate that rises until the queue is back has it back at each of its peaks, and of those let in at a peak there are more than one in a hundred.
+//! So it eases where many begin to wait and holds where some do, and otherwise rises the faster the longer all has been well, from next to
+//! nothing: after a fall it is slow where the queue was, and soon back where there was none, as CUBIC's window is (Ha, Rhee and Xu,
+//! "CUBIC", ACM SIGOPS Operating Systems Review 42(5), 2008).
 //!
 //! No lock: words of their own. Time is an argument: the time since the start.
 
@@ -13,9 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where a queue stands the rate falls to this share.
-const FALLS: (u64, u64) = (3, 4);
-/// Where there is none, and some were turned away by the rate, it rises to this.
-const RISES: (u64, u64) = (17, 16);
+const FALLS: (u64, u64) = (6, 7);
+/// Where many waited it falls to this.
+const EASES: (u64, u64) = (64, 65);
+/// Where hardly anybody did, and some were turned away by the rate, it rises by the number of such intervals in a row over this, and by
+/// the second over it at the most.
+const RISES: (u64, u64) = (2_048, 128);
 /// Where there is none, and nobody was turned away by it, it is soon forgotten: ten times as high after ten intervals.
 const FADES: (u64, u64) = (5, 4);
 /// Of so many that come one is let in at the least: a machine that is busy with something else has queues at any rate.
@@ -32,6 +39,8 @@ pub enum Seen {
     None,
     /// Some did.
     Some,
+    /// Many did.
+    Many,
     /// Most did, and in the interval before.
     Stands,
 }
@@ -46,6 +55,8 @@ pub struct Rate {
     /// Of this interval: how many were let in, and whether any was not.
     let_in: AtomicU64,
     binds: AtomicBool,
+    /// Intervals since the last in which many waited, of those in which hardly anybody did.
+    well: AtomicU64,
 }
 
 impl Rate {
@@ -66,11 +77,18 @@ impl Rate {
     pub fn adapt(&self, seen: Seen, came: u64, interval: Duration) {
         let (let_in, binds) = (self.let_in.swap(0, Ordering::Relaxed), self.binds.swap(false, Ordering::Relaxed));
         let (spacing, was) = (self.spacing.load(Ordering::Relaxed), nanos(interval) / let_in.max(1));
-        let spacing = match (seen, binds) {
-            (Seen::None, true) => spacing * RISES.1 / RISES.0,
-            (Seen::None, false) => spacing * FADES.1 / FADES.0,
-            (Seen::Some, _) => spacing,
-            (Seen::Stands, _) => (if binds { spacing } else { was }) * FALLS.1 / FALLS.0,
+        let well = match seen {
+            Seen::None => self.well.load(Ordering::Relaxed) + 1,
+            Seen::Some => self.well.load(Ordering::Relaxed),
+            Seen::Many | Seen::Stands => 0,
+        };
+        self.well.store(well, Ordering::Relaxed);
+        let spacing = match seen {
+            Seen::Stands => (if binds { spacing } else { was }) * FALLS.1 / FALLS.0,
+            _ if !binds => spacing * FADES.1 / FADES.0,
+            Seen::Many => spacing * EASES.1 / EASES.0,
+            Seen::Some => spacing,
+            Seen::None => spacing * RISES.0 / (RISES.0 + well.min(RISES.1)),
         };
         let spacing = spacing.min(nanos(interval) * LEAST_SHARE / came.max(1));
         self.spacing.store(if spacing < nanos(FASTEST) { 0 } else { spacing }, Ordering::Relaxed);
@@ -107,32 +125,58 @@ mod tests {
     }
 
     #[test]
-    fn any_number_is_let_in_until_a_queue_stands_and_then_a_quarter_fewer() {
+    fn any_number_is_let_in_until_a_queue_stands_and_then_a_seventh_fewer() {
         let rate = Rate::default();
-        assert_eq!([0, 1].map(|nth| interval(&rate, nth, Seen::Some)), [200, 200], "some wait now and then");
+        assert_eq!([0, 1].map(|nth| interval(&rate, nth, Seen::Many)), [200, 200], "many wait now and then");
         assert_eq!(interval(&rate, 2, Seen::Stands), 200);
         let fewer: Vec<u64> = (3..7).map(|nth| interval(&rate, nth, Seen::Stands)).collect();
-        assert!(fewer.iter().zip([150, 112, 84, 63]).all(|(let_in, about)| let_in.abs_diff(about) <= 8), "{fewer:?}");
+        assert!(fewer.iter().zip([171, 147, 126, 108]).all(|(let_in, about)| let_in.abs_diff(about) <= 12), "{fewer:?}");
     }
 
     #[test]
-    fn it_rises_where_it_turned_some_away_holds_where_some_waited_and_is_forgotten_where_it_did_nothing() {
+    fn it_eases_where_many_waited_holds_where_some_did_and_rises_ever_faster_where_none_did() {
         let rate = Rate::default();
-        (0..4).for_each(|nth| drop(interval(&rate, nth, Seen::Stands).to_string()));
-        let fallen = rate.per_second();
-        interval(&rate, 4, Seen::Some);
-        assert!((rate.per_second() - fallen).abs() < 1.0, "held");
-        interval(&rate, 5, Seen::None);
-        assert!((rate.per_second() / fallen - 17.0 / 16.0).abs() < 1e-3, "{} of {fallen}", rate.per_second());
-        (0..100).for_each(|_| rate.adapt(Seen::None, 1, INTERVAL));
-        assert_eq!(rate.per_second(), f64::INFINITY);
+        let after = |nth: u32, seen| {
+            let before = rate.per_second();
+            interval(&rate, nth, seen);
+            rate.per_second() / before
+        };
+        let near = |ratio: f64, expected: f64| (ratio - expected).abs() < 1e-4;
+        for nth in 0..4 {
+            interval(&rate, nth, Seen::Stands);
+        }
+        assert!(near(after(4, Seen::Some), 1.0));
+        assert!(near(after(5, Seen::Many), 64.0 / 65.0));
+        let rises: Vec<f64> = (6..46).map(|nth| after(nth, Seen::None)).collect();
+        for (nth, well) in [(0, 1.0), (1, 2.0), (39, 40.0)] {
+            assert!(near(rises[nth], 1.0 + well / 2_048.0), "after {well} intervals: {}", rises[nth]);
+        }
+        assert!(
+            near(after(46, Seen::Some), 1.0) && near(after(47, Seen::None), 1.0 + 41.0 / 2_048.0),
+            "where some wait it goes on afterwards"
+        );
+        after(48, Seen::Many);
+        assert!(near(after(49, Seen::None), 1.0 + 1.0 / 2_048.0), "where many do it begins anew");
+    }
+
+    #[test]
+    fn where_it_turns_nobody_away_it_is_forgotten() {
+        for seen in [Seen::None, Seen::Some, Seen::Many] {
+            let rate = Rate::default();
+            for nth in 0..4 {
+                interval(&rate, nth, Seen::Stands);
+            }
+            assert!(rate.per_second().is_finite());
+            (0..100).for_each(|_| rate.adapt(seen, 1, INTERVAL));
+            assert_eq!(rate.per_second(), f64::INFINITY, "{seen:?}");
+        }
     }
 
     #[test]
     fn one_in_sixteen_is_let_in_however_long_the_queue_stands() {
         let rate = Rate::default();
         let let_in: Vec<u64> = (0..50).map(|nth| interval(&rate, nth, Seen::Stands)).collect();
-        assert!(let_in[20..].iter().all(|let_in| (12..=14).contains(let_in)), "{let_in:?}");
+        assert!(let_in[30..].iter().all(|let_in| (12..=14).contains(let_in)), "{let_in:?}");
     }
 
     #[test]
