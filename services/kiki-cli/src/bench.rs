@@ -19,6 +19,7 @@ mod overload;
 mod pair;
 mod postgres;
 mod predict;
+mod quiet;
 mod raw;
 pub(crate) mod scene;
 mod service_time;

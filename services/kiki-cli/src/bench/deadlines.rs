@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::cores::{self, Cores};
 use super::no_content;
 use super::pair::{Asking, Pair, Setting, Stage};
+use super::quiet::Disturbed;
 use crate::error::Failure;
 use crate::exchange::Phase;
 use crate::out;
@@ -74,21 +75,27 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
 async fn one(args: &Args, nth: u16) -> Result<Run, Failure> {
     let (setting, duration) = (&args.setting, Duration::from_secs_f64(args.seconds));
+    let (quiet, mut disturbed) = (&setting.quiet, Disturbed::default());
     let stage = Stage::new(setting, nth)?;
     let asking = Asking::new(&args.half_exchange_cores, &stage, setting, args.tmax, IN_FLIGHT)?;
     let pair = Pair::start(&args.half_server_cores, &asking, setting, &stage, "half").await?;
-    let half_saturation = pair.saturation(args.half_saturation).await?;
+    let half_saturation = pair.saturation(args.half_saturation, quiet, &mut disturbed).await?;
     let half_of_it = vec![Phase { rate: half_saturation / 2.0, duration }];
-    let before = pair.service_time().await;
-    let half = pair.asking().ask(half_of_it.clone(), |_| ()).await?;
-    let inside = pair.service_time().await.zip(before).map(|(after, before)| after.since(&before).quantile_us(0.999));
+    let at_half = async || {
+        let before = pair.service_time().await;
+        let half = pair.asking().ask(half_of_it.clone(), |_| ()).await?;
+        let inside = pair.service_time().await.zip(before).map(|(after, before)| after.since(&before).quantile_us(0.999));
+        Ok((half, inside))
+    };
+    let (half, inside) = quiet.measure(&mut disturbed, at_half).await?;
     drop(pair);
     let (bare, url) = no_content::start_on(Some(&args.half_server_cores))?;
-    let bare_half = asking.of(&url).ask(half_of_it, |_| ()).await?;
+    let bare_half = quiet.measure(&mut disturbed, async || asking.of(&url).ask(half_of_it.clone(), |_| ()).await).await?;
     drop(bare);
     let asking = Asking::new(&args.exchange_cores, &stage, setting, args.tmax, IN_FLIGHT)?;
     let pair = Pair::start(&args.server_cores, &asking, setting, &stage, "triple").await?;
-    let saturation = pair.saturation(args.saturation).await?;
-    let triple = pair.asking().ask(vec![Phase { rate: saturation * 3.0, duration }], |_| ()).await?;
-    Ok(Run { half_saturation, half, inside, bare_half, saturation, triple })
+    let saturation = pair.saturation(args.saturation, quiet, &mut disturbed).await?;
+    let three_times_it = vec![Phase { rate: saturation * 3.0, duration }];
+    let triple = quiet.measure(&mut disturbed, async || pair.asking().ask(three_times_it.clone(), |_| ()).await).await?;
+    Ok(Run { half_saturation, half, inside, bare_half, saturation, triple, disturbed })
 }

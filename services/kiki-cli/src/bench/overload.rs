@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cores::{self, Cores};
 use super::pair::{Asking, Pair, Setting, Stage};
+use super::quiet::Disturbed;
 use super::{machine, no_content};
 use crate::error::Failure;
 use crate::exchange::Asked;
@@ -72,19 +73,24 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn one(args: &Args, nth: u16) -> Result<Run, Failure> {
+    let (quiet, mut disturbed) = (&args.setting.quiet, Disturbed::default());
     let stage = Stage::new(&args.setting, nth)?;
     let asking = Asking::new(&args.exchange_cores, &stage, &args.setting, args.tmax, IN_FLIGHT)?;
     let pair = Pair::start(&args.server_cores, &asking, &args.setting, &stage, "data").await?;
-    let capacity = pair.saturation(args.capacity).await?;
+    let capacity = pair.saturation(args.capacity, quiet, &mut disturbed).await?;
     let course = Course::new(capacity, Duration::from_secs_f64(args.seconds));
-    let (asked, memory) = tokio::join!(seen(pair.asking(), &course), memory(pair.pid(), &course));
-    let (seen_of_it, not_sent) = asked?;
-    let memory = memory?;
+    let overloaded = async || {
+        let (asked, memory) = tokio::join!(seen(pair.asking(), &course), memory(pair.pid(), &course));
+        let (seen, not_sent) = asked?;
+        Ok((course.figures(&seen), not_sent, memory?))
+    };
+    let (figures, not_sent, memory) = quiet.measure(&mut disturbed, overloaded).await?;
     drop(pair);
     let (bare, url) = no_content::start_on(Some(&args.server_cores))?;
-    let (seen_of_bare, _) = seen(&asking.of(&url), &course).await?;
+    let asked = async || seen(&asking.of(&url), &course).await;
+    let (seen_of_bare, _) = quiet.measure(&mut disturbed, asked).await?;
     drop(bare);
-    Ok(Run { capacity, figures: course.figures(&seen_of_it), not_sent, bare: course.figures(&seen_of_bare), memory })
+    Ok(Run { capacity, figures, not_sent, bare: course.figures(&seen_of_bare), memory, disturbed })
 }
 
 /// What was seen of each request of the course, and how many were not sent.

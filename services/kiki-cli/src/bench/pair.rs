@@ -10,6 +10,7 @@ use super::Folder;
 use super::child::Server;
 use super::cores::{self, Cores};
 use super::openrtb::biddable;
+use super::quiet::{Disturbed, Quiet};
 use super::scene::Scene;
 use super::service_time::ServiceTime;
 use crate::error::{Doing as _, Failure};
@@ -22,9 +23,10 @@ const FIRST_RATE: f64 = 1_000.0;
 const STEP: f64 = 1.4;
 /// Steps at the most: to 150,000 a second.
 const STEPS: u32 = 16;
-/// Twice in a row fewer bids than this share of the requests, and the servers are saturated; once, the machine may have been
-/// busy with something else.
-const KEPT_UP: f64 = 0.9;
+/// Once so many times as many were asked for as bids were ever made, the servers are saturated.
+const BEYOND: f64 = 2.0;
+/// Steps at the least: at the first the machine may have been busy with something else.
+const LEAST_STEPS: u32 = 4;
 /// How long each step takes.
 const STEP_TIME: Duration = Duration::from_secs(2);
 const REQUESTS: u64 = 1_024;
@@ -46,6 +48,8 @@ pub(super) struct Setting {
     /// Where the servers' data folder is made, and removed afterwards.
     #[arg(long, default_value = ".")]
     pub(super) scratch: PathBuf,
+    #[command(flatten)]
+    pub(super) quiet: Quiet,
 }
 
 /// The folder of a run, with the requests that are sent.
@@ -141,18 +145,17 @@ impl Pair {
         ServiceTime::read(&text, SERVICE_TIME, "").ok()
     }
 
-    /// What is known, or else the most bids a second, as the rate is raised until they no longer keep up with it.
-    pub(super) async fn saturation(&self, known: Option<u32>) -> Result<f64, Failure> {
+    /// What is known, or else the most bids a second, as the rate is raised to well beyond that.
+    pub(super) async fn saturation(&self, known: Option<u32>, quiet: &Quiet, disturbed: &mut Disturbed) -> Result<f64, Failure> {
         if let Some(known) = known {
             return Ok(known.into());
         }
-        let (mut best, mut rate, mut behind): (f64, f64, u32) = (0.0, FIRST_RATE, 0);
-        for _ in 0..STEPS {
-            let tally = self.asking.ask(vec![Phase { rate, duration: STEP_TIME }], |_| ()).await?;
-            let bids = (tally.with_bids + tally.late_bids()) as f64 / tally.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-            best = best.max(bids);
-            behind = if bids < KEPT_UP * rate { behind + 1 } else { 0 };
-            if behind == 2 {
+        let (mut best, mut rate): (f64, f64) = (0.0, FIRST_RATE);
+        for step in 0..STEPS {
+            let asked = async || self.asking.ask(vec![Phase { rate, duration: STEP_TIME }], |_| ()).await;
+            let tally = quiet.measure(disturbed, asked).await?;
+            best = best.max((tally.with_bids + tally.late_bids()) as f64 / tally.elapsed.as_secs_f64().max(f64::MIN_POSITIVE));
+            if step + 1 >= LEAST_STEPS && rate >= BEYOND * best {
                 break;
             }
             rate *= STEP;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Args;
 use crate::bench::machine;
 use crate::bench::pair::SERVICE_TIME;
+use crate::bench::quiet::{self, Disturbed};
 use crate::bench::turns::{median, rounded};
 use crate::error::Failure;
 use crate::exchange::Tally;
@@ -24,6 +25,7 @@ pub(super) struct Run {
     pub(super) saturation: f64,
     /// At three times it.
     pub(super) triple: Tally,
+    pub(super) disturbed: Disturbed,
 }
 
 /// Medians over the runs.
@@ -56,6 +58,10 @@ pub(super) struct Report {
     triple_latency_us_p99: f64,
     tmax_ms: u32,
     network_allowance_ms: u32,
+    /// Of the cores' time, what the host gave to others while something was measured: the most of all runs; and how often something was measured
+    /// again for that.
+    stolen_share: f64,
+    measured_again: u32,
     runs: u16,
     server_cores: String,
     exchange_cores: String,
@@ -76,6 +82,7 @@ impl Report {
         let latency = |tally: &dyn Fn(&Run) -> &Tally, quantile| of(&|run| tally(run).latency.value_at_quantile(quantile) as f64);
         let triple = |part: fn(&Tally) -> u64| shares(&|run| share(part(&run.triple), run.triple.sent + run.triple.not_sent));
         let inside: Option<Vec<f64>> = runs.iter().map(|run| run.inside).collect();
+        let Disturbed { stolen_share, again } = Disturbed::of(runs.iter().map(|run| run.disturbed));
         Self {
             half_saturation_per_second: of(&|run| run.half_saturation),
             half_in_time_share: shares(&|run| share(run.half.in_time, run.half.sent)),
@@ -98,6 +105,8 @@ impl Report {
             triple_latency_us_p99: latency(&|run| &run.triple, 0.99),
             tmax_ms: args.tmax,
             network_allowance_ms: args.setting.network_allowance_ms,
+            stolen_share: rounded(stolen_share * 1e3) / 1e3,
+            measured_again: again,
             runs: args.runs,
             server_cores: args.server_cores.to_string(),
             exchange_cores: args.exchange_cores.to_string(),
@@ -148,6 +157,7 @@ impl Report {
                 ("  of the requests", of_three),
                 ("  p50 p99", triple),
                 ("allowance", format!("{} ms for the way there and back", self.network_allowance_ms)),
+                ("host", quiet::line(self.stolen_share, self.measured_again)),
                 ("medians of", format!("{} runs", self.runs)),
                 ("machine", self.machine.clone()),
             ],

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::course::{CALM, Figures, OVERLOAD, TIMES_UNLOADED, Times};
 use super::{Args, Memory};
 use crate::bench::machine;
+use crate::bench::quiet::{self, Disturbed};
 use crate::bench::turns::{median, rounded};
 use crate::error::Failure;
 use crate::out;
@@ -21,6 +22,7 @@ pub(super) struct Run {
     /// The same schedule, asked of a server that does nothing.
     pub(super) bare: Figures,
     pub(super) memory: Memory,
+    pub(super) disturbed: Disturbed,
 }
 
 impl Run {
@@ -71,6 +73,10 @@ pub(super) struct Report {
     tmax_ms: u32,
     network_allowance_ms: u32,
     seconds: f64,
+    /// Of the cores' time, what the host gave to others while something was measured: the most of all runs; and how often something was measured
+    /// again for that.
+    stolen_share: f64,
+    measured_again: u32,
     runs: u16,
     server_cores: String,
     exchange_cores: String,
@@ -89,6 +95,7 @@ impl Report {
         let [admitted_latency_us_p50, admitted_latency_us_p99] = times(|figures| figures.admitted);
         let [refusal_latency_us_p50, refusal_latency_us_p99] = times(|figures| figures.refused);
         let mib = |bytes: fn(&Memory) -> u64| of(&|run| bytes(&run.memory) as f64 / MIB);
+        let Disturbed { stolen_share, again } = Disturbed::of(runs.iter().map(|run| run.disturbed));
         Self {
             capacity_per_second: of(&|run| run.capacity),
             unloaded_latency_us_p50,
@@ -117,6 +124,8 @@ impl Report {
             tmax_ms: args.tmax,
             network_allowance_ms: args.setting.network_allowance_ms,
             seconds: args.seconds,
+            stolen_share: rounded(stolen_share * 1e3) / 1e3,
+            measured_again: again,
             runs: args.runs,
             server_cores: args.server_cores.to_string(),
             exchange_cores: args.exchange_cores.to_string(),
@@ -177,6 +186,7 @@ impl Report {
                         ms(self.admitted_since_begun_us_p99)
                     ),
                 ),
+                ("host", quiet::line(self.stolen_share, self.measured_again)),
                 ("medians of", format!("{} runs of {} s", self.runs, self.seconds)),
                 ("machine", format!("{}, Linux {}", self.machine, self.kernel)),
             ],
