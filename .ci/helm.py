@@ -20,12 +20,12 @@ import helm_checks as checks
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAMESPACE = "ads"
-# The names of releases: one that the chart's name is a part of, and one that it is not.
+# The names of releases: one that the chart's name is a part of, and one that it is not. Then what one has to say oneself.
 SETS = {
-    "everything": (ROOT / ".ci/helm.everything.yaml", "bids"),
-    "default": (None, "kiki"),
-    "dev": ("values-dev.yaml", "kiki"),
-    "prod": ("values-prod.yaml", "kiki"),
+    "everything": (ROOT / ".ci/helm.everything.yaml", "bids", {}),
+    "default": (None, "kiki", {"image": checks.IMAGE}),
+    "dev": ("values-dev.yaml", "kiki", {}),
+    "prod": ("values-prod.yaml", "kiki", checks.CHANGED_FOR_PROD),
 }
 
 
@@ -69,13 +69,19 @@ def strictly(text, version):
 
 def releases(path, chart):
     """What each set of values makes of a chart, or why it makes nothing."""
-    for name, (file, release) in SETS.items():
-        values = yaml.load((path / file).read_text(), yaml.CSafeLoader) if file else {}
+    for name, (file, release, own) in SETS.items():
+        values = over(yaml.load((path / file).read_text(), yaml.CSafeLoader) if file else {}, own)
         try:
             manifests, notes = rendered(chart, values, release)
             yield values, checks.Release(ROOT, path, name, release, NAMESPACE, chart.merge_values(values), manifests, notes)
         except (helm.HelmError, yaml.YAMLError) as e:
             yield values, f"{name}: {e}"
+
+
+def over(values, own):
+    """Values with others over them, as Helm lays them: None takes one away."""
+    both = {key: over(values[key], one) if isinstance(one, dict) and isinstance(values.get(key), dict) else one for key, one in own.items()}
+    return {key: one for key, one in {**values, **both}.items() if one is not None}
 
 
 def held(check, release):
@@ -110,6 +116,12 @@ def of_chart(path):
             yield from (f"schema: {problem}" for problem in refused(chart, values, at))
         for values, says in checks.REFUSED_BY_TEMPLATES:
             yield from (f"refusals: {problem}" for problem in refused(chart, values, says))
+        for values in checks.TAKEN:
+            yield from (f"refusals: {problem}" for problem in taken(chart, values))
+        unchanged = yaml.load((path / "values-prod.yaml").read_text(), yaml.CSafeLoader)
+        for says in checks.EXAMPLES:
+            yield from (f"refusals: {problem}" for problem in refused(chart, unchanged, f"{says}, which is an example's"))
+    yield from (f"in a cluster: {problem}" for problem in of_cluster(path, [release for _, release in made]))
     for version in supported:
         for values, release in made:
             for one in release.manifests:
@@ -118,10 +130,31 @@ def of_chart(path):
             yield from linted(path, values, version)
 
 
+def of_cluster(path, made):
+    """What is wrong with what a chart says of a cluster, which is stood in for by global.cluster: {kind/name: object}."""
+    with tempfile.TemporaryDirectory() as scratch:
+        helm_broken.Breakage("templates/_refusals.tpl", *checks.CLUSTER, "").apply(path, pathlib.Path(scratch) / "kiki")
+        with helm.Chart.load(pathlib.Path(scratch) / "kiki") as chart:
+            for values, found, says in checks.IN_A_CLUSTER:
+                values = {**values, "global": {"cluster": found}}
+                yield from refused(chart, values, says) if says else taken(chart, values)
+            for release in made:
+                values = over(release.values, {"global": {"cluster": checks.NAMESPACE_IS_THERE}})
+                for name, key in sorted(checks.wanted_of_others(release)):
+                    yield from refused(chart, values, f"has no Secret {name} with the key {key}")
+
+
+def taken(chart, values):
+    try:
+        chart.render(over({"image": checks.IMAGE}, values), name="kiki", namespace=NAMESPACE)
+    except helm.HelmError as e:
+        yield f"{json.dumps(values)} was refused: {e}"
+
+
 def refused(chart, values, says):
     """A chart has to refuse these values, and to say why."""
     try:
-        chart.render(values, name="kiki", namespace=NAMESPACE)
+        chart.render(over({"image": checks.IMAGE}, values), name="kiki", namespace=NAMESPACE)
         yield f"{json.dumps(values)} was taken"
     except helm.HelmError as e:
         if says not in str(e):

@@ -27,7 +27,7 @@ class Breakage:
 POD, WORKLOADS, NAMES, ENV = "templates/_pod.tpl", "templates/workloads.yaml", "templates/_names.tpl", "templates/_env.tpl"
 SCHEMA, NETWORK, ARROWS, KEYS = "values.schema.json", "templates/networkpolicies.yaml", "templates/_arrows.tpl", "templates/_keys.tpl"
 MONITORING, HEALTH, DATABASES, VALUES = "templates/monitoring.yaml", "templates/tests/health.yaml", "templates/databases.yaml", "values.yaml"
-CERTIFICATES = "templates/certificates.yaml"
+CERTIFICATES, REFUSALS, NOTES = "templates/certificates.yaml", "templates/_refusals.tpl", "templates/NOTES.txt"
 
 ALL = [
     # Helm and Kubernetes.
@@ -42,14 +42,45 @@ ALL = [
     # What the schema and the templates refuse.
     Breakage(SCHEMA, '"additionalProperties": false', '"additionalProperties": true', "schema: "),
     Breakage(SCHEMA, '"type": "boolean"', '"type": ["boolean", "string"]', "schema: "),
-    Breakage(SCHEMA, '"KIKI_RECEIPT_KEY",', "", "may have KIKI_RECEIPT_KEY, which the chart sets"),
-    Breakage(SCHEMA, '"propertyNames"', '"x-propertyNames"', "schema: "),
+    Breakage(SCHEMA, '"KIKI_VALUE_CACHE_MIB",', '"KIKI_VALUE_DATA",', "syncvalue.settings may have KIKI_VALUE_DATA, which the chart sets"),
+    Breakage(SCHEMA, '"KIKI_BILLING_APPROVAL_REQUIRED",', "", "billing.settings may not have KIKI_BILLING_APPROVAL_REQUIRED"),
+    Breakage(SCHEMA, '"propertyNames": {"pattern"', '"x-propertyNames": {"pattern"', "schema: "),
     Breakage(NAMES, "(gt (int $own.replicas) 1)", "(gt (int $own.replicas) 9)", "refusals: "),
     Breakage(NAMES, "if not (or $named .root.Values.secrets.generate)", "if false", "refusals: "),
     Breakage(NAMES, "if and $database (not $named)", "if false", "refusals: "),
     Breakage(NAMES, "if not (or $named .root.Values.tls.certManager.issuerRef)", "if false", "refusals: "),
     Breakage(ENV, "else if or .Values.identities .Values.apiKeys.secret", "else if false", "refusals: "),
-    Breakage(SCHEMA, '"KIKI_API_KEY"', '"KIKI_NO_KEY"', "schema: "),
+    Breakage(SCHEMA, '"KIKI_CLOCK"', '"KIKI_API_KEY"', "may have KIKI_API_KEY, which the chart sets, a Secret holds"),
+    Breakage(SCHEMA, '"dnsPorts": {"type": "array", "minItems": 1,', '"dnsPorts": {"type": "array",', "schema: "),
+    Breakage(WORKLOADS, '{{- include "kiki.refusals" . }}\n', "", "refusals: "),
+    Breakage(REFUSALS, "and (not .registry)", "and false (not .registry)", "was taken"),
+    Breakage(REFUSALS, '(ne .pullPolicy "Never")', "true", 'refusals: {"image": {"registry": "", "pullPolicy": "Never"}} was refused'),
+    Breakage(REFUSALS, "(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$", "(/[a-z0-9-]+)*$", "my_team/ads\"}} was refused"),
+    Breakage(REFUSALS, "(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$", "(/.*)*$", '{"image": {"registry": "registry.test/"}} was taken'),
+    Breakage(REFUSALS, 'if eq .tag "latest"', "if false", '{"image": {"tag": "latest"}} was taken'),
+    Breakage(REFUSALS, 'if hasSuffix ":latest"', 'if hasSuffix ":newest"', '{"redis": {"image": "redis:latest"}} was taken'),
+    Breakage(REFUSALS, '"logId" $v.logId', "", 'but not for "logId: has example.com'),
+    Breakage(REFUSALS, "|example-ca|", "|", 'but not for "tls.certManager.issuerRef: has example-ca'),
+    Breakage(REFUSALS, '(^|[./\\"])(example', '(example', "my-example.com/log-1\"} was refused"),
+    Breakage(REFUSALS, "range $name := list \"postgresql\" \"redis\" \"witnesses\"", "range $name := list \"redis\" \"witnesses\"", "networkPolicy.postgresql.peers: has 192.0.2.0"),
+    Breakage(REFUSALS, "{{- if $v.tls.enabled -}}", "{{- if true -}}", '{"tls": {"trustDomain": "example.com"}} was refused'),
+    Breakage("values-prod.yaml", "logId: example.com/log-1", "logId: kiki.local/log-1", 'but not for "logId: has example.com'),
+    Breakage(REFUSALS, "{{- if $policy.enabled }}", "{{- if true }}", '"networkPolicy": {"enabled": false}'),
+    Breakage(REFUSALS, "(not $policy.http.syncflow)", "false", '{"syncflow": {"public": {"enabled": true}}} was taken'),
+    Breakage(REFUSALS, "(not $policy.prometheus)", "false", '{"monitoring": {"serviceMonitor": {"enabled": true}}} was taken'),
+    Breakage(REFUSALS, "(not $policy.postgresql.peers)", "false", '"secrets": {"database": "db"}} was taken'),
+    Breakage(REFUSALS, "(not $policy.redis.peers)", "false", '"secrets": {"redis": "redis"}} was taken'),
+    Breakage(REFUSALS, "(not $policy.traces.peers)", "false", '{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel.test:4317"}}} was taken'),
+    Breakage(REFUSALS, "(not $policy.witnesses.peers)", "false", '"KIKI_WITNESSES": "http://witness.test:80+w+00+AA=="}}} was taken'),
+    # What a cluster has.
+    Breakage(REFUSALS, '"kind" "ServiceAccount" "name" "default"', '"kind" "Secret" "name" "own"', "in a cluster: "),
+    Breakage(REFUSALS, "if .Values.secrets.mustExist", "if true", '"mustExist": false}, "global": '),
+    Breakage(REFUSALS, "if not (hasKey $data $key)", "if not $data", '{"data": {"key": ""}}}}} was taken'),
+    Breakage(REFUSALS, "secrets.pseudonymKey: [{{ .pseudonymKey }}, pseudonym.key]", "secrets.pseudonymKey: [{{ .pseudonymKey }}]", "in a cluster: "),
+    Breakage(REFUSALS, '{{ range list "syncshield" "billing" }}', '{{ range list "billing" }}', "no Secret prod-database with the key syncshield"),
+    Breakage(REFUSALS, "{{- if $v.apiKeys.secret }}", "{{- if false }}", "no Secret keys with the key keys"),
+    Breakage(REFUSALS, "tls.secrets.{{ $name }}: [{{ $secret }}, tls.crt, tls.key, ca.crt]", "tls.secrets.{{ $name }}: [{{ $secret }}, tls.crt, tls.key]", "with the key ca.crt"),
+    Breakage(REFUSALS, "if and $public (not (hasPrefix", "if and false (not (hasPrefix", '{"logId": "ads.test/log-1"'),
     Breakage(SCHEMA, "^spiffe://[a-z0-9._-]+", "^[a-z0-9.:/_-]+", "schema: "),
     # Against the sources.
     Breakage(NAMES, "grpc: 50053", "grpc: 50059", "ports_and_health_are_the_services: syncshield: grpc"),
@@ -67,7 +98,16 @@ ALL = [
     Breakage(ENV, 'KIKI_VALUE, value: {{ include "kiki.address" (dict "root" .root "name" "syncvalue")',
              'KIKI_VALUE, value: {{ include "kiki.address" (dict "root" .root "name" "syncshield")', "which is no gRPC of syncvalue"),
     Breakage(NAMES, '.svc:{{ $port }}', '.svc:{{ add $port 1 }}', "which is no gRPC of syncshield"),
-    Breakage("templates/NOTES.txt", "{{ .Values.logId }}", "", "the notes name neither"),
+    Breakage(NOTES, "{{ .Values.logId }}", "", "the notes name neither"),
+    Breakage(NOTES, "50054\n", "50053\n", "the notes forward 50053 of deployment"),
+    Breakage(NOTES, ".svc:{{ .Values.syncflow.public.port }}", ".svc:8080", "the notes do not say {'http://"),
+    Breakage(NOTES, '"name" "kiki")', '"name" "syncflow")', "the notes do not say that the command is in"),
+    Breakage(NOTES, " --reset-then-reuse-values", "", "the notes do not say helm upgrade"),
+    Breakage(NOTES, "helm uninstall {{ .Release.Name }}", "helm uninstall kiki", "the notes do not say helm uninstall bids"),
+    Breakage(NOTES, "-l app.kubernetes.io/instance={{ .Release.Name }}", "-l app.kubernetes.io/instance=kiki", "does not stay until"),
+    Breakage(KEYS, "helm.sh/resource-policy: keep", "helm.sh/hook-weight: '1'", "does not stay until"),
+    Breakage("values-prod.yaml", "receipt.key=$(openssl", "key=$(openssl", "makes no Secret prod-receipt-key with receipt.key"),
+    Breakage("values-prod.yaml", "kiki/kiki:0.1.0", "kiki/kiki:0.0.9", "values-prod.yaml has images of the version"),
     # Containers and pods.
     Breakage(NAMES, ":{{ .tag | default $.root.Chart.AppVersion }}", "", "images_have_tags"),
     Breakage(DATABASES, "image: {{ .Values.redis.image }}", "image: redis:latest", "redis:latest has no tag of its own"),
@@ -124,7 +164,7 @@ ALL = [
     # Secrets.
     Breakage(ENV, '{{ include "kiki.env.secret" (dict "root" .root "env" "KIKI_RECEIPT_KEY" "which" "receiptKey" "key" "receipt.key") }}',
              '- { name: KIKI_RECEIPT_KEY, value: "00" }', "KIKI_RECEIPT_KEY is no reference"),
-    Breakage("values-prod.yaml", "generate: false\n  logKey: kiki-log-key", "generate: true", "prod makes the Secret kiki-log-key"),
+    Breakage("values-prod.yaml", "generate: false\n  logKey: prod-log-key", "generate: true", "prod makes the Secret kiki-log-key"),
     Breakage(ENV, '"KIKI_LOG_KEY" "which" "logKey"', '"KIKI_LOG_KEY" "which" "pseudonymKey"', "log.pub is not one Secret's"),
     Breakage("templates/secrets.yaml", '(dict "receipt.key"', '(dict "key"', "has no receipt.key"),
     Breakage("templates/secrets.yaml", "if not .receiptKey", "if true", "made although it is named"),
@@ -152,5 +192,6 @@ ALL = [
     Breakage(NETWORK, "range get $outside $name | default list", "range list", "no arrow ('syncshield', 'to'"),
     Breakage(ARROWS, "range $v.networkPolicy.mesh.ports", "range list", "no arrow ('test', 'to', \"[('namespaceSelector', {'matchLabels': {'role': 'mesh'}})]\", 8086)"),
     Breakage(ARROWS, "{{- $to = append $to $v.networkPolicy.traces }}", "", "no arrow ('billing', 'to', \"[('namespaceSelector', {'matchLabels': {'role': 'collector'}})]\", 4318)"),
-    Breakage(NETWORK, "ports: [{ protocol: UDP, port: 53 }, { protocol: TCP, port: 53 }]", "", "allows all"),
+    Breakage(NETWORK, "range $.Values.networkPolicy.dnsPorts", "range list", "allows all"),
+    Breakage(NETWORK, "range $.Values.networkPolicy.dnsPorts", "range list 53", "5353) (outside)"),
 ]

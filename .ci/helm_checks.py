@@ -19,6 +19,21 @@ SECRET = {"KIKI_VALUE_STATES", "KIKI_FREQUENCY", "POSTGRES_PASSWORD", "REDIS_PAS
 # Kinds that Kubernetes' schemas do not have.
 OPERATORS = {"ServiceMonitor": "monitoring.coreos.com/v1", "PrometheusRule": "monitoring.coreos.com/v1", "Certificate": "cert-manager.io/v1"}
 
+IMAGE = {"registry": "registry.test"}
+# What the head of values-prod.yaml tells one to change.
+CHANGED_FOR_PROD = {
+    "image": IMAGE,
+    "logId": "ads.test/log-1",
+    "tls": {"trustDomain": "ads.test", "certManager": {"issuerRef": {"name": "ads"}}},
+    "identities": {"spiffe://example.com/ns/bidders/sa/bidder": None, "spiffe://ads.test/ns/bidders/sa/bidder": "bidder"},
+    "syncflow": {"publicUrl": "https://bid.ads.test"},
+    "networkPolicy": {"postgresql": {"peers": [{"ipBlock": {"cidr": "10.20.0.0/24"}}]}, "redis": {"peers": [{"ipBlock": {"cidr": "10.20.1.0/24"}}]}},
+}
+# What is said of values-prod.yaml as it is.
+EXAMPLES = ["image.registry: has example.com", "logId: has example.com", "syncflow.publicUrl: has example.com", "identities: has example.com",
+            "tls.trustDomain: has example.com", "tls.certManager.issuerRef: has example-ca", "networkPolicy.postgresql.peers: has 192.0.2.0",
+            "networkPolicy.redis.peers: has 198.51.100.0"]
+
 REFUSED_BY_SCHEMA = [
     ({"nonsense": 1}, "additional properties 'nonsense' not allowed"),
     ({"syncflow": {"nonsense": 1}}, "at '/syncflow': additional properties 'nonsense'"),
@@ -31,12 +46,15 @@ REFUSED_BY_SCHEMA = [
     ({"identities": {"spiffe://ads.example/a,b": "operator"}}, "invalid propertyName"),
     ({"identities": {"spiffe://ads.example/ada": "root"}}, "at '/identities/spiffe:"),
     ({"identities": {"spiffe://ads.example/acme": "tenant"}}, "at '/identities/spiffe:"),
-    ({"image": {"tag": "latest"}}, "at '/image/tag'"),
+    ({"image": {"tag": "a:b"}}, "at '/image/tag'"),
     ({"redis": {"image": "redis"}}, "at '/redis/image'"),
     ({"syncvalue": {"store": "postgres"}}, "at '/syncvalue/store'"),
     ({"syncflow": {"settings": {"KIKI_RECEIPT_KEY": "00"}}}, "invalid propertyName 'KIKI_RECEIPT_KEY'"),
     ({"billing": {"settings": {"KIKI_API_KEY": "kiki_a_00"}}}, "invalid propertyName 'KIKI_API_KEY'"),
+    ({"billing": {"settings": {"KIKI_BILLING_APROVAL": "true"}}}, "invalid propertyName 'KIKI_BILLING_APROVAL'"),
+    ({"syncflow": {"settings": {"KIKI_LEASE_TTL_SECS": "30"}}}, "invalid propertyName 'KIKI_LEASE_TTL_SECS'"),
     ({"networkPolicy": {"prometheus": [{}]}}, "at '/networkPolicy/prometheus/0'"),
+    ({"networkPolicy": {"dnsPorts": []}}, "at '/networkPolicy/dnsPorts'"),
 ]
 REFUSED_BY_TEMPLATES = [
     ({"syncvalue": {"replicas": 2}}, "syncvalue.store: files are one replica's"),
@@ -45,8 +63,47 @@ REFUSED_BY_TEMPLATES = [
     ({"tls": {"enabled": True}}, "names no Secret, tls.certManager no issuer, and tls.enabled is on"),
     ({"identities": {"spiffe://ads.example/ada": "operator"}}, "tls.enabled: is off"),
     ({"apiKeys": {"secret": "keys"}}, "tls.enabled: is off"),
-    ({"billing": {"store": "postgres"}}, "secrets.database: names no Secret, and postgresql is not bundled"),
-    ({"syncflow": {"store": "redis"}}, "secrets.redis: names no Secret, and redis is not bundled"),
+    ({"billing": {"store": "postgres"}, "networkPolicy": {"enabled": False}}, "secrets.database: names no Secret, and postgresql is not bundled"),
+    ({"syncflow": {"store": "redis"}, "networkPolicy": {"enabled": False}}, "secrets.redis: names no Secret, and redis is not bundled"),
+    ({"image": {"registry": ""}}, "image.registry: is empty"),
+    ({"image": {"registry": "https://registry.test"}}, 'image.registry: "https://registry.test" is no HOST'),
+    ({"image": {"registry": "registry.test/"}}, "image.registry: "),
+    ({"image": {"registry": "REGISTRY"}}, "image.registry: "),
+    ({"image": {"tag": "latest"}}, "image.tag: latest is what was pushed last"),
+    ({"redis": {"image": "redis:latest"}}, "redis.image: latest"),
+    ({"syncflow": {"public": {"enabled": True}}}, "networkPolicy.http.syncflow: is empty"),
+    ({"monitoring": {"serviceMonitor": {"enabled": True}}}, "networkPolicy.prometheus: is empty"),
+    ({"syncshield": {"store": "postgres"}, "secrets": {"database": "db"}}, "networkPolicy.postgresql.peers: is empty, and syncshield.store"),
+    ({"syncvalue": {"store": "redis"}, "secrets": {"redis": "redis"}}, "networkPolicy.redis.peers: is empty, and syncvalue.store"),
+    ({"billing": {"settings": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel.test:4317"}}}, "networkPolicy.traces.peers: is empty, and billing.settings"),
+    ({"syncshield": {"settings": {"KIKI_WITNESSES": "http://witness.test:80+w+00+AA=="}}}, "networkPolicy.witnesses.peers: is empty"),
+    # Two at once.
+    ({"image": {"registry": ""}, "logId": "log.example.com"}, "nodes have them\nlogId: has example.com"),
+]
+TAKEN = [
+    {"image": {"registry": "registry.test:5000/my_team/ads"}},
+    {"image": {"registry": "", "pullPolicy": "Never"}},
+    {"logId": "my-example.com/log-1"},
+    {"tls": {"trustDomain": "example.com"}},  # which is off
+    {"networkPolicy": {"enabled": False}, "syncflow": {"public": {"enabled": True}}, "monitoring": {"serviceMonitor": {"enabled": True}}},
+]
+
+# How the chart asks a cluster, and where the answers are instead.
+CLUSTER = ('lookup "v1" .kind .root.Release.Namespace .name', 'get (.root.Values.global.cluster | default dict) (printf "%s/%s" .kind .name)')
+NAMESPACE_IS_THERE = {"ServiceAccount/default": {"kind": "ServiceAccount"}}
+RECEIPTS, OTHERS_TLS = {"secrets": {"receiptKey": "own"}}, {"tls": {"enabled": True, "secrets": {service: f"{service}-tls" for service in SERVICES}}}
+LOG_KEY = base64.b64encode(b"kiki.local/log-1+00000000+AA==").decode()
+# Values, what the cluster has, and what is said of it, if anything.
+IN_A_CLUSTER = [
+    (RECEIPTS, {}, None),
+    (RECEIPTS, NAMESPACE_IS_THERE, "secrets.receiptKey: the namespace ads has no Secret own with the key receipt.key"),
+    (RECEIPTS, NAMESPACE_IS_THERE | {"Secret/own": {"data": {"key": ""}}}, "no Secret own with the key receipt.key"),
+    (RECEIPTS, NAMESPACE_IS_THERE | {"Secret/own": {"data": {"receipt.key": ""}}}, None),
+    ({"secrets": {"receiptKey": "own", "mustExist": False}}, NAMESPACE_IS_THERE, None),
+    (OTHERS_TLS, NAMESPACE_IS_THERE, "tls.secrets.billing: the namespace ads has no Secret billing-tls with the key ca.crt"),
+    ({"logId": "ads.test/log-1"}, NAMESPACE_IS_THERE | {"Secret/kiki-log-key": {"data": {"log.pub": LOG_KEY}}},
+     "logId: is ads.test/log-1, and the Secret kiki-log-key has the key of kiki.local/log-1"),
+    ({}, NAMESPACE_IS_THERE | {"Secret/kiki-log-key": {"data": {"log.pub": LOG_KEY}}}, None),
 ]
 
 
@@ -59,7 +116,7 @@ def source(root, service):
 @functools.cache
 def shared(root):
     """What all services are told alike."""
-    return "".join((root / "src/runtime" / file).read_text() for file in ("trust.rs", "traces.rs"))
+    return "".join((root / "src/runtime" / file).read_text() for file in ("program.rs", "trust.rs", "traces.rs"))
 
 
 @functools.cache
@@ -169,6 +226,10 @@ def versions_are_cargos(root, chart):
     about = yaml.load((chart / "Chart.yaml").read_text(), yaml.CSafeLoader)
     if about["appVersion"] != cargo:
         yield f"appVersion {about['appVersion']} is not Cargo.toml's {cargo}"
+    for file in (root / "README.md", chart / "values-dev.yaml", chart / "values-prod.yaml"):
+        tags = set(re.findall(r"kiki/(?:\$i|\w+):([\w.-]+)", file.read_text()))
+        if tags != {about["appVersion"]}:
+            yield f"{file.name} has images of the version {', '.join(sorted(tags)) or 'none'}"
 
 
 def rules_are_prometheus(root, chart):
@@ -189,6 +250,18 @@ def examples_set_what_exists(root, chart):
                     yield f"{file}: {service} has no setting {name}"
 
 
+def schema_has_the_services_settings(root, chart):
+    """Of each service those that the chart does not set, and that are no secrets, which a Secret has to hold."""
+    schema = json.loads((chart / "values.schema.json").read_text())
+    set_ = set(re.findall(r"KIKI_[A-Z_]+", (chart / "templates/_env.tpl").read_text()))
+    for service in SERVICES:
+        own = set_ | {f"KIKI_{SHORT[service]}_{kind}" for kind in ("GRPC", "HTTP")}
+        wanted = {name for name, (secret, _) in settings(root, service).items() if not secret} - own
+        have = set(schema["properties"][service]["properties"]["settings"]["propertyNames"]["enum"])
+        yield from (f"{service}.settings may not have {name}, which the service reads" for name in sorted(wanted - have))
+        yield from (f"{service}.settings may have {name}, which the chart sets, a Secret holds, or nobody reads" for name in sorted(have - wanted))
+
+
 def adapter_rules_are_of_metrics_that_exist(root, chart):
     for rule in yaml.load((chart / "files/prometheus-adapter.yaml").read_text(), yaml.CSafeLoader):
         series = re.match(r"\w+", rule["seriesQuery"])[0]
@@ -202,6 +275,7 @@ OF_THE_CHART = [
     versions_are_cargos,
     rules_are_prometheus,
     examples_set_what_exists,
+    schema_has_the_services_settings,
     adapter_rules_are_of_metrics_that_exist,
 ]
 
@@ -415,10 +489,10 @@ def certificates_are_for_their_names(release):
 
 def own_settings_are_not_for_values(release):
     schema = json.loads((release.chart / "values.schema.json").read_text())
-    refused = schema["$defs"]["settings"]["propertyNames"]["not"]["enum"]
     for service, _, container in release.services():
-        own = {one["name"] for one in container["env"]} - release.values[service]["settings"].keys() - {"RUST_LOG"}
-        yield from (f"{service}.settings may have {name}, which the chart sets" for name in sorted(own - set(refused)))
+        own = {one["name"] for one in container["env"]} - release.values[service]["settings"].keys()
+        may = schema["properties"][service]["properties"]["settings"]["propertyNames"]["enum"]
+        yield from (f"{service}.settings may have {name}, which the chart sets" for name in sorted(own & set(may)))
 
 
 def reaches_others(release, given):
@@ -558,7 +632,7 @@ def expected_arrows(release):
     for one in (*SERVICES, "test"):
         for port in policy["mesh"]["ports"]:
             beyond(one, "to", policy["mesh"]["peers"], port)
-        outside |= {(one, "to", str(sorted(peer.items())), 53) for peer in policy["dns"]}
+        outside |= {(one, "to", str(sorted(peer.items())), port) for peer in policy["dns"] for port in policy["dnsPorts"]}
     return inside, outside
 
 
@@ -595,10 +669,58 @@ def network_has_these_arrows_and_no_others(release):
 def notes_say_where_it_is(release):
     if release.namespace not in release.notes or release.values["logId"] not in release.notes:
         yield "the notes name neither the namespace nor the log"
+    for kind, name, ports in re.findall(r"port-forward (deployment|statefulset)/(\S+) ([\d ]+)\n", release.notes):
+        pod = next((spec for owner, _, spec in release.pods() if owner == name and release.named({"deployment": "Deployment", "statefulset": "StatefulSet"}[kind], name)), None)
+        have = {port["containerPort"] for container in (pod or {"containers": []})["containers"] for port in container["ports"]}
+        if not ports or not set(map(int, ports.split())) <= have:
+            yield f"the notes forward {ports} of {kind} {name}, which has {sorted(have)}"
+    if len(re.findall("port-forward ", release.notes)) != 3:
+        yield "the notes do not reach SyncFlow, SyncShield and Billing"
+    public = {f"http://{one['metadata']['name']}.{release.namespace}.svc:{one['spec']['ports'][0]['port']}/"
+              for one in release.of("Service") if one["metadata"]["name"].endswith("-public")}
+    if public != set(re.findall(r"http://[\w-]+\.[\w-]+\.svc:\d+/", release.notes)):
+        yield f"the notes do not say {public or 'that nothing is public'}"
+    command = next(spec["containers"][0]["image"] for _, labels, spec in release.pods() if component(labels) == "test")
+    if f" {command}'" not in release.notes:
+        yield f"the notes do not say that the command is in {command}"
+    for line in (f"helm upgrade {release.name} helm/kiki -n {release.namespace} --reset-then-reuse-values", f"helm uninstall {release.name} -n {release.namespace}"):
+        if line not in release.notes:
+            yield f"the notes do not say {line}"
+    left = dict(re.findall(r"(delete secret,pvc) -l ([\w./-]+=[\w-]+)", release.notes)).get("delete secret,pvc", "=").split("=")
+    for one in release.of("Secret", "PersistentVolumeClaim"):
+        kept = one["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
+        if not kept or one["metadata"]["labels"].get(left[0]) != left[1]:
+            yield f"{one['metadata']['name']} does not stay until what the notes say deletes it"
+
+
+def wanted_of_others(release):
+    """(Secret, key) that pods ask for, and that neither the release nor cert-manager makes."""
+    wanted = set()
+    for _, _, spec in release.pods():
+        for container in spec["containers"]:
+            refs = [one["valueFrom"]["secretKeyRef"] for one in container.get("env", []) if "secretKeyRef" in one.get("valueFrom", {})]
+            wanted |= {(ref["name"], ref["key"]) for ref in refs}
+        for volume in spec.get("volumes", []):
+            if "secret" in volume:
+                whole = {"tls": ["tls.crt", "tls.key", "ca.crt"], "api-keys": ["keys"]}
+                keys = [item["key"] for item in volume["secret"].get("items", [])] or whole[volume["name"]]
+                wanted |= {(volume["secret"]["secretName"], key) for key in keys}
+    made = {one["metadata"]["name"] for one in release.of("Secret")} | {one["spec"]["secretName"] for one in release.of("Certificate")}
+    return {(name, key) for name, key in wanted if name not in made}
+
+
+def head_of_prod_makes_its_secrets(release):
+    if release.set == "prod":
+        head = (release.chart / "values-prod.yaml").read_text().split("\nimage:")[0]
+        made = {line[0]: line[1] for line in re.findall(r"kubectl -n kiki create secret generic (\S+) (.*)", head)}
+        for name, key in sorted(wanted_of_others(release)):
+            if f"={key}=" not in made.get(name, ""):
+                yield f"the head of values-prod.yaml makes no Secret {name} with {key}"
 
 
 OF_A_RELEASE = [
     notes_say_where_it_is,
+    head_of_prod_makes_its_secrets,
     images_have_tags,
     containers_are_limited_and_probed,
     services_are_asked_for_their_health,

@@ -22,7 +22,7 @@ public: {{ include "kiki.noteKey" (dict "name" .Values.logId "public" $public "k
 {{/* Our own Secret, with what it already holds where it is there: root, which, and data (unencoded, for where it is not). */}}
 {{- define "kiki.ownSecret" -}}
 {{- $name := include "kiki.secret" . -}}
-{{- $kept := (lookup "v1" "Secret" .root.Release.Namespace $name).data -}}
+{{- $kept := (include "kiki.found" (dict "root" .root "kind" "Secret" "name" $name) | fromJson).data -}}
 apiVersion: v1
 kind: Secret
 metadata:
