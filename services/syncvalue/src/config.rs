@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use kiki::ids::Key;
 
 use crate::domain::predictor::MAX_HORIZON_DAYS;
+use crate::error::Error;
 use crate::store::states::redis;
 
 const CACHE_MIB: u32 = 256;
@@ -38,7 +39,8 @@ pub struct Config {
     /// commas. Without it the customers are this process's own, in `data`.
     #[arg(long, env = "KIKI_VALUE_STATES", value_delimiter = ',', hide_env_values = true)]
     pub states: Vec<String>,
-    /// How long a prediction waits for its customers from there, milliseconds; then it is made as for one who is not known.
+    /// How long a prediction waits for its customers from there, milliseconds, at most as long as a change may take; then it is made as for one who
+    /// is not known.
     #[arg(long, env = "KIKI_VALUE_STATES_PATIENCE_MS", default_value_t = STATES_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub states_patience_ms: u64,
     /// How long a change of customers there may take in all, milliseconds, and a connection or one answer a quarter of that; then events are refused.
@@ -65,5 +67,30 @@ impl Config {
             states_timeout_ms: STATES_TIMEOUT_MS,
             horizon_days: HORIZON_DAYS,
         }
+    }
+
+    /// # Errors
+    /// A prediction that would wait for its customers beyond the time of any call.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let Self { states_patience_ms: patience, states_timeout_ms: timeout, .. } = self;
+        if patience <= timeout {
+            return Ok(());
+        }
+        let problem = format!("{patience} is longer than KIKI_VALUE_STATES_TIMEOUT_MS, {timeout}");
+        Err(Error::Field { path: "KIKI_VALUE_STATES_PATIENCE_MS".to_owned(), problem })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prediction_waits_no_longer_than_any_call_may() {
+        let config = |states_patience_ms| Config { states_patience_ms, ..Config::new("data".into(), Key::new([7; 32])) };
+        assert!(config(STATES_TIMEOUT_MS).check().is_ok());
+        let refused = config(STATES_TIMEOUT_MS + 1).check().map_err(|error| error.to_string());
+        let why = "KIKI_VALUE_STATES_PATIENCE_MS: 1001 is longer than KIKI_VALUE_STATES_TIMEOUT_MS, 1000";
+        assert_eq!(refused, Err(why.to_owned()));
     }
 }

@@ -109,6 +109,7 @@ fn record_calls(metrics: &runtime::Metrics, shield: &str, clock: Clock) -> Resul
 
 /// The store, with the customers where the settings say.
 async fn open(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
+    config.check()?;
     let folder = config.data.clone();
     let shared = match config.states.as_slice() {
         [] => None,

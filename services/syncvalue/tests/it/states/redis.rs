@@ -2,10 +2,12 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use syncvalue::store::states::redis::{MAX_IN_FLIGHT, Redis};
 use syncvalue::store::states::{Error, Key, MAX_BATCH, MAX_BYTES, States};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{change, get, key, patient, put, state};
 use crate::masters::{ask, until};
@@ -81,6 +83,23 @@ async fn a_redis_that_does_not_answer_is_an_error_in_time() {
     let now = get(&states, &key).await.unwrap().unwrap();
     assert!([state(1, "a"), state(2, "b")].contains(&now), "{now:?}");
     assert_eq!(put(&states, change(&key, 1, state(2, "b"))).await, Ok(true), "a retry is safe");
+}
+
+/// Nobody is at the other end of its connections. Time stands still but for what is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_call_has_ended_after_its_time_whatever_it_waits_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    let key = key("acme", 1);
+    for timeout in [100, 1_000, 60_000].map(Duration::from_millis) {
+        let states = Redis::with_timeout(std::slice::from_ref(&url), timeout).unwrap();
+        let began = Instant::now();
+        assert!(matches!(put(&states, change(&key, 0, state(1, "a"))).await, Err(Error::Unavailable { .. })));
+        assert!(began.elapsed() <= timeout, "{:?} of {timeout:?}", began.elapsed());
+        let (began, patience) = (Instant::now(), timeout / 10);
+        assert!(matches!(&states.get_within(std::slice::from_ref(&key), patience).await[..], [Err(Error::Unavailable { .. })]));
+        assert!(began.elapsed() <= patience, "{:?} of {patience:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
