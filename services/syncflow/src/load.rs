@@ -129,8 +129,8 @@ mod tests {
             tokio::time::advance(ms).await;
             admitted.push(load.admit(began + ms * nth - ms * 8).is_some());
         }
-        assert!(admitted[..19].iter().all(|admitted| *admitted), "what is known yet is a pause: {admitted:?}");
-        assert!(!admitted[19..].iter().any(|admitted| *admitted), "a queue stands: {admitted:?}");
+        assert!(admitted[..16].iter().all(|admitted| *admitted), "what is known yet is a pause: {admitted:?}");
+        assert!(!admitted[16..].iter().any(|admitted| *admitted), "a queue stands: {admitted:?}");
         let place = load.admit(Instant::now());
         assert_eq!((place.is_some(), load.under_way()), (true, 1), "who has just come gets one");
         drop(place);
