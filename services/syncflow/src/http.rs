@@ -65,8 +65,8 @@ async fn notice(State(web): State<Web>, Path(kind): Path<String>, Query(noticed)
         Err(Error::Field { path, problem }) => return malformed(Malformed { field: path, message: problem }),
         Err(error) => return malformed(Malformed { field: "r".to_owned(), message: error.to_string() }),
     };
-    match web.notices.take(vec![Heard { receipt, word, min_to_win: min_to_win(&noticed) }]).await {
-        Ok(outcomes) => outcome(outcomes.first()),
+    match web.notices.take_one(Heard { receipt, word, min_to_win: min_to_win(&noticed) }).await {
+        Ok(outcome) => answer(outcome),
         Err(error) => {
             let body = Json(serde_json::json!({ "status": "unavailable", "reason": error.to_string() }));
             (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
@@ -95,14 +95,14 @@ fn min_to_win(noticed: &Noticed) -> Option<Nanos> {
     noticed.min.as_deref().and_then(micros_exact).map(Nanos::new)
 }
 
-fn outcome(outcome: Option<&Outcome>) -> Response {
+fn answer(outcome: Outcome) -> Response {
+    let name = outcome.as_str();
     let (status, reason) = match outcome {
-        Some(Outcome::Refused(Why::Receipt(error @ ReceiptError::TooOld { .. }))) => (StatusCode::GONE, error.to_string()),
-        Some(Outcome::Conflict(why)) => (StatusCode::CONFLICT, why.clone()),
-        Some(Outcome::Refused(why)) => (StatusCode::BAD_REQUEST, why.to_string()),
+        Outcome::Refused(Why::Receipt(error @ ReceiptError::TooOld { .. })) => (StatusCode::GONE, error.to_string()),
+        Outcome::Conflict(why) => (StatusCode::CONFLICT, why),
+        Outcome::Refused(why) => (StatusCode::BAD_REQUEST, why.to_string()),
         _ => (StatusCode::OK, String::new()),
     };
-    let name = outcome.map_or("noted", Outcome::as_str);
     (status, Json(serde_json::json!({ "status": name, "reason": reason }))).into_response()
 }
 

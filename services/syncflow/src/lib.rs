@@ -13,6 +13,7 @@
 
 pub mod breakers;
 pub mod clients;
+pub mod company;
 pub mod config;
 pub mod deadline;
 pub mod domain;
@@ -190,6 +191,7 @@ pub fn start(
         breakers: breakers.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
+        company: notices::company(&clock),
     });
     let engine = Arc::new(Engine {
         exchanges,

@@ -1,6 +1,7 @@
 //! Notices and conversions: what comes back after a bid, on its way to the log. Any instance takes them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiki::clock::Clock;
 use kiki::ids::{self, Pseudonyms};
@@ -11,6 +12,7 @@ use kiki::pb::syncshield::v1 as shield;
 use crate::breakers::Breakers;
 use crate::clients::Shield;
 use crate::clients::leases::Leases;
+use crate::company::Company;
 use crate::config::Exchanges;
 use crate::domain::frequency::Fate;
 use crate::domain::notice::{self, Effect, Word};
@@ -23,6 +25,8 @@ use crate::pacing::Pacing;
 
 /// Notices or conversions of one call: what SyncShield takes at once.
 pub const MAX_ITEMS: usize = 1_024;
+/// A notice that comes alone waits so long for others: a call and a flush of the log are for all of them. No exchange waits for the answer.
+const WAIT: Duration = Duration::from_millis(2);
 
 /// What became of a notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +121,14 @@ pub struct Notices {
     pub breakers: Arc<Breakers>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Notices that come one by one.
+    pub company: Arc<Company<Heard, Result<Outcome, Arc<Error>>>>,
+}
+
+/// Where notices that come one by one wait for each other; on virtual time nobody waits, because bids and notices come in turn.
+#[must_use]
+pub fn company(clock: &Clock) -> Arc<Company<Heard, Result<Outcome, Arc<Error>>>> {
+    Company::new(if matches!(clock, Clock::System) { WAIT } else { Duration::ZERO })
 }
 
 /// A notice that came.
@@ -149,11 +161,33 @@ impl Notices {
         Ok(self.receipts.open(receipt, purpose)?)
     }
 
+    /// Takes a notice that comes alone, in one call with others that do.
+    ///
+    /// # Errors
+    /// As of [`take`](Self::take).
+    pub async fn take_one(self: &Arc<Self>, heard: Heard) -> Result<Outcome, Arc<Error>> {
+        let notices = self.clone();
+        let outcome = self.company.join(heard, move |all| async move { notices.take_all(all).await }).await;
+        let stopping = || Error::shield(tonic::Status::unavailable("not asked, because this instance is stopping"));
+        outcome.unwrap_or_else(|| Err(Arc::new(stopping())))
+    }
+
+    async fn take_all(&self, all: Vec<Heard>) -> Vec<Result<Outcome, Arc<Error>>> {
+        let mut results = Vec::with_capacity(all.len());
+        for heard in all.chunks(MAX_ITEMS) {
+            match self.take(heard).await {
+                Ok(outcomes) => results.extend(outcomes.into_iter().map(Ok)),
+                Err(error) => results.extend(std::iter::repeat_n(Err(Arc::new(error)), heard.len())),
+            }
+        }
+        results
+    }
+
     /// Takes notices; answers in their order once what they moved is durable.
     ///
     /// # Errors
     /// SyncShield did not answer, and then the notices have to be sent again, which counts nothing twice.
-    pub async fn take(&self, notices: Vec<Heard>) -> Result<Vec<Outcome>, Error> {
+    pub async fn take(&self, notices: &[Heard]) -> Result<Vec<Outcome>, Error> {
         let now = self.clock.now();
         let mut outcomes = Vec::with_capacity(notices.len());
         let (mut settle, mut settling) = (Vec::new(), Vec::new());

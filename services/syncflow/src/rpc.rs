@@ -103,7 +103,7 @@ impl server::SyncFlowService for Service {
                 Err(error) => results[at] = convert::outcome(&Outcome::Refused(Why::Receipt(error))),
             }
         }
-        for (at, outcome) in places.into_iter().zip(self.notices.take(taken).await?) {
+        for (at, outcome) in places.into_iter().zip(self.notices.take(&taken).await?) {
             results[at] = convert::outcome(&outcome);
         }
         Ok(Response::new(pb::NotifyResponse { results }))
