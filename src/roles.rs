@@ -96,7 +96,7 @@ pub const TABLE: &[(&str, Rpcs)] = &[
             ("Adjust", &[Operator, Finance], false),
             ("Reconcile", &[Operator, Finance], false),
             ("WatchPolicy", &[Operator, SyncFlow], false),
-            ("WatchCampaigns", &[Operator, SyncFlow], false),
+            ("WatchCampaigns", &[Operator, Finance, Tenant, SyncFlow], false),
             ("Unseal", &[Operator, Tenant], true),
             ("EraseSubject", &[Operator, Tenant], false),
         ],

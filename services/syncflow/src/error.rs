@@ -4,7 +4,7 @@ use kiki::status::{self, Reason};
 use tonic::Status;
 
 use crate::domain::receipt::ReceiptError;
-use crate::load::RETRY_AFTER;
+use crate::load::{Crowded, RETRY_AFTER};
 
 /// What can go wrong outside a decision.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +30,9 @@ pub enum Error {
         /// The bound.
         limit: usize,
     },
-    /// Too many bids are under way.
-    #[error("{limit} bids are under way, which is as many as are answered in time")]
-    Overloaded {
-        /// How many are let in now.
-        limit: u64,
-    },
+    /// More bids come than are answered in time.
+    #[error("more bids come than are answered in time: {0}")]
+    Overloaded(Crowded),
     /// A receipt that is not taken.
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
@@ -73,7 +70,7 @@ impl From<Error> for Status {
         match error {
             Error::Field { path, problem } => status::field(&path, problem),
             Error::TooMany { .. } => Reason::TooMany.status(message),
-            Error::Overloaded { .. } => Reason::Overloaded.status_to_retry(message, RETRY_AFTER),
+            Error::Overloaded(_) => Reason::Overloaded.status_to_retry(message, RETRY_AFTER),
             Error::Receipt(ReceiptError::TooOld { .. }) => Reason::TooLate.status(message),
             Error::Receipt(
                 ReceiptError::Malformed(_) | ReceiptError::UnknownKey(_) | ReceiptError::BadMac | ReceiptError::WrongPurpose(_),

@@ -156,8 +156,7 @@ pub fn start(
     let (exchanges, boot) = (config::Exchanges::new(&config.venues).map_err(Error::Config)?, boot_id()?);
     let holder = config.holder.clone().unwrap_or_else(|| format!("flow-{boot}"));
     HolderId::parse(&holder).map_err(|error| Error::Config(error.to_string()))?;
-    let metrics = metrics::Metrics::new(registry);
-    let (shield, load) = (clients::shield_over(channels.shield), Load::new());
+    let (metrics, shield, load) = (metrics::Metrics::new(registry), clients::shield_over(channels.shield), Load::new());
     let breakers = breakers(config, &exchanges, seed(&boot), &clock, registry)?;
     let (predictor, predicting) = Predictor::new(channels.value, breakers.syncvalue(), clock.clone(), metrics.clone(), stop.clone());
     let (skew, pacing) = (Duration::from_millis(config.clock_skew_ms), Pacing::new(metrics.clone()));

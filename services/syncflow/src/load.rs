@@ -35,6 +35,20 @@ pub struct Places {
     count: u64,
 }
 
+/// Why a bid gets no place.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum Crowded {
+    /// So many are under way, which is as many as are let in.
+    #[error("{0} are under way")]
+    UnderWay(u64),
+    /// A queue stands, and so many a second are let in.
+    #[error("{0:.0} a second are let in")]
+    Rate(f64),
+    /// A queue has come to stand, and it has waited too long in it.
+    #[error("this one has waited too long")]
+    Waited,
+}
+
 impl Load {
     /// Nothing is under way.
     #[must_use]
@@ -42,10 +56,15 @@ impl Load {
         Arc::new(Self { limit: Limit::default(), queue: Queue::default(), began: Instant::now() })
     }
 
-    /// A place for a bid that came then, unless it is turned away or there is no room.
-    #[must_use]
-    pub fn admit(self: &Arc<Self>, came: Instant) -> Option<Places> {
-        if self.turns_away(came) { None } else { self.place() }
+    /// A place for a bid that came then.
+    ///
+    /// # Errors
+    /// It is turned away, or there is no room.
+    pub fn admit(self: &Arc<Self>, came: Instant) -> Result<Places, Crowded> {
+        if self.turns_away(came) {
+            return Err(Some(self.rate()).filter(|rate| rate.is_finite()).map_or(Crowded::Waited, Crowded::Rate));
+        }
+        self.place().ok_or_else(|| Crowded::UnderWay(self.limit()))
     }
 
     /// Whether a bid that came then is turned away, before it has a place: it waited too long, or more are let in than are served.
@@ -127,12 +146,14 @@ mod tests {
         let (began, mut admitted) = (Instant::now(), Vec::new());
         for nth in 1..=60 {
             tokio::time::advance(ms).await;
-            admitted.push(load.admit(began + ms * nth - ms * 8).is_some());
+            admitted.push(load.admit(began + ms * nth - ms * 8).map(drop));
         }
-        assert!(admitted[..16].iter().all(|admitted| *admitted), "what is known yet is a pause: {admitted:?}");
-        assert!(!admitted[16..].iter().any(|admitted| *admitted), "a queue stands: {admitted:?}");
+        assert!(admitted[..16].iter().all(Result::is_ok), "what is known yet is a pause: {admitted:?}");
+        assert_eq!(admitted[16], Err(Crowded::Waited), "a queue stands");
+        assert!(admitted[16..].iter().all(Result::is_err), "{admitted:?}");
+        assert!(matches!(admitted[59], Err(Crowded::Rate(_))), "and still does: {:?}", admitted[59]);
         let place = load.admit(Instant::now());
-        assert_eq!((place.is_some(), load.under_way()), (true, 1), "who has just come gets one");
+        assert_eq!((place.is_ok(), load.under_way()), (true, 1), "who has just come gets one");
         drop(place);
         assert_eq!(load.under_way(), 0);
     }

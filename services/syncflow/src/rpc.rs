@@ -155,9 +155,9 @@ impl server::SyncFlowService for Service {
 impl Service {
     /// A place among the bids under way for one that came then.
     fn place(&self, came: Instant) -> Result<Places, Error> {
-        self.engine.load.admit(came).ok_or_else(|| {
+        self.engine.load.admit(came).map_err(|crowded| {
             self.engine.metrics.turned_away.inc();
-            Error::Overloaded { limit: self.engine.load.limit() }
+            Error::Overloaded(crowded)
         })
     }
 }

@@ -35,6 +35,7 @@ async fn what_is_over_the_limit_is_turned_away_by_each_face_in_its_own_words() {
     let opportunity = crate::deadlines::opportunities(1).pop();
     let status = world.flow.clone().bid(flow::BidRequest { opportunity, await_durable: false }).await.unwrap_err();
     assert!(status.code() == Code::ResourceExhausted && Reason::Overloaded.is(&status), "{status}");
+    assert_eq!(status.message(), format!("more bids come than are answered in time: {FIRST} are under way"));
     let one = flow::BidStreamRequest { opportunities: crate::deadlines::opportunities(3) };
     let mut answers = world.flow.clone().bid_stream(tokio_stream::once(one)).await.unwrap().into_inner();
     let message = answers.message().await.unwrap().unwrap();

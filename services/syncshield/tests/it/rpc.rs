@@ -449,6 +449,13 @@ async fn a_tenant_sees_its_own_money_and_moves_none() {
     let budget = || GetBudgetRequest { client: "acme".into(), campaign: "c".into() };
     assert!(client.get_budget(tenant(budget(), "acme")).await.is_ok());
     assert!(Reason::NotYours.is(&client.get_budget(tenant(budget(), "globex")).await.unwrap_err()));
+    for (client_id, campaigns) in [("acme", 1), ("globex", 0)] {
+        let own = tenant(WatchCampaignsRequest { client: client_id.into() }, client_id);
+        let first = client.watch_campaigns(own).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        assert_eq!(first.campaigns.len(), campaigns, "{client_id}");
+        let not_own = tenant(WatchCampaignsRequest { client: if campaigns == 0 { "acme".into() } else { String::new() } }, client_id);
+        assert!(Reason::NotYours.is(&client.watch_campaigns(not_own).await.unwrap_err()), "{client_id}");
+    }
     assert!(Reason::NotYours.is(&client.lease(tenant(lease("a"), "acme")).await.unwrap_err()));
     assert!(Reason::NotYours.is(&client.settle(tenant(settle(1, 0), "acme")).await.unwrap_err()));
     let close = record_item::Body::ClosePeriod(ClosePeriod::default());
