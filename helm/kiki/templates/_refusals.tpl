@@ -84,7 +84,7 @@ is there has the ServiceAccount `default`, which whoever installs the chart may 
 {{- $data := (include "kiki.found" (dict "root" $ "kind" "Secret" "name" $name) | fromJson).data | default dict }}
 {{- range $key := rest $keys }}
 {{- if not (hasKey $data $key) }}
-{{ $path }}: the namespace {{ $.Release.Namespace }} has no Secret {{ $name }} with the key {{ $key }}: the head of values-prod.yaml says how it is made
+{{ $path }}: the namespace {{ $.Release.Namespace }} has no Secret {{ $name }} with the key {{ $key }}: {{ if hasPrefix "tls." $path }}values.yaml says at `tls` which names its certificate has; or let cert-manager make it (tls.certManager.issuerRef){{ else }}the head of values-prod.yaml says how it is made{{ end }}
 {{- end }}
 {{- end }}
 {{- end }}
