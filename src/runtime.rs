@@ -29,7 +29,7 @@ use std::time::Duration;
 use axum::routing::get;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder as _, IntGaugeVec, Opts, Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -68,6 +68,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 /// How long a call may take until its answer begins; the longest is that of a month that is closed.
 const CALL: Duration = Duration::from_secs(300);
+/// Connections that wait to be accepted, where the kernel allows so many (`net.core.somaxconn`, 4,096 by default). Beyond it clients lose
+/// connections that they think they have, and tokio's own 1,024 are soon there where all clients come back at once.
+const BACKLOG: u32 = 4_096;
 /// Streams that a client may reset before they are taken up, on one connection; then it is closed (CVE-2023-44487).
 const RESET_STREAMS: usize = 64;
 /// How long open calls and streams may go on after a shutdown was asked for.
@@ -99,12 +102,26 @@ impl Listeners {
     /// The address that could not be bound, or that is beyond loopback without TLS and nobody said that it may.
     pub async fn bind_with(grpc: &str, http: &str, trust: Trust) -> std::io::Result<Self> {
         let bind = async |address: &str| {
-            TcpListener::bind(address).await.map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
+            bind(address).await.map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
         };
         let (grpc, http) = (bind(grpc).await?, bind(http).await?);
         trust.listen(grpc.local_addr()?, http.local_addr()?)?;
         Ok(Self { grpc, http, trust })
     }
+}
+
+/// Listens on the first address of that name that can be had.
+async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let mut failed = None;
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?; // as a restart finds connections of the life before
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into()))
 }
 
 /// Binds a service's addresses as it was told; from now on the process calls with what it was given, too.
