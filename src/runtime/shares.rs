@@ -1,13 +1,17 @@
 //! What all connections of a service share, and how much of it one of them may have: who opens one connection and takes all that it can
 //! get leaves the others theirs. And which answers a connection's client does not take.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tonic::{Request, Status};
 
 use super::accept::Peer;
+use crate::caller::Caller;
+use crate::ids::ClientId;
 use crate::status::Reason;
 
 /// What one connection has.
@@ -47,9 +51,13 @@ impl Shared {
     }
 }
 
-/// The readers of streams that wait with what they do not read, at most so many.
+/// The readers of streams that wait with what they do not read, at most so many. A tenant's share is the same however many connections
+/// it opens: the streams that bidding depends on are among these.
 #[derive(Debug, Clone)]
-pub struct Readers(Arc<Shared>);
+pub struct Readers {
+    shared: Arc<Shared>,
+    tenants: Arc<Mutex<HashMap<ClientId, Weak<Own>>>>,
+}
 
 /// One of them, until this is dropped.
 #[derive(Debug)]
@@ -59,10 +67,11 @@ pub struct Reader(#[allow(dead_code)] Part);
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Readers {
-    /// At most `most`, and of one connection at most `share` where half of them are taken.
+    /// At most `most`, and of one tenant or connection at most `share` where half of them are taken.
     #[must_use]
     pub fn new(most: usize, share: usize) -> Self {
-        Self(Arc::new(Shared { taken: AtomicUsize::new(0), most, share, own: |own| &own.readers }))
+        let shared = Arc::new(Shared { taken: AtomicUsize::new(0), most, share, own: |own| &own.readers });
+        Self { shared, tenants: Arc::default() }
     }
 
     /// A place for the reader that calls.
@@ -70,14 +79,26 @@ impl Readers {
     /// # Errors
     /// `OVERLOADED` where there is none.
     pub fn enter<T>(&self, request: &Request<T>) -> Result<Reader, Status> {
-        let own = request.extensions().get::<Peer>().map(|peer| peer.own.clone()).unwrap_or_default();
-        let mut place = Part::none(self.0.clone(), own);
+        let (own, whose) = match Caller::of(request) {
+            Caller::Tenant(tenant) => (self.tenant(tenant), "tenant"),
+            _ => (request.extensions().get::<Peer>().map(|peer| peer.own.clone()).unwrap_or_default(), "connection"),
+        };
+        let mut place = Part::none(self.shared.clone(), own);
         if place.set(1) {
             return Ok(Reader(place));
         }
-        let Shared { most, share, .. } = *self.0;
-        let why = format!("more than {most} streams are read, or half of them and {share} of this connection's");
+        let Shared { most, share, .. } = *self.shared;
+        let why = format!("more than {most} streams are read, or half of them and {share} of this {whose}'s");
         Err(Reason::Overloaded.status_to_retry(why, RETRY))
+    }
+
+    /// What all connections of a tenant have.
+    fn tenant(&self, tenant: ClientId) -> Arc<Own> {
+        let mut tenants = self.tenants.lock();
+        tenants.retain(|_, own| own.strong_count() > 0);
+        let own = tenants.get(&tenant).and_then(Weak::upgrade).unwrap_or_default();
+        tenants.insert(tenant, Arc::downgrade(&own));
+        own
     }
 }
 
@@ -168,6 +189,30 @@ mod tests {
         assert!(take(&greedy).is_none());
         greedy_has.truncate(2);
         assert!(take(&greedy).is_some(), "there is room again, for everybody");
+    }
+
+    #[test]
+    fn a_tenant_with_many_connections_leaves_the_others_their_streams() {
+        let readers = Readers::new(16, 2);
+        // Each call comes over a connection of its own.
+        let call = |caller: Caller| {
+            let mut request = Request::new(());
+            request.extensions_mut().insert(caller);
+            readers.enter(&request)
+        };
+        let tenant = |name: &str| call(Caller::Tenant(ClientId::parse(name).expect("a name")));
+        let mut greedy: Vec<Reader> = (0..16).map_while(|_| tenant("greedy").ok()).collect();
+        assert_eq!(greedy.len(), 8);
+        assert!(tenant("greedy").is_err_and(|refused| refused.message().ends_with("2 of this tenant's")));
+        let other: Vec<Reader> = (0..16).map_while(|_| tenant("other").ok()).collect();
+        assert_eq!(other.len(), 2, "its share");
+        let services: Vec<Reader> = (0..6).map_while(|_| call(Caller::Service).ok()).collect();
+        assert_eq!(services.len(), 6, "all that are left");
+        greedy.clear();
+        drop(services);
+        assert!(tenant("greedy").is_ok() && readers.tenants.lock().len() == 2);
+        drop(other);
+        assert!(tenant("third").is_ok() && readers.tenants.lock().len() == 1, "who has none is forgotten");
     }
 
     #[test]

@@ -16,15 +16,15 @@ use tonic::Status;
 
 use crate::store::{Catalog, CatalogEntry, Log, Signed};
 
-/// Messages that wait for a reader: 1 of at most 1 MiB, as a rule, while the next is made.
+/// Messages that wait for a reader: 1 of at most 512 KiB, as a rule, while the next is made.
 const MAX_WAITING: usize = 1;
-/// Readers. With one message that is made, and one that is encoded and of twice its length while it grows, each holds at most 5 MiB or so
-/// while it does not read, all of them 1.3 GB. A service of the platform is three of them.
+/// Readers. With one message that is made, one that is encoded and of twice its length while it grows, and what the allocator keeps of all that,
+/// each is 4 MiB while it does not read (48 of them were 192), all of them 1 GB. A service of the platform is three of them.
 pub(super) const MAX_READERS: usize = 256;
 /// Those of one connection, where half of them are taken.
 pub(super) const READERS_OF_ONE: usize = 16;
 /// Bytes of leaves in one message.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 512 << 10;
 /// Campaigns in one message: each is one leaf of at most 64 KiB, so 64 of them are at most 4 MiB.
 pub const CAMPAIGNS_A_MESSAGE: usize = 64;
 /// A watcher hears at least this often.
