@@ -8,7 +8,7 @@ use std::thread;
 
 use kiki::clock::monotonic;
 use kiki::money::Micros;
-use syncflow::deadline::Deadline;
+use syncflow::deadline::{Arrival, Deadline};
 use syncflow::domain::fallback::Recent;
 use syncflow::domain::limit::Limit;
 use syncflow::metrics::Metrics;
@@ -23,7 +23,7 @@ fn main() {
         let recent = Recent::default();
         measure("recent_prediction_noted", threads, |n| recent.note(Micros::new(n % 1_000), Some(Micros::new(n % 500))));
         measure("median_of_64_taken", threads, |_| _ = black_box(recent.median()));
-        let deadline = Deadline::new(Instant::now(), Duration::from_secs(1));
+        let deadline = Deadline::new(Arrival::at_once(Instant::now()), Duration::from_secs(1));
         measure("deadline_checked_by_the_clock", threads, |_| _ = black_box(deadline.too_late_to_bid(Instant::now())));
         let (limit, due) = (Limit::default(), Duration::from_millis(50));
         measure("place_taken_judged_and_left", threads, |n| {

@@ -12,11 +12,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// When a request, or a stream's message, was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it came: before anybody had the time to read it, as far as that is known.
+    pub came: Instant,
+    /// When somebody had.
+    pub looked_at: Instant,
+}
+
+impl Arrival {
+    /// It is looked at as it comes.
+    #[must_use]
+    pub const fn at_once(now: Instant) -> Self {
+        Self { came: now, looked_at: now }
+    }
+}
+
 /// The instants of a bid's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// When the request, or its message, came: before anybody had the time to read it, as far as that is known.
+    /// When the request came.
     pub began: Instant,
+    /// When it was looked at.
+    pub looked_at: Instant,
     /// Until when predictions are waited for.
     pub predict: Instant,
     /// Until when a slot may be taken.
@@ -26,16 +45,16 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So much time from `began` on.
+    /// So much time from when it came.
     #[must_use]
-    pub fn new(began: Instant, whole: Duration) -> Self {
-        Self { began, predict: began + whole / 2, guard: began + (whole - whole / 10), timed: true }
+    pub fn new(Arrival { came: began, looked_at }: Arrival, whole: Duration) -> Self {
+        Self { began, looked_at, predict: began + whole / 2, guard: began + (whole - whole / 10), timed: true }
     }
 
     /// The shortest of the limits, less the allowance.
     #[must_use]
-    pub fn of(began: Instant, limits: impl IntoIterator<Item = Duration>, longest: Duration, allowance: Duration) -> Self {
-        Self::new(began, limits.into_iter().fold(longest, Duration::min).saturating_sub(allowance))
+    pub fn of(arrival: Arrival, limits: impl IntoIterator<Item = Duration>, longest: Duration, allowance: Duration) -> Self {
+        Self::new(arrival, limits.into_iter().fold(longest, Duration::min).saturating_sub(allowance))
     }
 
     /// Whether it is too late for a question to SyncValue.
@@ -59,7 +78,7 @@ mod tests {
     async fn the_shortest_limit_counts_less_the_allowance_and_is_split() {
         let began = Instant::now();
         let millis = Duration::from_millis;
-        let of = |limits: &[u64]| Deadline::of(began, limits.iter().map(|ms| millis(*ms)), millis(1_000), millis(2));
+        let of = |limits: &[u64]| Deadline::of(Arrival::at_once(began), limits.iter().map(|ms| millis(*ms)), millis(1_000), millis(2));
         let deadline = of(&[102, 300]);
         assert_eq!((deadline.predict - began, deadline.guard - began), (millis(50), millis(90)));
         assert_eq!(of(&[]), of(&[5_000]), "never longer than what is configured");

@@ -19,7 +19,6 @@ use kiki::clock::{Clock, UnixMicros};
 use kiki::ids::{CustomerKey, Pseudonyms};
 use kiki::leaf;
 use kiki::money::{Micros, Nanos};
-use tokio::time::Instant;
 
 use crate::breakers::Breakers;
 use crate::clients::leases::Leases;
@@ -27,7 +26,7 @@ use crate::clients::predictor::Predictor;
 use crate::clients::recorder::Recorder;
 use crate::clients::replicas::{Replicas, View};
 use crate::config::{Exchanges, Record};
-use crate::deadline::Deadline;
+use crate::deadline::{Arrival, Deadline};
 use crate::domain::creative::Creative;
 use crate::domain::fallback::Multipliers;
 use crate::domain::lease::Slot;
@@ -245,11 +244,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The deadline of a bid that came then, by the exchange's limit and the caller's.
+    /// The deadline of a bid, by the exchange's limit and the caller's.
     #[must_use]
-    pub fn deadline(&self, began: Instant, tmax_ms: Option<u32>, call: Option<Duration>) -> Deadline {
+    pub fn deadline(&self, arrival: Arrival, tmax_ms: Option<u32>, call: Option<Duration>) -> Deadline {
         let tmax = tmax_ms.map(|tmax| Duration::from_millis(tmax.into()));
-        Deadline::of(began, tmax.into_iter().chain(call), self.deadline_max, self.network_allowance)
+        Deadline::of(arrival, tmax.into_iter().chain(call), self.deadline_max, self.network_allowance)
     }
 
     /// What the bid's notices bring back, and its click. `of`: what it was made for.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::breakers::Breakers;
 use crate::clients::leases::Leases;
 use crate::clients::recorder::{MAX_QUEUE, Recorder};
-use crate::deadline::Deadline;
+use crate::deadline::{Arrival, Deadline};
 use crate::domain::breaker::State;
 use crate::domain::receipt::Receipt;
 use crate::engine::Reason;
@@ -182,8 +182,9 @@ pub struct Stages {
     /// From then until it is decided.
     pub guard: Histogram,
     encode: Histogram,
-    service: Histogram,
     lag: Histogram,
+    service: Histogram,
+    response: Histogram,
 }
 
 /// From 10 us, below which a clock's own cost shows, to the longest deadlines.
@@ -197,26 +198,29 @@ impl Stages {
         let stages = options("syncflow_stage_seconds", "time that bids spend in a stage");
         let stages = registry.add(HistogramVec::new(stages, &["stage"]));
         let [predict, guard, encode] = ["predict", "guard", "encode"].map(|stage| stages.with_label_values(&[stage]));
-        let service =
-            options("syncflow_service_seconds", "time from a bid request's arrival, or a stream's message, to the answer's bytes");
         let lag = options("syncflow_runtime_lag_seconds", "time from a bid request's arrival until it is looked at");
-        let [service, lag] = [service, lag].map(|options| registry.add(Histogram::with_opts(options)));
-        Self { predict, guard, encode, service, lag }
+        let service =
+            options("syncflow_service_seconds", "time from when a bid request, or a stream's message, is looked at to the answer's bytes");
+        let response =
+            options("syncflow_response_seconds", "time from a bid request's arrival, or a stream's message, to the answer's bytes");
+        let [lag, service, response] = [lag, service, response].map(|options| registry.add(Histogram::with_opts(options)));
+        Self { predict, guard, encode, lag, service, response }
     }
 
-    /// A request is looked at that came as its connection says; when that was.
+    /// A request is looked at that came as its connection says.
     #[must_use]
-    pub fn came(&self, peer: Option<&Peer>) -> Instant {
+    pub fn looked_at(&self, peer: Option<&Peer>) -> Arrival {
         let (now, waited) = (Instant::now(), peer.map_or(Duration::ZERO, Peer::waited));
         self.lag.observe(waited.as_secs_f64());
-        now.checked_sub(waited).unwrap_or(now)
+        Arrival { came: now.checked_sub(waited).unwrap_or(now), looked_at: now }
     }
 
     /// The answer was encoded, from `encoding` until now.
     pub fn encoded(&self, deadline: &Deadline, encoding: Instant) {
         let now = Instant::now();
         self.encode.observe((now - encoding).as_secs_f64());
-        self.service.observe((now - deadline.began).as_secs_f64());
+        self.service.observe((now - deadline.looked_at).as_secs_f64());
+        self.response.observe((now - deadline.began).as_secs_f64());
     }
 }
 

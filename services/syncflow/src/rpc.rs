@@ -56,12 +56,12 @@ impl server::SyncFlowService for Service {
     async fn bid(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
         Caller::of(&request).act_for_all()?;
         let (engine, call) = (&*self.engine, grpc_timeout(&request));
-        let came = engine.metrics.stages.came(request.extensions().get());
-        let place = self.place(came)?;
+        let arrival = engine.metrics.stages.looked_at(request.extensions().get());
+        let place = self.place(arrival.came)?;
         let pb::BidRequest { opportunity, await_durable } = convert::read(&request.into_inner())?;
         let opportunity = opportunity.ok_or_else(|| Error::field("opportunity", "is required"))?;
         let (opportunity, tmax) = convert::opportunity(format_args!("opportunity"), Offer::from(&opportunity), &engine.exchanges)?;
-        let deadline = engine.deadline(came, tmax, call);
+        let deadline = engine.deadline(arrival, tmax, call);
         let offered = [Offered { opportunity, deadline }];
         let mut round = Round::new(engine, 1);
         let prepared = round.prepare(&offered);

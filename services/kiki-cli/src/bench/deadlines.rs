@@ -16,6 +16,7 @@ use super::cores::{self, Cores};
 use super::no_content;
 use super::pair::{Asking, Pair, Setting, Stage};
 use super::quiet::Disturbed;
+use super::service_time::ServiceTime;
 use crate::error::Failure;
 use crate::exchange::Phase;
 use crate::out;
@@ -82,9 +83,12 @@ async fn one(args: &Args, nth: u16) -> Result<Run, Failure> {
     let half_saturation = pair.saturation(args.half_saturation, quiet, &mut disturbed).await?;
     let half_of_it = vec![Phase { rate: half_saturation / 2.0, duration }];
     let at_half = async || {
-        let before = pair.service_time().await;
+        let before = pair.inside().await;
         let half = pair.asking().ask(half_of_it.clone(), |_| ()).await?;
-        let inside = pair.service_time().await.zip(before).map(|(after, before)| after.since(&before).quantile_us(0.999));
+        let p999 = |(after, before): ([ServiceTime; 2], [ServiceTime; 2])| {
+            [0, 1].map(|which| after[which].since(&before[which]).quantile_us(0.999))
+        };
+        let inside = pair.inside().await.zip(before).map(p999);
         Ok((half, inside))
     };
     let (half, inside) = quiet.measure(&mut disturbed, at_half).await?;

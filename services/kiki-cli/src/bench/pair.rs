@@ -30,8 +30,8 @@ const LEAST_STEPS: u32 = 4;
 /// How long each step takes.
 const STEP_TIME: Duration = Duration::from_secs(2);
 const REQUESTS: u64 = 1_024;
-/// SyncFlow's histogram of the time from a request's arrival on.
-pub(super) const SERVICE_TIME: &str = "syncflow_service_seconds";
+/// SyncFlow's histograms of the time from when a request is looked at, and from its arrival on.
+pub(super) const INSIDE: [&str; 2] = ["syncflow_service_seconds", "syncflow_response_seconds"];
 
 /// What the servers and the exchange are given.
 #[derive(Debug, Clone, clap::Args)]
@@ -120,7 +120,8 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Servers on these cores, with their data in a folder of that name.
+    /// Servers on these cores, with their data in a folder of that name. They have bid for each customer. A model's predictions hold until
+    /// midnight, so SyncFlow asks for none of them again; an estimate holds for a second.
     pub(super) async fn start(cores: &Cores, asking: &Asking, setting: &Setting, stage: &Stage, name: &str) -> Result<Self, Failure> {
         let path = |path: &Path| path.display().to_string();
         let (data, model) = (path(&stage.data(name)), setting.model.as_deref().map(path));
@@ -129,7 +130,7 @@ impl Pair {
         model.iter().for_each(|model| command.extend(["--model", model]));
         let (servers, lines) = Server::start_on(Some(cores), &command)?;
         let at = Endpoints::of_table(&lines)?;
-        Scene::set(&at, setting.customers).await?;
+        Scene::set(&at, setting.customers).await?.bid_for_each().await?;
         let asking = asking.of(&format!("{}/openrtb2/bench-exchange", at.flow_http));
         Ok(Self { servers, at, asking })
     }
@@ -140,9 +141,10 @@ impl Pair {
     }
 
     /// None where the servers do not say.
-    pub(super) async fn service_time(&self) -> Option<ServiceTime> {
+    pub(super) async fn inside(&self) -> Option<[ServiceTime; 2]> {
         let text = Http::new().get(&format!("{}/metrics", self.at.flow_http)).await.ok()?.body;
-        ServiceTime::read(&text, SERVICE_TIME, "").ok()
+        let [service, response] = INSIDE.map(|metric| ServiceTime::read(&text, metric, "").ok());
+        Some([service?, response?])
     }
 
     /// What is known, or else the most bids a second, as the rate is raised to well beyond that.

@@ -18,6 +18,8 @@ use crate::platform::Endpoints;
 
 /// The one campaign.
 pub(crate) const CAMPAIGN: &str = "bench-campaign";
+/// Opportunities of a message.
+const MESSAGE: usize = 64;
 /// How long the campaign may take to reach SyncFlow.
 const READY: Duration = Duration::from_secs(30);
 
@@ -69,6 +71,20 @@ impl Scene {
             currency: CURRENCY.to_owned(),
             ..Opportunity::default()
         }
+    }
+
+    /// Asks for a bid for each customer, one message behind the other: SyncFlow knows then what they are worth, for as long as that holds.
+    pub(super) async fn bid_for_each(&self) -> Result<(), Failure> {
+        let mut flow = SyncFlowServiceClient::new(kiki::runtime::channel(&self.flow).doing(&self.flow)?);
+        let of = |number: u32| Opportunity { customer: customer(number.into()), ..self.opportunity(number.into()) };
+        for from in (0..self.customers).step_by(MESSAGE) {
+            let opportunities = (from..self.customers).take(MESSAGE).map(of).collect();
+            let message = tokio_stream::once(BidStreamRequest { opportunities });
+            let failed = |status: tonic::Status| rpc("bidding for each customer", &status);
+            let mut answers = flow.bid_stream(message).await.map_err(failed)?.into_inner();
+            while answers.message().await.map_err(failed)?.is_some() {}
+        }
+        Ok(())
     }
 
     async fn until_it_bids(&self) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use tokio_stream::StreamExt as _;
 
 use super::format::Format;
 use super::{Web, malformed};
+use crate::deadline::Arrival;
 use crate::domain::click;
 use crate::domain::openrtb::{self, BidExt, BidRequest, BidResponse, Disclosed, Malformed, SeatBid};
 use crate::domain::opportunity::Opportunity;
@@ -30,8 +31,8 @@ pub(super) async fn bid(State(web): State<Web>, mut request: Request) -> Respons
     let (load, metrics) = (&web.engine.load, &web.engine.metrics);
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
     // When the request's head came, before it was read and its body was waited for: what has waited has less time.
-    let came = metrics.stages.came(peer.map(|ConnectInfo(peer)| peer));
-    if load.turns_away(came) {
+    let arrival = metrics.stages.looked_at(peer.map(|ConnectInfo(peer)| peer));
+    if load.turns_away(arrival.came) {
         drain(request).await;
         return overloaded(&web);
     }
@@ -43,7 +44,7 @@ pub(super) async fn bid(State(web): State<Web>, mut request: Request) -> Respons
     let body = Bytes::from_request(request, &()).await;
     // Only now, so that nobody has a place whose body does not come.
     let Some(place) = load.place() else { return overloaded(&web) };
-    match answer(&web, &exchange, body, format, (came, place)).await {
+    match answer(&web, &exchange, body, format, (arrival, place)).await {
         Ok(answer) => answer,
         Err(error) => {
             metrics.malformed.inc();
@@ -68,18 +69,18 @@ async fn answer(
     exchange: &str,
     body: Result<Bytes, BytesRejection>,
     format: Format,
-    came: (Instant, Places),
+    admitted: (Arrival, Places),
 ) -> Result<Response, Malformed> {
     ids::check("exchange", exchange).map_err(|error| Malformed { field: "exchange".to_owned(), message: error.to_string() })?;
     let body = body.map_err(|error| Malformed { field: "body".to_owned(), message: error.body_text() })?;
     let document = format.read(&body)?;
-    Ok(decide(web, exchange, BidRequest::of(&document)?, format, came).await)
+    Ok(decide(web, exchange, BidRequest::of(&document)?, format, admitted).await)
 }
 
 /// Each impression in turn. A response has one currency: what the first bid counts in holds for the others.
-async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Format, (came, place): (Instant, Places)) -> Response {
+async fn decide(web: &Web, exchange: &str, request: BidRequest<'_>, format: Format, (arrival, place): (Arrival, Places)) -> Response {
     let engine = &web.engine;
-    let deadline = engine.deadline(came, request.tmax_ms, None);
+    let deadline = engine.deadline(arrival, request.tmax_ms, None);
     let platform = engine.exchanges.platform(exchange);
     let mut currency: Option<Currency> = None;
     let (mut seats, mut waited): (Vec<SeatBid>, _) = (Vec::new(), false);

@@ -13,7 +13,7 @@ use tonic::{Status, Streaming};
 
 use super::convert;
 use super::offer::{self, Offer};
-use crate::deadline::Deadline;
+use crate::deadline::{Arrival, Deadline};
 use crate::engine::{Engine, Offered, Round};
 use crate::error::Error;
 use crate::load::Places;
@@ -85,7 +85,7 @@ fn offer_all<'m>(
     for (at, offer) in offers.into_iter().enumerate().take(places.count()) {
         match convert::opportunity(format_args!("opportunities[{at}]"), offer, &engine.exchanges) {
             Ok((opportunity, tmax)) => {
-                let deadline = Deadline { timed: false, ..engine.deadline(began, tmax, None) };
+                let deadline = Deadline { timed: false, ..engine.deadline(Arrival::at_once(began), tmax, None) };
                 to.push(Offered { opportunity, deadline });
             }
             Err(error) => {
@@ -222,7 +222,7 @@ impl Conversation {
                 engine.metrics.turned_away.inc();
                 Fields(&mut response).message(RESPONSES, convert::turned_away);
             }
-            let deadline = own.last().map_or_else(|| engine.deadline(began, None, None), |last| last.offered.deadline);
+            let deadline = own.last().map_or_else(|| engine.deadline(Arrival::at_once(began), None, None), |last| last.offered.deadline);
             match (round.waited(), offered.len()) {
                 (true, _) => drop(places),
                 (false, 1) => places.answered(&deadline),

@@ -62,19 +62,21 @@ async fn each_stage_is_timed_and_of_a_streams_message_one_opportunity() {
         for stage in ["predict", "guard", "encode"] {
             counts.push(world.metric(&format!(r#"syncflow_stage_seconds_count{{stage="{stage}"}}"#)).await);
         }
-        counts.push(world.metric("syncflow_service_seconds_count").await);
+        for whole in ["syncflow_service_seconds_count", "syncflow_response_seconds_count"] {
+            counts.push(world.metric(whole).await);
+        }
         counts
     };
     let probes = counts(&world).await[3];
     world.won("r1").await;
-    assert_eq!(counts(&world).await, [1.0, 1.0, probes + 1.0, probes + 1.0], "a refused probe has no prediction to wait for");
+    assert_eq!(counts(&world).await, [1.0, 1.0, probes + 1.0, probes + 1.0, probes + 1.0], "a refused probe has no prediction to wait for");
     for _ in 0..3 {
         let message = tokio_stream::once(flow::BidStreamRequest { opportunities: opportunities(16) });
         let mut answers = world.flow.clone().bid_stream(message).await.unwrap().into_inner();
         assert_eq!(answers.message().await.unwrap().unwrap().responses.len(), 16);
         while answers.message().await.unwrap().is_some() {}
     }
-    assert_eq!(counts(&world).await[3], probes + 4.0);
+    assert_eq!(counts(&world).await[3..], [probes + 4.0; 2]);
     assert_eq!(world.metric("syncflow_runtime_lag_seconds_count").await, probes + 1.0, "of each request, not of a stream's messages");
     world.stop().await;
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Args;
 use crate::bench::machine;
-use crate::bench::pair::SERVICE_TIME;
+use crate::bench::pair::INSIDE;
 use crate::bench::quiet::{self, Disturbed};
 use crate::bench::turns::{median, rounded};
 use crate::error::Failure;
@@ -17,8 +17,8 @@ pub(super) struct Run {
     pub(super) half_saturation: f64,
     /// At half of it.
     pub(super) half: Tally,
-    /// Microseconds inside SyncFlow meanwhile, 99.9th percentile.
-    pub(super) inside: Option<f64>,
+    /// Microseconds inside SyncFlow meanwhile, 99.9th percentile: from when a request is looked at, and from its arrival on.
+    pub(super) inside: Option<[f64; 2]>,
     /// The same rate, asked of a server that does nothing.
     pub(super) bare_half: Tally,
     /// Bids a second, at the most, of the others.
@@ -38,8 +38,10 @@ pub(super) struct Report {
     half_latency_us_p50: f64,
     half_latency_us_p99: f64,
     half_latency_us_p999: f64,
-    /// Nothing where SyncFlow has no such histogram.
+    /// Inside SyncFlow, from when a request is looked at; nothing where SyncFlow has no such histogram.
     half_service_time_us_p999: Option<f64>,
+    /// The same from when it came.
+    half_response_time_us_p999: Option<f64>,
     /// As much asked of a server that does nothing.
     half_bare_latency_us_p50: f64,
     half_bare_latency_us_p99: f64,
@@ -81,7 +83,8 @@ impl Report {
         let shares = |figure: &dyn Fn(&Run) -> f64| (median(runs.iter().map(figure).collect()) * 1e6).round() / 1e6;
         let latency = |tally: &dyn Fn(&Run) -> &Tally, quantile| of(&|run| tally(run).latency.value_at_quantile(quantile) as f64);
         let triple = |part: fn(&Tally) -> u64| shares(&|run| share(part(&run.triple), run.triple.sent + run.triple.not_sent));
-        let inside: Option<Vec<f64>> = runs.iter().map(|run| run.inside).collect();
+        let inside: Option<Vec<[f64; 2]>> = runs.iter().map(|run| run.inside).collect();
+        let inside = |which: usize| inside.as_ref().map(|runs| rounded(median(runs.iter().map(|run| run[which]).collect())));
         let Disturbed { stolen_share, again } = Disturbed::of(runs.iter().map(|run| run.disturbed));
         Self {
             half_saturation_per_second: of(&|run| run.half_saturation),
@@ -90,7 +93,8 @@ impl Report {
             half_latency_us_p50: latency(&|run| &run.half, 0.5),
             half_latency_us_p99: latency(&|run| &run.half, 0.99),
             half_latency_us_p999: latency(&|run| &run.half, 0.999),
-            half_service_time_us_p999: inside.map(|inside| rounded(median(inside))),
+            half_service_time_us_p999: inside(0),
+            half_response_time_us_p999: inside(1),
             half_bare_latency_us_p50: latency(&|run| &run.bare_half, 0.5),
             half_bare_latency_us_p99: latency(&|run| &run.bare_half, 0.99),
             half_bare_latency_us_p999: latency(&|run| &run.bare_half, 0.999),
@@ -120,7 +124,10 @@ impl Report {
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
         let percent = |share: f64| format!("{:.3} %", share * 100.0);
         let ms = |us: f64| format!("{:.2} ms", us / 1e3);
-        let inside = self.half_service_time_us_p999.map_or(format!("SyncFlow has no {SERVICE_TIME}"), |us| format!("p99.9 {us:.0} us"));
+        let inside = self.half_service_time_us_p999.zip(self.half_response_time_us_p999).map_or_else(
+            || format!("SyncFlow has no {}", INSIDE.join(", ")),
+            |(service, response)| format!("p99.9 {service:.0} us from when it looks, {response:.0} us from when the request came"),
+        );
         let bare = [self.half_bare_latency_us_p50, self.half_bare_latency_us_p99, self.half_bare_latency_us_p999].map(ms).join(", ");
         let half = [self.half_latency_us_p50, self.half_latency_us_p99, self.half_latency_us_p999].map(ms).join(", ");
         let triple = [self.triple_latency_us_p50, self.triple_latency_us_p99].map(ms).join(", ");
