@@ -15,14 +15,13 @@ use kiki::pb::syncflow::v1::sync_flow_service_client::SyncFlowServiceClient;
 use kiki::pb::syncflow::v1::{BidStreamRequest, BidStreamResponse};
 use prost::Message as _;
 
-use super::child::Server;
+use super::child::{Platform, Server};
 use super::drive::{self, Heard, Load, Measured};
 use super::scene::Scene;
 use super::target::Target;
 use super::{Folder, echo, machine};
 use crate::error::{Doing as _, Failure};
 use crate::out;
-use crate::platform::Endpoints;
 use report::Report;
 
 /// Opportunities of a stream that are under way, unless it is said otherwise.
@@ -54,9 +53,8 @@ pub(super) struct Args {
     /// Purchases of these customers that SyncValue hears of meanwhile, a second: each has its customer's state and prediction made anew.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=500_000))]
     events_per_second: u32,
-    /// Folder of the model that predicts, as `kiki train` writes it. Without it the estimate does, which needs none.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    platform: Platform,
     /// Where the servers' data folder is made, and removed afterwards: the disk that is measured.
     #[arg(long, default_value = ".")]
     scratch: PathBuf,
@@ -90,7 +88,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let warm_up = Load { duration: load.duration / 5, ..load };
     let progress = out::bar("bench bids", 4);
 
-    let (servers, at) = servers(&args, &folder)?;
+    let (servers, at) = args.platform.start(None, &folder.0, &[])?;
     let scene = Scene::set(&at, args.customers).await?;
     progress.inc(1);
     bids(&scene, args.streams, warm_up, &NoBids::default()).await?;
@@ -118,16 +116,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let report = Report::new(&args, sizes, &(bids, cpu), &echoes, (no_bids.by_reason(), events));
     report.print(args.json)?;
     if report.bids == 0 { Err(Failure::new("no bid was made")) } else { Ok(()) }
-}
-
-/// All four services in another process.
-fn servers(args: &Args, folder: &Folder) -> Result<(Server, Endpoints), Failure> {
-    let data = folder.0.display().to_string();
-    let mut command = vec!["up", "--ports", "auto", "--data", &data];
-    let model = args.model.as_ref().map(|model| model.display().to_string());
-    model.iter().for_each(|model| command.extend(["--model", model]));
-    let (servers, lines) = Server::start(&command)?;
-    Ok((servers, Endpoints::of_table(&lines)?))
 }
 
 /// One of the echo's streams, after a warm-up, and the CPU time that it took.

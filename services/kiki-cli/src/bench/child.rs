@@ -1,18 +1,41 @@
 //! A server as a child process of this very program, stopped when it is dropped.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use super::cores::{self, Cores};
 use crate::error::{Doing as _, Failure};
+use crate::platform::Endpoints;
 
 /// How long it may take until it says that it is ready.
 const START: Duration = Duration::from_secs(60);
 
 pub(super) struct Server {
     child: Child,
+}
+
+/// All four services in one process.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Platform {
+    /// Folder of the model that predicts, as `kiki train` writes it. Without it the estimate does, which needs none.
+    #[arg(long)]
+    pub(super) model: Option<PathBuf>,
+}
+
+impl Platform {
+    /// Starts it on these cores, if there are any, with its data in that folder, and told so much more.
+    pub(super) fn start(&self, cores: Option<&Cores>, data: &Path, more: &[&str]) -> Result<(Server, Endpoints), Failure> {
+        let text = |path: &Path| path.display().to_string();
+        let (data, model) = (text(data), self.model.as_deref().map(text));
+        let mut command = vec!["up", "--ports", "auto", "--data", &data];
+        model.iter().for_each(|model| command.extend(["--model", model]));
+        command.extend(more);
+        let (servers, lines) = Server::start_on(cores, &command)?;
+        Ok((servers, Endpoints::of_table(&lines)?))
+    }
 }
 
 impl Server {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::bids::NoBids;
-use super::child::Server;
+use super::child::{Platform, Server};
 use super::customers::customer;
 use super::drive::{self, Measured};
 use super::scene::Scene;
@@ -26,7 +26,6 @@ use crate::error::{Doing as _, Failure, rpc};
 use crate::exchange::{Format, Market, Template};
 use crate::http::{Content, Http};
 use crate::out;
-use crate::platform::Endpoints;
 use crate::random::Draws;
 use crate::replay::{generate, requests::Requests};
 use report::Report;
@@ -57,6 +56,8 @@ pub(super) struct Args {
     /// Customers that the requests are for; each has bought before.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     customers: u32,
+    #[command(flatten)]
+    platform: Platform,
     /// Where the servers' data folder is made, and removed afterwards: the disk that decisions go to.
     #[arg(long, default_value = ".")]
     scratch: PathBuf,
@@ -69,9 +70,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let folder = Folder(args.scratch.join(format!("kiki-bench-{}", std::process::id())));
     std::fs::create_dir(&folder.0).doing(format_args!("making {}", folder.0.display()))?;
-    let (servers, lines) = Server::start(&["up", "--ports", "auto", "--data", &folder.0.display().to_string()])?;
-    let at = Endpoints::of_table(&lines)?;
+    let (servers, at) = args.platform.start(None, &folder.0, &[])?;
     let scene = Scene::set(&at, args.customers).await?;
+    scene.bid_for_each().await?;
     let (no_content, no_content_url) = no_content::start_on(None)?;
     let generated: Vec<Value> = (0..REQUESTS).map(biddable).collect();
     let sheet = Sheet::new(&args, &scene, generated)?;

@@ -1,13 +1,13 @@
 //! Servers that bid on some cores, and [an exchange](crate::exchange) that asks them on others, so that neither takes the other's time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use super::Folder;
-use super::child::Server;
+use super::child::{Platform, Server};
 use super::cores::{self, Cores};
 use super::openrtb::biddable;
 use super::quiet::{Disturbed, Quiet};
@@ -42,9 +42,8 @@ pub(super) struct Setting {
     /// Customers that the requests are for; each has bought before.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) customers: u32,
-    /// Folder of the model that predicts, as `kiki train` writes it. Without it the estimate does, which needs none.
-    #[arg(long)]
-    pub(super) model: Option<PathBuf>,
+    #[command(flatten)]
+    platform: Platform,
     /// Where the servers' data folder is made, and removed afterwards.
     #[arg(long, default_value = ".")]
     pub(super) scratch: PathBuf,
@@ -123,13 +122,9 @@ impl Pair {
     /// Servers on these cores, with their data in a folder of that name. They have bid for each customer. A model's predictions hold until
     /// midnight, so SyncFlow asks for none of them again; an estimate holds for a second.
     pub(super) async fn start(cores: &Cores, asking: &Asking, setting: &Setting, stage: &Stage, name: &str) -> Result<Self, Failure> {
-        let path = |path: &Path| path.display().to_string();
-        let (data, model) = (path(&stage.data(name)), setting.model.as_deref().map(path));
         let allowance = setting.network_allowance_ms.to_string();
-        let mut command = vec!["up", "--ports", "auto", "--data", &data, "--network-allowance-ms", &allowance];
-        model.iter().for_each(|model| command.extend(["--model", model]));
-        let (servers, lines) = Server::start_on(Some(cores), &command)?;
-        let at = Endpoints::of_table(&lines)?;
+        let more = ["--network-allowance-ms", &allowance];
+        let (servers, at) = setting.platform.start(Some(cores), &stage.data(name), &more)?;
         Scene::set(&at, setting.customers).await?.bid_for_each().await?;
         let asking = asking.of(&format!("{}/openrtb2/bench-exchange", at.flow_http));
         Ok(Self { servers, at, asking })

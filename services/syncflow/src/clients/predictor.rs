@@ -1,11 +1,11 @@
 //! Predictions from SyncValue: asked by many bids, sent in batches over one stream, behind a circuit breaker.
 //!
 //! The questions of one message of opportunities go together, as one call to the breaker. Whoever asks gets [`Predictions`] at
-//! once and waits as long as it can afford; no answer in time is no answer, and [`crate::domain::fallback`] stands in. Bounds:
-//! `MAX_WAITING` calls of at most `MAX_BATCH` questions wait to be sent, `MAX_IN_FLIGHT` messages of less than two calls'
-//! questions are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
+//! once and waits as long as it can afford; no answer in time is no answer, and [`crate::domain::fallback`] stands in: what comes later is
+//! [`Held`] for who asks next. Bounds: `MAX_WAITING` calls of at most `MAX_BATCH` questions wait to be sent, `MAX_IN_FLIGHT` messages of less than
+//! two calls' questions are unanswered. A stream that stays silent for `STALL` is given up and opened anew.
 //!
-//! What was said is [`Held`] for as long as SyncValue says that it holds and its stream lasts, which tells of the customers who changed. On
+//! What was said is held for as long as SyncValue says that it holds and its stream lasts, which tells of the customers who changed. On
 //! virtual time nothing is, because what changed comes in real time.
 
 mod answers;
@@ -132,7 +132,7 @@ pub struct Predictions {
 
 #[derive(Debug)]
 struct Pending {
-    /// None once it came, or is known never to come.
+    /// None once it came, is late, or is known never to come.
     answer: Option<oneshot::Receiver<Answered>>,
     /// None once the call is known to be answered, late or failed.
     permit: Option<Permit<Arc<Breaker>>>,
@@ -207,33 +207,37 @@ impl Predictions {
 
 impl Pending {
     /// Waits until the call is answered, or until then.
-    async fn wait(&mut self, deadline: Instant, watched: &Watched) {
-        let Some(answer) = &mut self.answer else { return };
-        let came = tokio::time::timeout_at(deadline, answer).await;
+    async fn wait(&mut self, deadline: Instant, watched: &Arc<Watched>) {
+        let Some(mut answer) = self.answer.take() else { return };
+        let came = tokio::time::timeout_at(deadline, &mut answer).await;
         let (now, permit) = (watched.clock.now(), self.permit.take().into_iter());
         match came {
-            Ok(answered) => {
-                self.answer = None;
-                if let Ok((said, era)) = answered {
-                    self.said = answers::read(&said).unwrap_or_default();
-                    self.hold(watched, era);
-                }
+            Ok(Ok(answered)) => self.said = watched.said(answered, &self.of),
+            Ok(Err(_)) => {}
+            Err(_) => {
+                watched.metrics.predictions_late.inc_by(self.of.len() as u64);
+                let (watched, of) = (watched.clone(), std::mem::take(&mut self.of));
+                tokio::spawn(async move { answer.await.map(|answered| watched.said(answered, &of)) });
             }
-            Err(_) => watched.metrics.predictions_late.inc(),
         }
         // An answer that nobody can use is a failure, as one that does not come.
         let answered = self.said.iter().any(|said| said.model.is_some());
         permit.for_each(|permit| if answered { permit.succeeded(now) } else { permit.failed(now) });
     }
+}
 
-    fn hold(&self, watched: &Watched, era: Era) {
-        let Some(held) = &watched.held else { return };
-        for (subject, said) in self.of.iter().zip(&self.said).filter(|(_, said)| said.holds_ms > 0) {
+impl Watched {
+    /// What was said of them. It is held from now on.
+    fn said(&self, (answer, era): Answered, of: &[Subject]) -> Vec<Said> {
+        let all = answers::read(&answer).unwrap_or_default();
+        let Some(held) = &self.held else { return all };
+        for (subject, said) in of.iter().zip(&all).filter(|(_, said)| said.holds_ms > 0) {
             match known(said) {
                 Predicted::Missing => {}
                 predicted => held.put(subject, predicted, said.holds_ms, era),
             }
         }
+        all
     }
 }
 

@@ -1,6 +1,7 @@
 //! SyncValue's predictions, and what happens without them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiki::clock::{Clock, UnixMicros};
 use kiki::ids::CustomerKey;
@@ -12,12 +13,15 @@ use syncflow::domain::breaker::{Breaker, Settings};
 use syncflow::domain::fallback::Predicted;
 use syncflow::domain::targeting::Campaign;
 use syncflow::metrics::Metrics;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::fakes::{Manner, Value};
 use crate::world::{PREDICTED_PRICE, PRIOR_PRICE, World, campaign, client_campaign, prediction, request};
 
 const PLENTY: i64 = 640_000_000_000;
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn world(manner: Manner) -> World {
     let world = World::bare(PLENTY, manner).await;
@@ -160,56 +164,104 @@ async fn until(what: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), turns).await.expect("it never came");
+    tokio::time::timeout(PATIENCE, turns).await.expect("it never came");
+}
+
+/// A predictor, and what it asks about two customers.
+struct Asking {
+    value: Value,
+    breaker: Arc<Breaker>,
+    metrics: Metrics,
+    predictor: Predictor,
+    campaign: Campaign,
+    stop: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+const CUSTOMERS: [CustomerKey; 2] = [CustomerKey([1; 16]), CustomerKey([2; 16])];
+const NOW: Clock = Clock::System;
+
+impl Asking {
+    async fn start(manner: Manner) -> Self {
+        let ((value, address), stop) = (Value::start(manner).await, CancellationToken::new());
+        let breaker = Arc::new(Breaker::new(Settings::default(), 1, NOW.now()));
+        let metrics = Metrics::new(&kiki::runtime::Metrics::new());
+        let channel = kiki::runtime::channel(&address).unwrap();
+        let (predictor, serving) = Predictor::new(channel, breaker.clone(), NOW, metrics.clone(), stop.clone());
+        let campaign = Campaign::compile("acme", &campaign(), 90).unwrap();
+        Self { value, breaker, metrics, predictor, campaign, stop, serving: tokio::spawn(serving) }
+    }
+
+    /// What is said of the customers within that time.
+    async fn ask(&self, patience: Duration) -> Vec<Predicted> {
+        let mut questions = Questions::for_about(2);
+        let places = CUSTOMERS.map(|customer| questions.add(&self.campaign, customer, NOW.now()));
+        let (mut predictions, mut said) = (self.predictor.ask(questions), Vec::new());
+        for place in places {
+            said.push(predictions.of(place, Instant::now() + patience).await);
+        }
+        said
+    }
+
+    async fn is_answered(&self) {
+        let said = self.ask(PATIENCE).await;
+        assert!(said.iter().all(|said| matches!(said, Predicted::Said(_))), "{said:?}");
+    }
+
+    /// Which of them are held.
+    fn held(&self) -> [bool; 2] {
+        let held = self.predictor.held(NOW.now()).unwrap();
+        CUSTOMERS.map(|customer| held.get(&customer, &self.campaign.recent, NOW.now()).is_some())
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap();
+    }
+}
+
+fn holding() -> value::Prediction {
+    value::Prediction { holds_ms: 60_000, ..prediction() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_said_is_held_until_syncvalue_says_that_it_no_longer_holds_or_is_gone() {
-    let holding = value::Prediction { holds_ms: 60_000, ..prediction() };
-    let (value, address) = Value::start(Manner::Answers(holding.clone())).await;
-    let (clock, stop) = (Clock::System, CancellationToken::new());
-    let breaker = Arc::new(Breaker::new(Settings::default(), 1, clock.now()));
-    let metrics = Metrics::new(&kiki::runtime::Metrics::new());
-    let channel = kiki::runtime::channel(&address).unwrap();
-    let (predictor, serving) = Predictor::new(channel, breaker.clone(), clock.clone(), metrics, stop.clone());
-    let serving = tokio::spawn(serving);
-    let campaign = Campaign::compile("acme", &campaign(), 90).unwrap();
-    let customers = [1, 2].map(|n| CustomerKey([n; 16]));
-    let ask = async || {
-        let mut questions = Questions::for_about(2);
-        let places = customers.map(|customer| questions.add(&campaign, customer, clock.now()));
-        let mut predictions = predictor.ask(questions);
-        for place in places {
-            let said = predictions.of(place, tokio::time::Instant::now() + std::time::Duration::from_secs(20)).await;
-            assert!(matches!(said, Predicted::Said(_)), "{said:?}");
-        }
-    };
-    let held = || {
-        let held = predictor.held(clock.now()).unwrap();
-        customers.map(|customer| held.get(&customer, &campaign.recent, clock.now()).is_some())
-    };
-    ask().await;
-    assert_eq!(held(), [true; 2]);
-    let (stream, watches) = value.stream.lock().clone().unwrap();
+    let asking = Asking::start(Manner::Answers(holding())).await;
+    asking.is_answered().await;
+    assert_eq!(asking.held(), [true; 2]);
+    let (stream, watches) = asking.value.stream.lock().clone().unwrap();
     assert!(watches);
     let stream = stream.upgrade().unwrap();
     let told = value::PredictStreamResponse { changed: vec![vec![1; 16].into()], ..Default::default() };
     stream.send(Ok(told)).await.unwrap();
-    until(|| held() == [false, true]).await;
-    ask().await;
-    assert_eq!(held(), [true; 2], "asked again");
+    until(|| asking.held() == [false, true]).await;
+    asking.is_answered().await;
+    assert_eq!(asking.held(), [true; 2], "asked again");
     stream.send(Ok(value::PredictStreamResponse { all_changed: true, ..Default::default() })).await.unwrap();
-    until(|| held() == [false; 2]).await;
-    ask().await;
-    let in_a_minute = || UnixMicros(clock.now().0 + 60_000_000);
-    breaker.force(true, in_a_minute(), clock.now());
-    assert!(predictor.held(clock.now()).is_none(), "somebody mistrusts what it says");
-    breaker.force(false, in_a_minute(), clock.now());
-    assert!(breaker.release(clock.now()));
-    assert_eq!(held(), [true; 2]);
+    until(|| asking.held() == [false; 2]).await;
+    asking.is_answered().await;
+    let in_a_minute = || UnixMicros(NOW.now().0 + 60_000_000);
+    asking.breaker.force(true, in_a_minute(), NOW.now());
+    assert!(asking.predictor.held(NOW.now()).is_none(), "somebody mistrusts what it says");
+    asking.breaker.force(false, in_a_minute(), NOW.now());
+    assert!(asking.breaker.release(NOW.now()));
+    assert_eq!(asking.held(), [true; 2]);
     drop(stream);
-    value.die();
-    until(|| held() == [false; 2]).await;
-    stop.cancel();
-    serving.await.unwrap();
+    asking.value.die();
+    until(|| asking.held() == [false; 2]).await;
+    asking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_too_late_for_its_bid_is_held_for_the_next_one() {
+    let asking = Asking::start(Manner::Hangs).await;
+    let said = asking.ask(Duration::ZERO).await;
+    assert!(said.iter().all(|said| matches!(said, Predicted::Missing)), "{said:?}");
+    assert_eq!(asking.metrics.predictions_late.get(), 2);
+    until(|| asking.value.asked.lock().len() == 2).await;
+    let (stream, _) = asking.value.stream.lock().clone().unwrap();
+    let late = value::PredictStreamResponse { predictions: vec![holding(); 2], ..Default::default() };
+    stream.upgrade().unwrap().send(Ok(late)).await.unwrap();
+    until(|| asking.held() == [true; 2]).await;
+    asking.stop().await;
 }

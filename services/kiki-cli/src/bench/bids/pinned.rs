@@ -28,7 +28,7 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
 /// What one run is asked for.
 fn without_cores(args: &Args) -> Vec<OsString> {
     // All of them by name, so that one that is added is not forgotten here.
-    let Args { seconds, batch, streams, window: _, customers, cores: _, events_per_second, model, scratch, json } = args;
+    let Args { seconds, batch, streams, window: _, customers, cores: _, events_per_second, platform, scratch, json } = args;
     let mut command: Vec<OsString> = vec!["bench".into(), "bids".into()];
     let mut say = |name: &str, value: String| command.extend([name.into(), value.into()]);
     say("--seconds", seconds.to_string());
@@ -37,7 +37,7 @@ fn without_cores(args: &Args) -> Vec<OsString> {
     say("--window", args.window().to_string());
     say("--customers", customers.to_string());
     say("--events-per-second", events_per_second.to_string());
-    model.iter().for_each(|model| command.extend(["--model".into(), model.into()]));
+    platform.model.iter().for_each(|model| command.extend(["--model".into(), model.into()]));
     command.extend(["--scratch".into(), scratch.into()]);
     command.extend(json.then(|| "--json".into()));
     command
