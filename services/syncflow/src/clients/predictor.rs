@@ -114,13 +114,18 @@ impl Questions {
 
 #[derive(Debug)]
 struct Call {
-    count: usize,
+    of: Vec<Subject>,
     message: Vec<u8>,
     answer: oneshot::Sender<Answered>,
 }
 
-/// The answers to a call's questions, and when they came.
-type Answered = (Bytes, Era);
+/// What was said of those whom a call asked about, and when it came.
+#[derive(Debug)]
+struct Answered {
+    of: Vec<Subject>,
+    said: Bytes,
+    era: Era,
+}
 
 /// Predictions that were asked for.
 #[derive(Debug)]
@@ -132,11 +137,10 @@ pub struct Predictions {
 
 #[derive(Debug)]
 struct Pending {
-    /// None once it came, is late, or is known never to come.
+    /// None once it came, or is known never to come.
     answer: Option<oneshot::Receiver<Answered>>,
     /// None once the call is known to be answered, late or failed.
     permit: Option<Permit<Arc<Breaker>>>,
-    of: Vec<Subject>,
     said: Vec<Said>,
 }
 
@@ -182,8 +186,8 @@ impl Predictor {
         let now = clock.now();
         let permit = breaker.admit_owned(now).ok()?;
         let (answer, pending) = oneshot::channel();
-        match self.questions.try_send(Call { count: of.len(), message, answer }) {
-            Ok(()) => Some(Pending { answer: Some(pending), permit: Some(permit), of, said: Vec::new() }),
+        match self.questions.try_send(Call { of, message, answer }) {
+            Ok(()) => Some(Pending { answer: Some(pending), permit: Some(permit), said: Vec::new() }),
             Err(_) => {
                 permit.failed(now);
                 None
@@ -205,20 +209,30 @@ impl Predictions {
     }
 }
 
+impl Drop for Predictions {
+    /// An answer that came and was not waited for is held now, one that is still to come once it does.
+    fn drop(&mut self) {
+        for mut answer in self.calls.iter_mut().flatten().filter_map(|pending| pending.answer.take()) {
+            answer.close();
+            if let Ok(answered) = answer.try_recv() {
+                self.watched.late(&answered);
+            }
+        }
+    }
+}
+
 impl Pending {
     /// Waits until the call is answered, or until then.
-    async fn wait(&mut self, deadline: Instant, watched: &Arc<Watched>) {
-        let Some(mut answer) = self.answer.take() else { return };
-        let came = tokio::time::timeout_at(deadline, &mut answer).await;
+    async fn wait(&mut self, deadline: Instant, watched: &Watched) {
+        let Some(answer) = &mut self.answer else { return };
+        let came = tokio::time::timeout_at(deadline, answer).await;
         let (now, permit) = (watched.clock.now(), self.permit.take().into_iter());
         match came {
-            Ok(Ok(answered)) => self.said = watched.said(answered, &self.of),
-            Ok(Err(_)) => {}
-            Err(_) => {
-                watched.metrics.predictions_late.inc_by(self.of.len() as u64);
-                let (watched, of) = (watched.clone(), std::mem::take(&mut self.of));
-                tokio::spawn(async move { answer.await.map(|answered| watched.said(answered, &of)) });
+            Ok(answered) => {
+                self.answer = None;
+                self.said = answered.map(|answered| watched.said(&answered)).unwrap_or_default();
             }
+            Err(_) => watched.metrics.predictions_late.inc(),
         }
         // An answer that nobody can use is a failure, as one that does not come.
         let answered = self.said.iter().any(|said| said.model.is_some());
@@ -227,17 +241,24 @@ impl Pending {
 }
 
 impl Watched {
-    /// What was said of them. It is held from now on.
-    fn said(&self, (answer, era): Answered, of: &[Subject]) -> Vec<Said> {
-        let all = answers::read(&answer).unwrap_or_default();
+    /// What was said. It is held from now on.
+    fn said(&self, answered: &Answered) -> Vec<Said> {
+        let all = answers::read(&answered.said).unwrap_or_default();
         let Some(held) = &self.held else { return all };
-        for (subject, said) in of.iter().zip(&all).filter(|(_, said)| said.holds_ms > 0) {
+        for (subject, said) in answered.of.iter().zip(&all).filter(|(_, said)| said.holds_ms > 0) {
             match known(said) {
                 Predicted::Missing => {}
-                predicted => held.put(subject, predicted, said.holds_ms, era),
+                predicted => held.put(subject, predicted, said.holds_ms, answered.era),
             }
         }
         all
+    }
+
+    /// What came too late for whoever asked is held for who asks next.
+    fn late(&self, answered: &Answered) {
+        if self.held.is_some() {
+            self.said(answered);
+        }
     }
 }
 
@@ -299,9 +320,11 @@ async fn converse(value: &Channel, waiting: &mut mpsc::Receiver<Call>, first: Ca
                     continue;
                 }
                 let era = held.map_or(Era::default(), Held::era);
-                for (count, call) in in_flight.pop_front().unwrap_or_default() {
-                    let said = answers::split(&mut answer, count).ok_or_else(unclear)?;
-                    drop(call.send((said, era))); // whoever asked may have stopped waiting
+                for (of, call) in in_flight.pop_front().unwrap_or_default() {
+                    let said = answers::split(&mut answer, of.len()).ok_or_else(unclear)?;
+                    if let Err(answered) = call.send(Answered { of, said, era }) {
+                        watched.late(&answered);
+                    }
                 }
                 if !answer.is_empty() {
                     return Err(unclear());
@@ -332,20 +355,20 @@ async fn next(answers: &mut Streaming<Bytes>, idle: bool) -> Result<Option<Bytes
     if idle { answers.message().await } else { tokio::time::timeout(STALL, answers.message()).await.map_err(late)? }
 }
 
-/// Of each unanswered message its calls, and how many questions each has.
-type InFlight = VecDeque<Vec<(usize, oneshot::Sender<Answered>)>>;
+/// Of each unanswered message its calls, and whom each asks about.
+type InFlight = VecDeque<Vec<(Vec<Subject>, oneshot::Sender<Answered>)>>;
 
 /// Sends the call together with those that wait behind it, as far as a message goes.
 fn send(requests: &mpsc::Sender<Vec<u8>>, in_flight: &mut InFlight, waiting: &mut mpsc::Receiver<Call>, first: Call) {
-    let Call { mut count, mut message, answer } = first;
-    let mut calls = vec![(count, answer)];
+    let Call { of, mut message, answer } = first;
+    let (mut count, mut calls) = (of.len(), vec![(of, answer)]);
     // What belongs together is written together: protobuf's lists are one behind the other.
     while count < MAX_BATCH
         && let Ok(call) = waiting.try_recv()
     {
         message.extend_from_slice(&call.message);
-        count += call.count;
-        calls.push((call.count, call.answer));
+        count += call.of.len();
+        calls.push((call.of, call.answer));
     }
     if requests.try_send(message).is_ok() {
         in_flight.push_back(calls);

@@ -8,7 +8,7 @@ use kiki::ids::CustomerKey;
 use kiki::leaf::{self, PredictionStatus};
 use kiki::pb::syncvalue::v1 as value;
 use serde_json::json;
-use syncflow::clients::predictor::{Predictor, Questions};
+use syncflow::clients::predictor::{Predictions, Predictor, Questions};
 use syncflow::domain::breaker::{Breaker, Settings};
 use syncflow::domain::fallback::Predicted;
 use syncflow::domain::targeting::Campaign;
@@ -192,20 +192,28 @@ impl Asking {
         Self { value, breaker, metrics, predictor, campaign, stop, serving: tokio::spawn(serving) }
     }
 
-    /// What is said of the customers within that time.
-    async fn ask(&self, patience: Duration) -> Vec<Predicted> {
+    /// Asks about the customers, in one call.
+    fn ask(&self) -> Predictions {
         let mut questions = Questions::for_about(2);
         let places = CUSTOMERS.map(|customer| questions.add(&self.campaign, customer, NOW.now()));
-        let (mut predictions, mut said) = (self.predictor.ask(questions), Vec::new());
-        for place in places {
-            said.push(predictions.of(place, Instant::now() + patience).await);
-        }
-        said
+        assert_eq!(places, [0, 1]);
+        self.predictor.ask(questions)
     }
 
     async fn is_answered(&self) {
-        let said = self.ask(PATIENCE).await;
-        assert!(said.iter().all(|said| matches!(said, Predicted::Said(_))), "{said:?}");
+        let mut predictions = self.ask();
+        for place in [0, 1] {
+            let said = predictions.of(place, Instant::now() + PATIENCE).await;
+            assert!(matches!(said, Predicted::Said(_)), "{said:?}");
+        }
+    }
+
+    /// Answers the call, once it was asked.
+    async fn answer(&self) {
+        until(|| self.value.asked.lock().len() == 2).await;
+        let (stream, _) = self.value.stream.lock().clone().unwrap();
+        let answer = value::PredictStreamResponse { predictions: vec![holding(); 2], ..Default::default() };
+        stream.upgrade().unwrap().send(Ok(answer)).await.unwrap();
     }
 
     /// Which of them are held.
@@ -255,13 +263,36 @@ async fn what_was_said_is_held_until_syncvalue_says_that_it_no_longer_holds_or_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_too_late_for_its_bid_is_held_for_the_next_one() {
     let asking = Asking::start(Manner::Hangs).await;
-    let said = asking.ask(Duration::ZERO).await;
-    assert!(said.iter().all(|said| matches!(said, Predicted::Missing)), "{said:?}");
+    let mut predictions = asking.ask();
+    for place in [0, 1] {
+        let said = predictions.of(place, Instant::now()).await;
+        assert!(matches!(said, Predicted::Missing), "{said:?}");
+    }
     assert_eq!(asking.metrics.predictions_late.get(), 2);
-    until(|| asking.value.asked.lock().len() == 2).await;
-    let (stream, _) = asking.value.stream.lock().clone().unwrap();
-    let late = value::PredictStreamResponse { predictions: vec![holding(); 2], ..Default::default() };
-    stream.upgrade().unwrap().send(Ok(late)).await.unwrap();
+    drop(predictions);
+    asking.answer().await;
     until(|| asking.held() == [true; 2]).await;
+    asking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_is_held_too() {
+    let asking = Asking::start(Manner::Answers(holding())).await;
+    drop(asking.ask()); // before the answer or behind it
+    until(|| asking.held() == [true; 2]).await;
+    assert_eq!(asking.metrics.predictions_late.get(), 0, "nobody's bid came too early");
+    asking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_more_time_waits_on_for_an_answer_that_was_too_late_for_another() {
+    let asking = Asking::start(Manner::Hangs).await;
+    let mut predictions = asking.ask();
+    assert!(matches!(predictions.of(0, Instant::now()).await, Predicted::Missing));
+    asking.answer().await;
+    let said = predictions.of(1, Instant::now() + PATIENCE).await;
+    assert!(matches!(said, Predicted::Said(_)), "{said:?}");
+    assert_eq!(asking.metrics.predictions_late.get(), 1);
+    assert_eq!(asking.held(), [true; 2]);
     asking.stop().await;
 }
