@@ -69,7 +69,7 @@ const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 /// How long a call may take until its answer begins; the longest is that of a month that is closed.
 const CALL: Duration = Duration::from_secs(300);
 /// Connections that wait to be accepted, where the kernel allows so many (`net.core.somaxconn`, 4,096 by default). Beyond it clients lose
-/// connections that they think they have, and tokio's own 1,024 are soon there where all clients come back at once.
+/// connections that they think they have, and the 128 that tokio leaves waiting are soon there where all clients come back at once.
 const BACKLOG: u32 = 4_096;
 /// Streams that a client may reset before they are taken up, on one connection; then it is closed (CVE-2023-44487).
 const RESET_STREAMS: usize = 64;
@@ -112,11 +112,15 @@ impl Listeners {
 
 /// Listens on the first address of that name that can be had.
 async fn bind(address: &str) -> std::io::Result<TcpListener> {
-    let mut failed = None;
-    for address in tokio::net::lookup_host(address).await? {
+    let listen = |address: std::net::SocketAddr| {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?; // as a restart finds connections of the life before
-        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let mut failed = None;
+    for address in tokio::net::lookup_host(address).await? {
+        match listen(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => failed = Some(error),
         }

@@ -67,7 +67,7 @@ pub struct Reader(#[allow(dead_code)] Part);
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Readers {
-    /// At most `most`, and of one tenant or connection at most `share` where half of them are taken.
+    /// At most `most`, and of one tenant, or else one connection, at most `share` where half of them are taken.
     #[must_use]
     pub fn new(most: usize, share: usize) -> Self {
         let shared = Arc::new(Shared { taken: AtomicUsize::new(0), most, share, own: |own| &own.readers });
