@@ -341,6 +341,17 @@ impl Collector for Breaking {
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_response_waits_until_it_is_looked_at_and_service_begins_then() {
+        let (stages, came) = (Stages::register(&runtime::Metrics::new()), Instant::now());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let deadline = Deadline::new(Arrival { came, looked_at: Instant::now() }, Duration::from_secs(9));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        stages.encoded(&deadline, Instant::now());
+        let sums = [&stages.service, &stages.response].map(|histogram| histogram.get_sample_sum().round());
+        assert_eq!(sums, [2.0, 5.0]);
+    }
+
     #[test]
     fn a_budget_may_be_overspent_by_what_is_open_above_the_limit_that_binds() {
         let scope = |settled: i128, committed: i128, limit_micros| ScopeBudget {

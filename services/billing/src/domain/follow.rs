@@ -19,7 +19,7 @@ pub const PENDING_MAX: usize = 65_536;
 
 /// Most bytes of the leaves that wait, of those whose bodies the fold needs: decoded they take up to
 /// three times as much. At half of that a checkpoint and a proof are asked for; a message of the
-/// tail brings at most 1 MiB more before that.
+/// tail brings at most 512 KiB more before that.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
 
 /// A leaf that this version cannot read. A fold that skipped it would silently be another fold, so

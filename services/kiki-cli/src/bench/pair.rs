@@ -120,7 +120,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Servers on these cores, with their data in a folder of that name. They have bid for each customer. A model's predictions hold until
-    /// midnight, so SyncFlow asks for none of them again; an estimate holds for a second.
+    /// midnight, so SyncFlow asks about none of up to some 65,000 customers again; an estimate holds for a second.
     pub(super) async fn start(cores: &Cores, asking: &Asking, setting: &Setting, stage: &Stage, name: &str) -> Result<Self, Failure> {
         let allowance = setting.network_allowance_ms.to_string();
         let more = ["--network-allowance-ms", &allowance];

@@ -76,15 +76,18 @@ impl Scene {
     /// Asks for a bid for each customer, one message behind the other: SyncFlow knows then what they are worth, for as long as that holds.
     pub(super) async fn bid_for_each(&self) -> Result<(), Failure> {
         let mut flow = SyncFlowServiceClient::new(kiki::runtime::channel(&self.flow).doing(&self.flow)?);
+        let mut bids = 0;
         let of = |number: u32| Opportunity { customer: customer(number.into()), ..self.opportunity(number.into()) };
         for from in (0..self.customers).step_by(MESSAGE) {
             let opportunities = (from..self.customers).take(MESSAGE).map(of).collect();
             let message = tokio_stream::once(BidStreamRequest { opportunities });
             let failed = |status: tonic::Status| rpc("bidding for each customer", &status);
             let mut answers = flow.bid_stream(message).await.map_err(failed)?.into_inner();
-            while answers.message().await.map_err(failed)?.is_some() {}
+            while let Some(answer) = answers.message().await.map_err(failed)? {
+                bids += answer.responses.iter().filter(|one| matches!(one.result, Some(bid_response::Result::Bid(_)))).count();
+            }
         }
-        Ok(())
+        if bids == 0 { Err(Failure::new("no customer was bid for")) } else { Ok(()) }
     }
 
     async fn until_it_bids(&self) -> Result<(), Failure> {

@@ -54,8 +54,8 @@ async fn who_is_silent_or_slow_or_takes_no_answers_is_cut_off() {
     while let Some(client) = soon("clients that are to be cut off", clients.join_next()).await {
         client.unwrap();
     }
-    // 48 readers have 5 MiB each at the most.
-    scene.end("silent and slow clients", 64 + (48 * 5 * readers) as u64).await;
+    // 48 readers have 4 MiB each.
+    scene.end("silent and slow clients", 64 + (48 * 4 * readers) as u64).await;
 }
 
 /// Records to be read: 5 MB.

@@ -18,8 +18,8 @@ use crate::store::{Catalog, CatalogEntry, Log, Signed};
 
 /// Messages that wait for a reader: 1 of at most 512 KiB, as a rule, while the next is made.
 const MAX_WAITING: usize = 1;
-/// Readers. With one message that is made, one that is encoded and of twice its length while it grows, and what the allocator keeps of all that,
-/// each is 4 MiB while it does not read (48 of them were 192), all of them 1 GB. A service of the platform is three of them.
+/// Readers. One of Tail is 4 MiB while it does not read (48 of them were 192): a message that is made, one that is encoded and of twice its
+/// length while it grows, and what the allocator keeps of all that. A service of the platform is three readers.
 pub(super) const MAX_READERS: usize = 256;
 /// Those of one connection, where half of them are taken.
 pub(super) const READERS_OF_ONE: usize = 16;

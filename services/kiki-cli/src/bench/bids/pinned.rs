@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
-use super::Args;
+use super::{Args, Platform};
 use crate::bench::cores;
 use crate::error::{Doing as _, Failure};
 use crate::out;
@@ -28,7 +28,8 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
 /// What one run is asked for.
 fn without_cores(args: &Args) -> Vec<OsString> {
     // All of them by name, so that one that is added is not forgotten here.
-    let Args { seconds, batch, streams, window: _, customers, cores: _, events_per_second, platform, scratch, json } = args;
+    let Args { seconds, batch, streams, window: _, customers, cores: _, events_per_second, platform: Platform { model }, scratch, json } =
+        args;
     let mut command: Vec<OsString> = vec!["bench".into(), "bids".into()];
     let mut say = |name: &str, value: String| command.extend([name.into(), value.into()]);
     say("--seconds", seconds.to_string());
@@ -37,7 +38,7 @@ fn without_cores(args: &Args) -> Vec<OsString> {
     say("--window", args.window().to_string());
     say("--customers", customers.to_string());
     say("--events-per-second", events_per_second.to_string());
-    platform.model.iter().for_each(|model| command.extend(["--model".into(), model.into()]));
+    model.iter().for_each(|model| command.extend(["--model".into(), model.into()]));
     command.extend(["--scratch".into(), scratch.into()]);
     command.extend(json.then(|| "--json".into()));
     command

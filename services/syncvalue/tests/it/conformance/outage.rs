@@ -1,6 +1,7 @@
 //! Redis goes away under load, and comes back.
 
 use std::process::Command;
+use std::time::Duration;
 
 use kiki::pb::syncvalue::v1::predict_request::Subject;
 use kiki::pb::syncvalue::v1::*;
@@ -56,6 +57,12 @@ fn ask_on(mut client: Client) -> (watch::Receiver<Answered>, JoinHandle<()>) {
     (seen, asking)
 }
 
+/// Waits until it has come to that, for no longer than a question with so much patience may wait for its Redis: so none that is counted did.
+async fn reached(answered: &mut watch::Receiver<Answered>, what: impl FnMut(&Answered) -> bool) {
+    let waiting = tokio::time::timeout(Duration::from_millis(PATIENCE_MS), answered.wait_for(what));
+    waiting.await.expect("it never came to that").unwrap();
+}
+
 /// A service under load, with customers that are known.
 struct Loaded {
     process: Process,
@@ -98,14 +105,14 @@ async fn predictions_go_on_without_redis_and_states_come_back_with_it() {
     let mut server = Server::start_with(&["--appendonly", "yes"]);
     let mut loaded = Loaded::start(&[server.url()], PATIENCE_MS).await;
     let (mut answered, asking) = ask_on(loaded.process.client.clone());
-    answered.wait_for(|answered| answered.whole > 0).await.unwrap();
+    reached(&mut answered, |answered| answered.whole > 0).await;
     server.kill();
     let at_kill = loaded.acknowledged();
     assert!(at_kill < SENDERS * MESSAGES, "the senders were done before the kill");
-    answered.wait_for(|answered| answered.none >= GONE).await.unwrap();
+    reached(&mut answered, |answered| answered.none >= GONE).await;
     let without = *answered.borrow();
     assert!(server.run());
-    answered.wait_for(|answered| answered.whole > without.whole).await.unwrap();
+    reached(&mut answered, |answered| answered.whole > without.whole).await;
     loaded.ends_well().await;
     let all = *answered.borrow();
     drop(answered);
@@ -122,13 +129,13 @@ async fn of_a_cluster_that_loses_a_node_the_other_customers_are_answered() {
     let mut cluster = Cluster::start().await;
     let mut loaded = Loaded::start(&cluster.urls(), PATIENCE_MS).await;
     let (mut answered, asking) = ask_on(loaded.process.client.clone());
-    answered.wait_for(|answered| answered.whole > 0).await.unwrap();
+    reached(&mut answered, |answered| answered.whole > 0).await;
     cluster.nodes[1].kill();
     let at_kill = loaded.acknowledged();
-    answered.wait_for(|answered| answered.mixed >= GONE).await.unwrap();
+    reached(&mut answered, |answered| answered.mixed >= GONE).await;
     let without = *answered.borrow();
     assert!(cluster.nodes[1].run());
-    answered.wait_for(|answered| answered.whole > without.whole).await.unwrap();
+    reached(&mut answered, |answered| answered.whole > without.whole).await;
     loaded.ends_well().await;
     let all = *answered.borrow();
     drop(answered);
@@ -142,16 +149,16 @@ async fn a_node_that_hangs_holds_up_nobody_else() {
     let cluster = Cluster::start().await;
     let mut loaded = Loaded::start(&cluster.urls(), HANGS.0).await;
     let (mut answered, asking) = ask_on(loaded.process.client.clone());
-    answered.wait_for(|answered| answered.whole > 0).await.unwrap();
+    reached(&mut answered, |answered| answered.whole > 0).await;
     let signal = |signal: &str| {
         let sent = Command::new("kill").args([signal, &cluster.nodes[1].process().to_string()]).status();
         assert!(sent.unwrap().success());
     };
     signal("-STOP");
-    answered.wait_for(|answered| answered.mixed >= HANGS.1).await.unwrap();
+    reached(&mut answered, |answered| answered.mixed >= HANGS.1).await;
     let without = *answered.borrow();
     signal("-CONT");
-    answered.wait_for(|answered| answered.whole > without.whole).await.unwrap();
+    reached(&mut answered, |answered| answered.whole > without.whole).await;
     loaded.ends_well().await;
     let all = *answered.borrow();
     drop(answered);
