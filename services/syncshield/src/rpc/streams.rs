@@ -21,7 +21,7 @@ const MAX_WAITING: usize = 1;
 /// Readers. One of Tail is 4 MiB while it does not read (48 of them were 192): a message that is made, one that is encoded and of twice its
 /// length while it grows, and what the allocator keeps of all that. A service of the platform is three readers.
 pub(super) const MAX_READERS: usize = 256;
-/// Those of one connection, where half of them are taken.
+/// Those of one tenant, or else one connection, where half of them are taken.
 pub(super) const READERS_OF_ONE: usize = 16;
 /// Bytes of leaves in one message.
 const MAX_BYTES: usize = 512 << 10;
