@@ -39,7 +39,7 @@ use kiki::tlog::tile::{self, Kind, Tile};
 use kiki::tlog::{Hash, Tree};
 use parking_lot::RwLock;
 use prometheus::Histogram;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Refusal;
@@ -59,6 +59,8 @@ use writer::{Asked, Job, Writer};
 /// Requests that may wait for the writer. At 1 ms a commit and some hundred requests in each, that is tens of
 /// milliseconds of work: beyond it a caller does better to hear no at once.
 const MAX_QUEUE: usize = 16_384;
+/// Reads of leaves at a time, each on a thread of which the allocator keeps what it read last; the others wait for their turn without one.
+const MAX_READS: usize = 8;
 /// How often the log of a store with several writers is looked at for what the others wrote.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -82,6 +84,7 @@ pub struct Log {
 struct Inner {
     log_id: String,
     reader: Arc<dyn Reader>,
+    reads: Arc<Semaphore>,
     tree: RwLock<Tree>,
     committed: watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
@@ -281,6 +284,7 @@ impl Log {
         let inner = Arc::new(Inner {
             log_id,
             reader,
+            reads: Arc::new(Semaphore::new(MAX_READS)),
             committed: watch::channel(tree.size()).0,
             tree: RwLock::new(tree),
             catalog: watch::channel(Arc::new(Catalog::of(&state))).0,
@@ -426,7 +430,12 @@ impl Log {
 
     async fn read_until(&self, from: u64, size: u64, max_bytes: usize) -> Result<Vec<(u64, bytes::Bytes)>, Error> {
         let reader = self.inner.reader.clone();
-        tokio::task::spawn_blocking(move || reader.read(from, size, max_bytes)).await.map_err(|_| Error::Stopped)?
+        let turn = self.inner.reads.clone().acquire_owned().await.map_err(|_| Error::Stopped)?;
+        let read = move || {
+            let _turn = turn; // as long as it reads, also where nobody waits for it any more
+            reader.read(from, size, max_bytes)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| Error::Stopped)?
     }
 
     /// One multiproof that the leaves are in the tree of `size`.

@@ -54,7 +54,7 @@ struct Scene {
     platform: Platform,
     at: Endpoints,
     dir: tempfile::TempDir,
-    /// KiB of memory before anything hostile came.
+    /// KiB of memory, the most before anything hostile came. What it is at a moment depends on when the allocator gives back what the start took.
     before: u64,
     stop: CancellationToken,
     good: JoinHandle<()>,
@@ -83,10 +83,15 @@ impl Scene {
         let said: Vec<String> = lines.take_while(|line| line != "ready").collect();
         let at = Endpoints::of_table(&said).unwrap();
         soon("a good round before all", good::round(&at)).await;
-        let (before, stop) = (memory(&platform.0, "VmRSS"), CancellationToken::new());
+        let (before, stop) = (most_memory(&platform.0), CancellationToken::new());
         let (count, made) = watch::channel(0);
         let good = tokio::spawn(good::rounds(at.clone(), count, stop.clone()));
         Self { platform, at, dir, before, stop, good, made }
+    }
+
+    /// What has come so far was not hostile.
+    fn count_from_here(&mut self) {
+        self.before = most_memory(&self.platform.0);
     }
 
     /// Waits until the good client has made so many rounds more, from their beginning to their end.
@@ -100,7 +105,7 @@ impl Scene {
         self.stop.cancel();
         soon("the good client's last round", self.good).await.expect("the good client was served throughout");
         let rounds = *self.made.borrow();
-        let grew = memory(&self.platform.0, "VmHWM").saturating_sub(self.before) / 1024;
+        let grew = most_memory(&self.platform.0).saturating_sub(self.before) / 1024;
         println!("{what}: memory grew by {grew} MiB at the most, {rounds} rounds of the good client");
         assert!(grew <= most_mib, "{what}: memory grew by {grew} MiB, more than {most_mib}");
         assert!(self.platform.0.try_wait().unwrap().is_none(), "the platform has ended");
@@ -115,10 +120,10 @@ impl Scene {
     }
 }
 
-/// KiB, as Linux counts them: `VmRSS` is now, `VmHWM` the most ever (proc(5)).
-fn memory(child: &Child, which: &str) -> u64 {
+/// KiB, the most that the process ever had (proc(5)).
+fn most_memory(child: &Child) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(which)).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 

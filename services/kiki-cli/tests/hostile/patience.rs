@@ -25,8 +25,9 @@ const BYTES: usize = 40_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_silent_or_slow_or_takes_no_answers_is_cut_off() {
-    let scene = Scene::start().await;
+    let mut scene = Scene::start().await;
     fill(&scene.at.shield).await;
+    scene.count_from_here(); // 128 campaigns that nobody sent in malice are 60 to 95 MiB, in all services together
     let (grpc, http) = (&scene.at.shield, &scene.at.flow_http);
     let mut clients = JoinSet::new();
     for _ in 0..16 * times() {
@@ -54,8 +55,8 @@ async fn who_is_silent_or_slow_or_takes_no_answers_is_cut_off() {
     while let Some(client) = soon("clients that are to be cut off", clients.join_next()).await {
         client.unwrap();
     }
-    // 48 readers have 4 MiB each.
-    scene.end("silent and slow clients", 64 + (48 * 4 * readers) as u64).await;
+    // 48 readers have 3 MiB each.
+    scene.end("silent and slow clients", 64 + (48 * 3 * readers) as u64).await;
 }
 
 /// Records to be read: 5 MB.
